@@ -1,0 +1,108 @@
+/* np_backend.h - the table of verbs that io_uring and epoll both speak. Chosen once, at loop birth.
+ *
+ * Purpose   The loop above does not know which kernel interface it runs on: it arms operations,
+ *           takes batches of completions, cancels. No `if uring` anywhere above this line.
+ * Model     Completions. epoll's readiness is turned into the same events by doing the call.
+ *             RECV    multishot, into the backend's memory; for small messages.
+ *             ACCEPT  multishot.
+ *             POLL    one shot; bulk data and user-visible buffers are then read by direct calls,
+ *                     so the kernel never holds memory that Python can see or a task can drop.
+ *             SEND    one shot of immutable memory; never waits (MSG_DONTWAIT), so the kernel holds
+ *                     the memory only between submission and the same turn's harvest.
+ * Ownership See np_event.h and np_op.h. An armed operation ends with exactly one event without
+ *           NP_EV_MORE. cancel is a request: that last event still comes (-ECANCELED, or whatever
+ *           won the race). The caller closes an fd only when none of its operations is left, and
+ *           says so first with `forget`.
+ * Errors    -errno or a count >= 0.
+ * Threads   open and close: any one thread. enable, arm, cancel, turn, flush: the loop's thread.
+ *           An io_uring belongs to the thread that enabled it; `enable` from another thread moves
+ *           the operations in flight to a new ring.
+ * Fork      In a child call `forked` first: from then on only close does anything, and it leaves
+ *           the parent's ring and epoll set alone.
+ */
+#ifndef NP_BACKEND_H
+#define NP_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "np_arena.h"
+#include "np_event.h"
+#include "np_op.h"
+
+struct np_config {
+    uint32_t sq_entries;   /* 0 = default, as for all of these */
+    uint32_t cq_entries;
+    uint32_t buf_count;    /* receive buffers (io_uring), a power of two */
+    uint32_t buf_bytes;    /* each; epoll: the scratch in all */
+    uint32_t features_off; /* NP_FEATURE_* bits not to use even where the kernel has them */
+    uint32_t sqpoll_idle_ms; /* 0 = no kernel polling thread */
+};
+
+enum np_feature {
+    NP_FEATURE_DEFER_TASKRUN = 1 << 0,
+    NP_FEATURE_BUF_RING = 1 << 1,
+    NP_FEATURE_BUF_INC = 1 << 2,     /* incrementally consumed buffers, Linux 6.12 */
+    NP_FEATURE_RECV_MULTI = 1 << 3,  /* Linux 6.0 */
+    NP_FEATURE_ACCEPT_MULTI = 1 << 4,/* Linux 5.19 */
+    NP_FEATURE_PWAIT2 = 1 << 5,      /* epoll_pwait2: nanosecond time-outs, Linux 5.11 */
+};
+
+struct np_stats { /* all counts since the backend was opened, unless said otherwise */
+    uint64_t enters;        /* system calls that wait or submit */
+    uint64_t submissions;   /* operations handed to the kernel */
+    uint64_t completions;   /* harvested, stale ones included */
+    uint64_t recv_bytes, send_bytes; /* through RECV and SEND operations */
+    uint64_t enobufs;       /* times a RECV ran out of buffers and was armed again */
+    uint64_t stale;         /* completions dropped: generation passed */
+    uint64_t sq_full;       /* early submissions because the queue was full */
+    uint64_t moves;         /* times the ring moved to another thread */
+    uint32_t ops_live;      /* now */
+    uint32_t bufs_total, bufs_free; /* now */
+    uint32_t features;      /* NP_FEATURE_* in use */
+    uint32_t arena_kind;    /* enum np_arena_kind */
+};
+
+struct np_backend; /* each backend's own; begins with struct np_backend_head */
+
+struct np_backend_ops {
+    const char *name;
+    /* Makes a backend that watches wake_fd (an eventfd) and ends a wait when it is readable. */
+    int (*open)(struct np_backend **out, const struct np_config *config, int wake_fd);
+    void (*close)(struct np_backend *be);
+    /* To be called by the thread that is going to run the loop, each time it starts to. */
+    int (*enable)(struct np_backend *be);
+    void (*forked)(struct np_backend *be);
+    /* Hands a new operation over: *op was made by np_op_alloc and filled in. 0, or -errno: then
+     * the slot is already free again and no event comes. */
+    int (*arm)(struct np_backend *be, struct np_op *op);
+    /* 0, or -ENOENT when `op` is not in flight any more. */
+    int (*cancel)(struct np_backend *be, np_udata op);
+    /* No operation of this fd is in flight; it is about to be closed. */
+    void (*forget)(struct np_backend *be, int fd);
+    /* Submits what was armed, waits up to timeout_ns (-1 = without end, 0 = not at all) for at
+     * least one completion or a wake-up, writes at most `max` events. Memory of the last turn's
+     * events goes back first. Returns the number of events; -EINTR when a signal ended the wait. */
+    int (*turn)(struct np_backend *be, struct np_event *events, int max, int64_t timeout_ns);
+    /* Submits what was armed without waiting for anything. */
+    int (*flush)(struct np_backend *be);
+    /* 1 when a turn with time-out 0 could find something or has something to submit; 0 when it
+     * would be a wasted system call. Never makes one itself. */
+    int (*has_work)(struct np_backend *be);
+    void (*stats)(struct np_backend *be, struct np_stats *out);
+};
+
+struct np_backend_head {
+    const struct np_backend_ops *ops;
+    struct np_op_slab slab;
+};
+
+extern const struct np_backend_ops np_uring_ops;
+extern const struct np_backend_ops np_epoll_ops;
+
+static inline struct np_backend_head *np_head(struct np_backend *be)
+{
+    return (struct np_backend_head *)be;
+}
+
+#endif

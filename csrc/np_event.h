@@ -1,0 +1,35 @@
+/* np_event.h - one completion, as Cython sees it. The same for both backends.
+ *
+ * Purpose   A backend's harvest fills an array of these; dispatch walks it. No pointers into
+ *           backend internals, so the backend is free to reuse its slots at once.
+ * Ownership `owner` is the cookie that was given when the operation was armed. While an operation
+ *           is armed it holds one reference to its owner; an event without NP_EV_MORE is the
+ *           operation's last and hands that reference to whoever dispatches it.
+ *           `data` (NP_OP_RECV with res > 0) is the backend's memory: valid until the next harvest.
+ */
+#ifndef NP_EVENT_H
+#define NP_EVENT_H
+
+#include <stdint.h>
+
+#include "np_assert.h"
+#include "np_udata.h"
+
+enum np_event_flags {
+    NP_EV_MORE = 1,     /* the operation goes on: further events follow */
+    NP_EV_NONEMPTY = 2, /* RECV: the socket held still more when this was taken */
+};
+
+struct np_event {
+    void *owner;    /* the cookie given to arm */
+    uint8_t *data;  /* RECV: the bytes received; else NULL */
+    np_udata op;    /* which operation; stale after its last event */
+    int32_t res;    /* RECV, SEND: bytes; ACCEPT: the new fd; POLL: poll(2) bits; or -errno */
+    uint8_t kind;   /* enum np_op_kind */
+    uint8_t flags;  /* enum np_event_flags */
+    uint16_t unused;
+};
+
+NP_STATIC_ASSERT(sizeof(struct np_event) == 32, "two events to a cache line");
+
+#endif

@@ -1,0 +1,46 @@
+/* np_limits.h - every bound of the core, with its unit and its reason.
+ *
+ * Purpose   One home for the numbers that shape behaviour. A limit has a name, the unit is the
+ *           last word of the name, and the comment says why the value is what it is.
+ * Ownership None: constants only.
+ */
+#ifndef NP_LIMITS_H
+#define NP_LIMITS_H
+
+/* Completions handed to Cython per harvest. One GIL hand-over pays for this many events; more
+ * would let one busy turn hold back timers and call_soon callbacks. */
+#define NP_HARVEST_MAX_EVENTS 256
+
+/* Submission queue entries. A turn that overflows it submits early, it does not fail. */
+#define NP_SQ_DEFAULT_ENTRIES 512
+
+/* Completion queue entries. Multishot operations post many completions per submission, so the
+ * queue is much longer than the submission queue; the kernel keeps what does not fit (NODROP). */
+#define NP_CQ_DEFAULT_ENTRIES 4096
+
+/* Shared receive memory: few, large, incrementally consumed buffers. The whole ring stays inside
+ * a 1 MiB L2 cache; connections that move bulk data leave it (see docs/buffers.md). */
+#define NP_BUF_DEFAULT_COUNT 8
+#define NP_BUF_DEFAULT_BYTES (64 * 1024)
+
+/* Without incremental buffers (kernels before 6.12) every message takes a whole buffer, so they
+ * are small and many instead. */
+#define NP_BUF_WHOLE_COUNT 256
+#define NP_BUF_WHOLE_BYTES (4 * 1024)
+
+/* epoll: the most that one small receive takes in one go, and the scratch it is taken into. */
+#define NP_EPOLL_RECV_MAX_BYTES (16 * 1024)
+#define NP_EPOLL_SCRATCH_BYTES (256 * 1024)
+
+/* epoll: accepted connections per listening socket and turn, so that a flood of connects does
+ * not hold back the connections that are already there. */
+#define NP_EPOLL_ACCEPT_MAX_PER_TURN 64
+
+/* Operation slots come in chunks whose addresses never change. 24 bits of slot number. */
+#define NP_OP_CHUNK_SLOTS 256
+#define NP_OP_MAX_SLOTS (1u << 24)
+
+/* Message vectors per system call: the kernel's UIO_MAXIOV. */
+#define NP_IOV_MAX 1024
+
+#endif

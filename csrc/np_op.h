@@ -1,0 +1,78 @@
+/* np_op.h - operations in flight: a slab of 64-byte slots with generations.
+ *
+ *   FREE --alloc--> QUEUED --submitted--> KERNEL --last completion--> FREE
+ *                      \                     |
+ *                       \--cancel asked--> ORPHAN --last completion--> FREE
+ *
+ * Purpose   Every request that a backend carries for somebody is one slot here, from the moment
+ *           it is armed until its last completion. SENT (zero-copy, between the result and the
+ *           kernel's notification) is reserved for the zero-copy sends of the server transport.
+ * Ownership The slot keeps one reference to `owner` (an opaque cookie); np_op_free gives it back
+ *           to the caller through the event. Slot addresses are stable.
+ * Threads   The loop's thread only.
+ * Not here  System calls, memory of buffers, any knowledge of what the owner is.
+ */
+#ifndef NP_OP_H
+#define NP_OP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "np_udata.h"
+
+enum np_op_kind {
+    NP_OP_NONE = 0,
+    NP_OP_ACCEPT, /* multishot: res = connected fd, nonblocking and close-on-exec */
+    NP_OP_RECV,   /* multishot: res bytes at event.data; 0 = end of stream (last) */
+    NP_OP_SEND,   /* one shot, never waits: res = bytes taken, or -EAGAIN */
+    NP_OP_POLL,   /* one shot: res = ready poll(2) bits */
+    NP_OP_KINDS
+};
+
+enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };
+
+struct np_op {
+    void *owner;
+    const void *buf;       /* SEND: bytes, or struct iovec array when iov_count > 0 */
+    size_t len_bytes;      /* SEND: length when iov_count == 0 */
+    int32_t fd;
+    uint32_t slot;
+    uint32_t generation;   /* never 0 */
+    uint32_t next;         /* free list, or the epoll backend's list of finished operations */
+    uint32_t iov_count;
+    uint32_t poll_mask;    /* POLL: poll(2) bits asked for */
+    uint8_t kind, state;
+    uint8_t unused[14];
+};
+
+NP_STATIC_ASSERT(sizeof(struct np_op) == 64, "one operation, one cache line");
+
+struct np_op_slab {
+    struct np_op **chunks;  /* chunks_count arrays of NP_OP_CHUNK_SLOTS */
+    uint32_t chunks_count;
+    uint32_t chunks_cap;
+    uint32_t free_head;     /* slot + 1, or 0 */
+    uint32_t live_count;    /* slots not FREE: 0 at teardown */
+    uint64_t stale_count;   /* completions dropped because their generation had passed */
+};
+
+void np_op_slab_init(struct np_op_slab *slab);
+/* Asserts that live_count is 0 unless `force` (a forked child, an interpreter that dies). */
+void np_op_slab_close(struct np_op_slab *slab, int force);
+/* NULL when memory or slot numbers run out. The slot comes back QUEUED with kind and owner set. */
+struct np_op *np_op_alloc(struct np_op_slab *slab, uint8_t kind, int fd, void *owner);
+void np_op_free(struct np_op_slab *slab, struct np_op *op);
+/* The live operation that `u` names, or NULL (stale: counted by the caller's choice). */
+struct np_op *np_op_find(struct np_op_slab *slab, np_udata u);
+
+static inline struct np_op *np_op_at(const struct np_op_slab *slab, uint32_t slot)
+{
+    return &slab->chunks[slot / NP_OP_CHUNK_SLOTS][slot % NP_OP_CHUNK_SLOTS];
+}
+
+static inline np_udata np_op_udata(const struct np_op *op)
+{
+    return np_udata_pack(op->kind, op->slot, op->generation);
+}
+
+#endif
