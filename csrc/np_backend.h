@@ -25,6 +25,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "np_arena.h"
 #include "np_event.h"
@@ -76,6 +77,12 @@ struct np_backend_ops {
     /* Hands a new operation over: *op was made by np_op_alloc and filled in. 0, or -errno: then
      * the slot is already free again and no event comes. */
     int (*arm)(struct np_backend *be, struct np_op *op);
+    /* Sends immutable memory without waiting. Returns 1 when that is done already: *res holds the
+     * bytes taken or -errno (-EAGAIN: the socket is full; use POLL). Returns 0 when it is queued:
+     * *op names it, a NP_OP_SEND event follows, and the memory (not the iovec array, which is
+     * copied) must stay until then. -ENOMEM when no slot is to be had. */
+    int (*send)(struct np_backend *be, int fd, void *owner, const struct iovec *iov, int iov_count,
+                int32_t *res, np_udata *op);
     /* 0, or -ENOENT when `op` is not in flight any more. */
     int (*cancel)(struct np_backend *be, np_udata op);
     /* No operation of this fd is in flight; it is about to be closed. */

@@ -33,16 +33,19 @@ enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };
 
 struct np_op {
     void *owner;
-    const void *buf;       /* SEND: bytes, or struct iovec array when iov_count > 0 */
-    size_t len_bytes;      /* SEND: length when iov_count == 0 */
+    const void *buf;       /* SEND of one piece: the bytes */
+    size_t len_bytes;      /* SEND of one piece: how many */
     int32_t fd;
     uint32_t slot;
     uint32_t generation;   /* never 0 */
-    uint32_t next;         /* free list, or the epoll backend's list of finished operations */
-    uint32_t iov_count;
+    uint32_t next;         /* slot + 1 in the one list that the operation is in, or 0 */
+    uint32_t iov_first;    /* SEND of several pieces: index in the backend's iovec scratch */
+    uint32_t iov_count;    /* SEND: 0 for one piece */
     uint32_t poll_mask;    /* POLL: poll(2) bits asked for */
+    int32_t res;           /* result of an operation that ends without the kernel's help */
     uint8_t kind, state;
-    uint8_t unused[14];
+    uint8_t submitted;     /* the kernel has it: 1 also while it is an orphan there */
+    uint8_t unused[5];
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_op) == 64, "one operation, one cache line");

@@ -1,0 +1,506 @@
+/* np_epoll.c - the epoll backend: readiness turned into the completions of np_backend.h.
+ *
+ * The only file of the core that calls epoll. Two ways of registering an fd, see epoll_ctl(2):
+ *   - while a RECV or ACCEPT is armed: level triggered, and interest that nobody has any more is
+ *     withdrawn only when it fires (a paused and resumed reader costs no system call);
+ *   - with POLLs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each POLL. The fd may be the
+ *     user's: if he closed it in between and the number was reused, MOD says ENOENT and we ADD.
+ */
+#define _GNU_SOURCE /* accept4, epoll_pwait2 */
+#include <errno.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "np_backend.h"
+#include "np_oplist.h"
+
+#define NP_EPOLL_BATCH_COUNT 256
+#define NP_EPOLL_WAKE_SEQ 0xffffffffu /* epoll_data of the wake-up eventfd */
+
+NP_STATIC_ASSERT(EPOLLIN == POLLIN, "poll(2) bits are epoll bits");
+NP_STATIC_ASSERT(EPOLLOUT == POLLOUT, "poll(2) bits are epoll bits");
+NP_STATIC_ASSERT(EPOLLERR == POLLERR, "poll(2) bits are epoll bits");
+NP_STATIC_ASSERT(EPOLLHUP == POLLHUP, "poll(2) bits are epoll bits");
+
+struct np_epoll_fd {
+    uint32_t ops;    /* slot + 1 of the newest operation on this fd, linked through next */
+    uint32_t mask;   /* what the kernel was told; 0 with added: told nothing, or fired already */
+    uint32_t seq;    /* tells this registration's events from an earlier one's */
+    bool added;      /* we once added it, and did not hear that it is gone */
+    bool oneshot;
+};
+
+struct np_epoll {
+    struct np_backend_head head;
+    struct np_stats stats;
+    struct np_oplist done;       /* ended: their last event is still to be taken */
+    struct np_epoll_fd *fds;     /* indexed by fd */
+    uint32_t fds_count;
+    struct epoll_event batch[NP_EPOLL_BATCH_COUNT];
+    int batch_count, batch_next; /* readiness of the last wait, not yet looked at from next on */
+    struct np_arena scratch;     /* opened with the first RECV */
+    size_t scratch_bytes, scratch_used, recv_max_bytes;
+    uint32_t features;
+    uint32_t seq;
+    int epoll_fd, wake_fd;
+    bool forked;
+};
+
+static struct np_epoll *self(struct np_backend *be) { return (struct np_epoll *)be; }
+
+static void epoll_close(struct np_backend *be);
+
+static int epoll_open(struct np_backend **out, const struct np_config *config, int wake_fd)
+{
+    struct np_epoll *e = calloc(1, sizeof(*e));
+    if (!e)
+        return -ENOMEM;
+    e->head.ops = &np_epoll_ops;
+    np_op_slab_init(&e->head.slab);
+    e->wake_fd = wake_fd;
+    e->features = (NP_FEATURE_RECV_MULTI | NP_FEATURE_ACCEPT_MULTI | NP_FEATURE_PWAIT2) &
+                  ~config->features_off;
+    e->scratch_bytes = NP_EPOLL_SCRATCH_BYTES;
+    e->recv_max_bytes = NP_EPOLL_RECV_MAX_BYTES;
+    if (config->buf_count && config->buf_bytes) {
+        e->scratch_bytes = (size_t)config->buf_count * config->buf_bytes;
+        if (e->recv_max_bytes > config->buf_bytes)
+            e->recv_max_bytes = config->buf_bytes;
+    }
+    struct epoll_event event = {.events = EPOLLIN,
+                                .data.u64 = (uint64_t)NP_EPOLL_WAKE_SEQ << 32 | (uint32_t)wake_fd};
+    int err;
+    e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (e->epoll_fd < 0) {
+        err = -errno;
+        goto fail;
+    }
+    if (epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, wake_fd, &event) < 0) {
+        err = -errno;
+        goto fail;
+    }
+    *out = (struct np_backend *)e;
+    return 0;
+fail:
+    epoll_close((struct np_backend *)e);
+    return err;
+}
+
+static void epoll_close(struct np_backend *be)
+{
+    struct np_epoll *e = self(be);
+    if (e->epoll_fd >= 0)
+        close(e->epoll_fd);
+    if (e->scratch.base)
+        np_arena_close(&e->scratch);
+    np_op_slab_close(&e->head.slab, e->forked);
+    free(e->fds);
+    free(e);
+}
+
+static int epoll_enable(struct np_backend *be)
+{
+    return self(be)->forked ? -EPERM : 0; /* an epoll set belongs to no thread */
+}
+
+static void epoll_forked(struct np_backend *be)
+{
+    self(be)->forked = true; /* the set is shared with the parent: no epoll_ctl from here on */
+}
+
+/* ---- registration -------------------------------------------------------------------------- */
+
+static int fd_table_grow(struct np_epoll *e, int fd)
+{
+    uint32_t count = e->fds_count ? e->fds_count : 64;
+    while (count <= (uint32_t)fd)
+        count *= 2;
+    struct np_epoll_fd *fds = realloc(e->fds, sizeof(*fds) * count);
+    if (!fds)
+        return -ENOMEM;
+    memset(fds + e->fds_count, 0, sizeof(*fds) * (count - e->fds_count));
+    e->fds = fds;
+    e->fds_count = count;
+    return 0;
+}
+
+static uint32_t op_mask(const struct np_op *op)
+{
+    return op->kind == NP_OP_POLL ? op->poll_mask : (uint32_t)EPOLLIN;
+}
+
+/* Tells the kernel that `mask` is wanted of fd. 0 or -errno. */
+static int fd_control(struct np_epoll *e, int fd, uint32_t mask, bool oneshot)
+{
+    struct np_epoll_fd *entry = &e->fds[fd];
+    struct epoll_event event = {.events = mask | (oneshot ? EPOLLONESHOT : 0)};
+    int verb = entry->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    for (int attempt = 0; attempt < 2; attempt++) {
+        if (verb == EPOLL_CTL_ADD) {
+            e->seq = e->seq + 1 == NP_EPOLL_WAKE_SEQ ? 0 : e->seq + 1;
+            entry->seq = e->seq;
+        }
+        event.data.u64 = (uint64_t)entry->seq << 32 | (uint32_t)fd;
+        e->stats.submissions++;
+        if (epoll_ctl(e->epoll_fd, verb, fd, &event) == 0) {
+            entry->added = true;
+            entry->mask = mask;
+            entry->oneshot = oneshot;
+            return 0;
+        }
+        if (errno == ENOENT && verb == EPOLL_CTL_MOD)
+            verb = EPOLL_CTL_ADD; /* closed behind our back; the number is another file's now */
+        else if (errno == EEXIST && verb == EPOLL_CTL_ADD)
+            verb = EPOLL_CTL_MOD;
+        else
+            break;
+    }
+    int err = -errno;
+    entry->added = false;
+    entry->mask = 0;
+    return err;
+}
+
+/* What the operations of fd want, and whether a multishot one is among them. */
+static uint32_t fd_wanted(struct np_epoll *e, int fd, bool *multishot)
+{
+    uint32_t mask = 0;
+    *multishot = false;
+    for (uint32_t i = e->fds[fd].ops; i;) {
+        struct np_op *op = np_op_at(&e->head.slab, i - 1);
+        mask |= op_mask(op);
+        *multishot |= op->kind != NP_OP_POLL;
+        i = op->next;
+    }
+    return mask;
+}
+
+static void fd_link(struct np_epoll *e, struct np_op *op)
+{
+    struct np_epoll_fd *entry = &e->fds[op->fd];
+    op->next = entry->ops;
+    entry->ops = op->slot + 1;
+}
+
+static void fd_unlink(struct np_epoll *e, struct np_op *op)
+{
+    uint32_t *link = &e->fds[op->fd].ops;
+    while (*link != op->slot + 1) {
+        NP_ASSERT(*link != 0);
+        link = &np_op_at(&e->head.slab, *link - 1)->next;
+    }
+    *link = op->next;
+    op->next = 0;
+}
+
+/* Readiness that no operation wants: withdraw the interest, so that it does not fire for ever. */
+static void fd_silence(struct np_epoll *e, int fd)
+{
+    struct np_epoll_fd *entry = &e->fds[fd];
+    bool multishot;
+    uint32_t wanted = fd_wanted(e, fd, &multishot);
+    if (wanted && wanted != entry->mask) {
+        fd_control(e, fd, wanted, !multishot);
+    } else if (!wanted && entry->added && !entry->oneshot) {
+        e->stats.submissions++;
+        epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        entry->added = false;
+        entry->mask = 0;
+    }
+}
+
+static int epoll_arm(struct np_backend *be, struct np_op *op)
+{
+    struct np_epoll *e = self(be);
+    int err = 0;
+    if (e->forked)
+        err = -EPERM;
+    else if (op->fd < 0)
+        err = -EBADF;
+    else if ((uint32_t)op->fd >= e->fds_count)
+        err = fd_table_grow(e, op->fd);
+    if (err == 0 && op->kind == NP_OP_RECV && !e->scratch.base)
+        err = np_arena_open(&e->scratch, e->scratch_bytes, NP_ARENA_LADDER);
+    if (err < 0)
+        goto fail;
+    fd_link(e, op);
+    struct np_epoll_fd *entry = &e->fds[op->fd];
+    bool multishot;
+    uint32_t wanted = fd_wanted(e, op->fd, &multishot);
+    /* A one-shot registration is always renewed: see the top of this file. */
+    if (!multishot || entry->oneshot || (wanted & ~entry->mask)) {
+        err = fd_control(e, op->fd, multishot ? wanted | entry->mask : wanted, !multishot);
+        if (err < 0) {
+            fd_unlink(e, op);
+            goto fail;
+        }
+    }
+    op->state = NP_KERNEL;
+    return 0;
+fail:
+    np_op_free(&e->head.slab, op);
+    return err;
+}
+
+static int epoll_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                      int iov_count, int32_t *res, np_udata *out)
+{
+    struct np_epoll *e = self(be);
+    (void)owner;
+    (void)out;
+    ssize_t n;
+    if (iov_count == 1) {
+        n = send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } else {
+        struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
+        n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    *res = n < 0 ? -errno : (int32_t)n;
+    e->stats.submissions++;
+    e->stats.completions++;
+    if (n > 0)
+        e->stats.send_bytes += (uint64_t)n;
+    return 1;
+}
+
+static int epoll_cancel(struct np_backend *be, np_udata target)
+{
+    struct np_epoll *e = self(be);
+    struct np_op *op = np_op_find(&e->head.slab, target);
+    if (!op)
+        return -ENOENT;
+    if (op->state == NP_ORPHAN)
+        return 0;
+    op->state = NP_ORPHAN;
+    fd_unlink(e, op);
+    op->res = -ECANCELED;
+    np_oplist_push(&e->done, &e->head.slab, op);
+    return 0;
+}
+
+static void epoll_forget(struct np_backend *be, int fd)
+{
+    struct np_epoll *e = self(be);
+    if (e->forked || fd < 0 || (uint32_t)fd >= e->fds_count)
+        return;
+    struct np_epoll_fd *entry = &e->fds[fd];
+    NP_ASSERT(entry->ops == 0);
+    if (entry->added) {
+        e->stats.submissions++;
+        epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    }
+    memset(entry, 0, sizeof(*entry));
+    entry->seq = e->seq; /* readiness taken before this is an earlier registration's */
+}
+
+/* ---- completion ---------------------------------------------------------------------------- */
+
+static void emit(struct np_event *event, struct np_op *op, uint8_t *data, int res, int flags)
+{
+    event->owner = op->owner;
+    event->data = data;
+    event->op = np_op_udata(op);
+    event->res = res;
+    event->kind = op->kind;
+    event->flags = (uint8_t)flags;
+    event->unused = 0;
+}
+
+static int finish(struct np_epoll *e, struct np_op *op, int res, struct np_event *event)
+{
+    fd_unlink(e, op);
+    emit(event, op, NULL, res, 0);
+    np_op_free(&e->head.slab, op);
+    return 1;
+}
+
+/* One receive into the scratch. Returns events made: 0 (nothing there after all) or 1. */
+static int do_recv(struct np_epoll *e, struct np_op *op, struct np_event *event)
+{
+    size_t room = e->scratch_bytes - e->scratch_used;
+    size_t want = room < e->recv_max_bytes ? room : e->recv_max_bytes;
+    uint8_t *at = e->scratch.base + e->scratch_used;
+    ssize_t n = recv(op->fd, at, want, MSG_DONTWAIT);
+    if (n > 0) {
+        e->scratch_used += ((size_t)n + 63) & ~(size_t)63; /* the next one: its own cache line */
+        if (e->scratch_used > e->scratch_bytes)
+            e->scratch_used = e->scratch_bytes;
+        e->stats.recv_bytes += (uint64_t)n;
+        emit(event, op, at, (int)n, NP_EV_MORE | ((size_t)n == want ? NP_EV_NONEMPTY : 0));
+        return 1;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    return finish(e, op, n < 0 ? -errno : 0, event);
+}
+
+static int do_accept(struct np_epoll *e, struct np_op *op, struct np_event *events, int max)
+{
+    int n = 0;
+    if (max > NP_EPOLL_ACCEPT_MAX_PER_TURN)
+        max = NP_EPOLL_ACCEPT_MAX_PER_TURN;
+    while (n < max) {
+        int fd = accept4(op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            emit(&events[n++], op, NULL, fd, NP_EV_MORE);
+            continue;
+        }
+        if (errno == EAGAIN || errno == EINTR)
+            break;
+        return n + finish(e, op, -errno, &events[n]);
+    }
+    return n;
+}
+
+/* Serves one ready fd. Returns the number of events, or -ENOBUFS: no scratch left, come again. */
+static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_event *events,
+                 int max)
+{
+    int fd = (int)(uint32_t)ready->data.u64;
+    if ((uint32_t)fd >= e->fds_count || e->fds[fd].seq != (uint32_t)(ready->data.u64 >> 32)) {
+        e->stats.stale++;
+        return 0;
+    }
+    struct np_epoll_fd *entry = &e->fds[fd];
+    uint32_t unwanted = ready->events;
+    int n = 0;
+    if (entry->oneshot)
+        entry->mask = 0;
+    for (uint32_t i = entry->ops; i && n < max;) {
+        struct np_op *op = np_op_at(&e->head.slab, i - 1);
+        i = op->next; /* read before the operation may be freed */
+        uint32_t bits = ready->events & (op_mask(op) | EPOLLERR | EPOLLHUP);
+        if (!bits)
+            continue;
+        unwanted &= ~bits;
+        if (op->kind == NP_OP_RECV) {
+            if (e->scratch_used == e->scratch_bytes) {
+                e->stats.enobufs++;
+                return n ? n : -ENOBUFS;
+            }
+            n += do_recv(e, op, &events[n]);
+        } else if (op->kind == NP_OP_ACCEPT) {
+            n += do_accept(e, op, &events[n], max - n);
+        } else {
+            n += finish(e, op, (int)bits, &events[n]);
+        }
+    }
+    if (unwanted && !entry->oneshot)
+        fd_silence(e, fd);
+    else if (entry->oneshot && entry->ops)
+        fd_silence(e, fd); /* it fired for one POLL; another still waits */
+    return n;
+}
+
+static int take_done(struct np_epoll *e, struct np_event *events, int max)
+{
+    int n = 0;
+    struct np_op *op;
+    while (n < max && (op = np_oplist_pop(&e->done, &e->head.slab)) != NULL) {
+        emit(&events[n++], op, NULL, op->res, 0);
+        np_op_free(&e->head.slab, op);
+    }
+    return n;
+}
+
+/* ---- the turn ------------------------------------------------------------------------------ */
+
+static int wait_ready(struct np_epoll *e, int64_t timeout_ns)
+{
+    e->stats.enters++;
+    e->batch_next = e->batch_count = 0;
+    int n;
+    if (timeout_ns > 0 && (e->features & NP_FEATURE_PWAIT2)) {
+        struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
+                              .tv_nsec = timeout_ns % 1000000000};
+        n = epoll_pwait2(e->epoll_fd, e->batch, NP_EPOLL_BATCH_COUNT, &ts, NULL);
+        if (n >= 0 || errno != ENOSYS)
+            goto out;
+        e->features &= ~(uint32_t)NP_FEATURE_PWAIT2;
+    }
+    int timeout_ms = -1;
+    if (timeout_ns >= 0) { /* rounded up: a timer must not be found early, again and again */
+        int64_t ms = timeout_ns / 1000000 + (timeout_ns % 1000000 != 0);
+        timeout_ms = ms > 86400000 ? 86400000 : (int)ms;
+    }
+    n = epoll_wait(e->epoll_fd, e->batch, NP_EPOLL_BATCH_COUNT, timeout_ms);
+out:
+    if (n < 0)
+        return -errno;
+    e->batch_count = n;
+    return n;
+}
+
+static int epoll_turn(struct np_backend *be, struct np_event *events, int max, int64_t timeout_ns)
+{
+    struct np_epoll *e = self(be);
+    if (e->forked)
+        return -EPERM;
+    e->scratch_used = 0;
+    int n = take_done(e, events, max);
+    if (e->batch_next == e->batch_count) {
+        int err = wait_ready(e, n > 0 ? 0 : timeout_ns);
+        if (err < 0)
+            return n > 0 ? n : err;
+    }
+    while (n < max && e->batch_next < e->batch_count) {
+        const struct epoll_event *ready = &e->batch[e->batch_next];
+        if (ready->data.u64 >> 32 == NP_EPOLL_WAKE_SEQ) {
+            uint64_t counter;
+            ssize_t got = read(e->wake_fd, &counter, sizeof(counter));
+            (void)got; /* EAGAIN: an earlier read took it */
+        } else {
+            int served = serve(e, ready, events + n, max - n);
+            if (served < 0)
+                break; /* the rest of the batch, when the scratch is free again */
+            n += served;
+            e->stats.completions += (uint64_t)served;
+        }
+        e->batch_next++;
+    }
+    return n;
+}
+
+static int epoll_flush(struct np_backend *be)
+{
+    (void)be;
+    return 0; /* nothing is ever queued: sends are done by send, the rest by epoll_ctl */
+}
+
+static int epoll_has_work(struct np_backend *be)
+{
+    (void)be;
+    return 1; /* only the system call can tell */
+}
+
+static void epoll_stats(struct np_backend *be, struct np_stats *out)
+{
+    struct np_epoll *e = self(be);
+    *out = e->stats;
+    out->ops_live = e->head.slab.live_count;
+    out->bufs_total = e->scratch.base ? 1 : 0;
+    out->bufs_free = out->bufs_total;
+    out->features = e->features;
+    out->arena_kind = e->scratch.kind;
+}
+
+const struct np_backend_ops np_epoll_ops = {
+    .name = "epoll",
+    .open = epoll_open,
+    .close = epoll_close,
+    .enable = epoll_enable,
+    .forked = epoll_forked,
+    .arm = epoll_arm,
+    .send = epoll_send,
+    .cancel = epoll_cancel,
+    .forget = epoll_forget,
+    .turn = epoll_turn,
+    .flush = epoll_flush,
+    .has_work = epoll_has_work,
+    .stats = epoll_stats,
+};
