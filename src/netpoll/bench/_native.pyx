@@ -1,0 +1,237 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The compiled part of the benchmark: the load generator and the floors, all without the GIL.
+
+Errors are OSError; what the load generator finds wrong with a server is LoadError. Any thread may
+use a Load, one at a time.
+"""
+
+import ipaddress
+import os
+import socket
+import sys
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "sys/socket.h" nogil:
+    ctypedef uint32_t socklen_t
+    struct sockaddr_storage:
+        uint16_t ss_family
+
+
+cdef extern from "netinet/in.h" nogil:
+    struct in_addr:
+        uint32_t s_addr
+    struct sockaddr_in:
+        uint16_t sin_family
+        uint16_t sin_port
+        in_addr sin_addr
+    uint16_t htons(uint16_t host)
+
+
+cdef extern from "sys/un.h" nogil:
+    struct sockaddr_un:
+        uint16_t sun_family
+        char sun_path[108]
+
+
+cdef extern from "sys/prctl.h" nogil:
+    enum: PR_SET_PDEATHSIG
+    int prctl(int option, ...)
+
+
+cdef extern from "np_loadgen.h" nogil:
+    enum: NP_LOAD_BUCKETS
+    enum: NP_LOAD_FAULT_STOPPED
+    struct np_load_config:
+        sockaddr_storage address
+        socklen_t address_bytes
+        uint32_t connections
+        uint32_t size_bytes
+        int stop_fd
+        int64_t stall_ns
+    struct np_load_result:
+        uint64_t requests
+        uint64_t requests_all
+        uint64_t checked_bytes
+        int64_t window_ns
+        int64_t elapsed_ns
+        int64_t latency_max_ns
+        int fault
+        uint32_t fault_conn
+    struct np_load:
+        pass
+    int np_load_open(np_load **out, const np_load_config *config, int *fault)
+    void np_load_close(np_load *load)
+    int np_load_run(np_load *load, int64_t duration_ns, np_load_result *out)
+    const uint64_t *np_load_buckets(const np_load *load)
+    int64_t np_load_bucket_top_ns(uint32_t index)
+    uint32_t np_load_bucket_of(int64_t latency_ns)
+    const char *np_load_fault_text(int fault)
+
+
+cdef extern from "np_floor.h" nogil:
+    struct np_floor_uring_config:
+        uint32_t buf_count
+        uint32_t buf_bytes
+        int whole_buffers
+    int np_floor_epoll(int listen_fd, int stop_fd)
+    int np_floor_uring(int listen_fd, int stop_fd, const np_floor_uring_config *config)
+    int np_floor_uring_probe()
+
+
+class LoadError(OSError):
+    """The server under load did not do what an echo server does; `str()` is the whole sentence."""
+
+
+class LoadStopped(Exception):
+    """The load's stop_fd became readable in the middle of a run."""
+
+
+cdef object load_error(int fault, int err, object conn):
+    text = np_load_fault_text(fault).decode()
+    if conn is not None:
+        text = f"{text} (connection {conn})"
+    if err not in (-71, -32):  # EPROTO, EPIPE: the load's own names for what the text says
+        text = f"{text}: {os.strerror(-err)}"
+    error = LoadError(text)
+    error.errno = -err
+    return error
+
+
+cdef int fill_address(np_load_config *config, object address) except -1:
+    cdef sockaddr_in *inet = <sockaddr_in *>&config.address
+    cdef sockaddr_un *local = <sockaddr_un *>&config.address
+    cdef bytes raw
+    if isinstance(address, str):
+        raw = os.fsencode(address)
+        if not 0 < len(raw) < 108:
+            raise ValueError(f"not a usable Unix socket path: {address!r}")
+        local.sun_family = socket.AF_UNIX
+        memcpy(local.sun_path, <const char *>raw, len(raw))
+        config.address_bytes = sizeof(sockaddr_un)
+        return 0
+    host, port = address
+    raw = ipaddress.IPv4Address(host).packed
+    inet.sin_family = socket.AF_INET
+    inet.sin_port = htons(port)
+    memcpy(&inet.sin_addr, <const char *>raw, 4)
+    config.address_bytes = sizeof(sockaddr_in)
+    return 0
+
+
+cdef class Load:
+    """A closed loop of echo requests over `connections` connections to one server.
+
+    `address` is `(IPv4 address, port)` or the path of a Unix socket. Connects at once. When
+    `stop_fd` (say, signal.set_wakeup_fd's) becomes readable, a run ends with LoadStopped.
+    `stall_s` is the patience with a server that does not answer. Raises LoadError when the server
+    misbehaves and OSError when this machine does.
+    """
+
+    cdef np_load *load
+
+    def __init__(self, address, connections: int, size_bytes: int, *, stop_fd: int = -1,
+                 stall_s: float = 5.0):
+        cdef np_load_config config
+        cdef int fault = 0
+        cdef int err
+        if self.load is not NULL:
+            raise RuntimeError("this load is open already")
+        memset(&config, 0, sizeof(config))
+        fill_address(&config, address)
+        config.connections = connections
+        config.size_bytes = size_bytes
+        config.stop_fd = stop_fd
+        config.stall_ns = <int64_t>(stall_s * 1e9)
+        with nogil:
+            err = np_load_open(&self.load, &config, &fault)
+        if err == -22:  # EINVAL
+            raise ValueError(f"cannot load {connections} connections with {size_bytes} bytes")
+        if err < 0:
+            raise load_error(fault, err, None)
+
+    def run(self, duration_s: float) -> dict:
+        """Runs one window of `duration_s` seconds (0: one request per connection) and waits for the
+        last answer. Returns counts, times in nanoseconds, and the histogram: a list of
+        (largest latency of the bucket in nanoseconds, count), the empty ones left out."""
+        cdef np_load_result result
+        cdef int64_t duration_ns = <int64_t>(duration_s * 1e9)
+        cdef int err
+        if self.load is NULL:
+            raise ValueError("this load is closed")
+        with nogil:
+            err = np_load_run(self.load, duration_ns, &result)
+        if err < 0:
+            if result.fault == NP_LOAD_FAULT_STOPPED:
+                raise LoadStopped()
+            raise load_error(result.fault, err, result.fault_conn)
+        cdef const uint64_t *buckets = np_load_buckets(self.load)
+        return {
+            "requests": result.requests,
+            "requests_all": result.requests_all,
+            "checked_bytes": result.checked_bytes,
+            "window_ns": result.window_ns,
+            "elapsed_ns": result.elapsed_ns,
+            "latency_max_ns": result.latency_max_ns,
+            "histogram": [
+                (np_load_bucket_top_ns(i), buckets[i])
+                for i in range(NP_LOAD_BUCKETS) if buckets[i]
+            ],
+        }
+
+    def close(self) -> None:
+        """Closes every connection. May be called again."""
+        np_load_close(self.load)
+        self.load = NULL
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def __dealloc__(self):
+        np_load_close(self.load)
+
+
+def bucket_top_ns(latency_ns: int) -> int:
+    """The largest latency that the histogram keeps apart from `latency_ns` no more."""
+    return np_load_bucket_top_ns(np_load_bucket_of(latency_ns))
+
+
+def floor_epoll(listen_fd: int, stop_fd: int) -> None:
+    """Serves echo with plain epoll in C until `stop_fd` is readable."""
+    cdef int listen_c = listen_fd, stop_c = stop_fd, err
+    with nogil:
+        err = np_floor_epoll(listen_c, stop_c)
+    if err < 0:
+        raise OSError(-err, os.strerror(-err))
+
+
+def floor_uring(listen_fd: int, stop_fd: int, *, buf_count: int = 0, buf_bytes: int = 0,
+                whole_buffers: bool = False) -> None:
+    """Serves echo with io_uring in C until `stop_fd` is readable. The keywords are for measuring
+    the floor itself; 0 is the default."""
+    cdef np_floor_uring_config config
+    cdef int listen_c = listen_fd, stop_c = stop_fd, err
+    config.buf_count = buf_count
+    config.buf_bytes = buf_bytes
+    config.whole_buffers = whole_buffers
+    with nogil:
+        err = np_floor_uring(listen_c, stop_c, &config)
+    if err < 0:
+        raise OSError(-err, os.strerror(-err))
+
+
+def floor_uring_probe() -> str | None:
+    """None when floor_uring can run here, else the kernel's reason."""
+    cdef int err = np_floor_uring_probe()
+    return None if err == 0 else os.strerror(-err)
+
+
+def die_with_parent(signum: int) -> None:
+    """Asks the kernel to send `signum` to this process when its parent ends."""
+    if prctl(PR_SET_PDEATHSIG, <unsigned long>signum) < 0:
+        raise OSError("prctl(PR_SET_PDEATHSIG) failed")
