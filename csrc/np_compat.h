@@ -8,6 +8,9 @@
 
 #include <stdint.h>
 
+/* Linux 6.10: one completion can stand for several buffers. */
+#define NP_IORING_FEAT_RECVSEND_BUNDLE (1u << 14)
+
 /* Linux 6.12: a buffer of the ring is consumed piece by piece. */
 #define NP_IOU_PBUF_RING_INC 2u
 #define NP_IORING_CQE_F_BUF_MORE (1u << 4)
