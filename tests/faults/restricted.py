@@ -1,0 +1,79 @@
+"""Runs Python code in a process that was refused something: what containers do to us.
+
+    restricted.py [--refuse SYSCALL=ERRNO]... [--memlock-kib N] CODE
+
+--refuse      a seccomp filter answers the system call with that error
+--memlock-kib RLIMIT_MEMLOCK, and no CAP_IPC_LOCK that would lift it
+"""
+
+import argparse
+import ctypes
+import errno
+import os
+import resource
+import struct
+
+SYSCALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x0005_0000, 0x7FFF_0000
+BPF_LOAD_WORD, BPF_JUMP_IF_EQUAL, BPF_RETURN = 0x20, 0x15, 0x06
+CAP_IPC_LOCK = 14
+CAPABILITY_VERSION_3 = 0x2008_0522
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class FilterProgram(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def refuse(syscalls: dict[str, int]) -> None:
+    """Installs a filter that answers each system call with its errno and allows all others."""
+
+    def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("HBBI", code, if_true, if_false, value)
+
+    program = instruction(BPF_LOAD_WORD, 0)  # the system call's number
+    for name, code in syscalls.items():
+        program += instruction(BPF_JUMP_IF_EQUAL, SYSCALLS[name], 0, 1)
+        program += instruction(BPF_RETURN, SECCOMP_RET_ERRNO | code)
+    program += instruction(BPF_RETURN, SECCOMP_RET_ALLOW)
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    filter_program = FilterProgram(len(program) // 8, program)
+    check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filter_program), 0, 0))
+
+
+def limit_memlock(kib: int) -> None:
+    """Root stays root, so that it still reads its files, but is charged like everybody."""
+    header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)  # two words each: effective, permitted, inheritable
+    check(libc.capget(header, data))
+    words = list(struct.unpack("6I", data.raw))
+    for index in range(3):
+        words[index] &= ~(1 << CAP_IPC_LOCK)
+    check(libc.capset(header, struct.pack("6I", *words)))
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (kib * 1024, kib * 1024))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--refuse", action="append", default=[])
+    parser.add_argument("--memlock-kib", type=int)
+    parser.add_argument("code")
+    options = parser.parse_args()
+    if options.memlock_kib is not None:
+        limit_memlock(options.memlock_kib)
+    if options.refuse:
+        pairs = [pair.split("=") for pair in options.refuse]
+        refuse({name: getattr(errno, code) for name, code in pairs})
+    exec(compile(options.code, "restricted", "exec"), {"__name__": "__main__"})
+
+
+if __name__ == "__main__":
+    main()
