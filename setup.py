@@ -69,7 +69,9 @@ def compile_flags() -> list[str]:
 
 def link_flags() -> list[str]:
     # liburing is linked statically, so that a wheel needs nothing on the machine it runs on.
-    return ["-l:liburing.a"] + ([f"-fsanitize={SANITIZE}"] if SANITIZE else [])
+    # Its names stay inside, too: another liburing in the process must not meet this one.
+    flags = ["-l:liburing.a", "-Wl,--exclude-libs,ALL"]
+    return flags + ([f"-fsanitize={SANITIZE}"] if SANITIZE else [])
 
 
 # Cython's own C does not keep these two; the core does.
@@ -235,8 +237,8 @@ class BuildExt(build_ext):
         )
         outputs = {extension.name: extension.sources[0] for extension in made}
         for extension in self.extensions:
-            pyx = inputs[extension.name]
-            extension.sources = [s if s != pyx else outputs[extension.name] for s in extension.sources]
+            others = [source for source in extension.sources if not source.endswith(".pyx")]
+            extension.sources = [outputs[extension.name], *others]
 
     def build_extensions(self) -> None:
         archive = str(self.build_core())

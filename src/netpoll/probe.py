@@ -219,7 +219,7 @@ def why_refused(code: int, system: System, release: str) -> str:
     if code in (errno.EMFILE, errno.ENFILE):
         return "no file descriptor is left for a ring; close some or raise 'ulimit -n'"
     if code == errno.EACCES:
-        return "a security module (SELinux, AppArmor) refuses io_uring_setup; allow it in its policy"
+        return "a security module (SELinux, AppArmor) refuses io_uring_setup; allow it there"
     name = errno.errorcode.get(code, str(code))
     return f"io_uring_setup failed with {name} ({os.strerror(code)})"
 
@@ -236,7 +236,7 @@ def _verdict(facts: dict, system: System, release: str) -> tuple[int, str]:
         return errno.ENOSYS, "this io_uring cannot wait with a time-out; run on Linux 6.1 or newer"
     if facts["enter"]:
         return facts["enter"], (
-            f"a ring can be made but not used: io_uring_enter is refused ({named(facts['enter'])}); "
+            f"a ring can be made, but io_uring_enter is refused ({named(facts['enter'])}); "
             "allow io_uring_enter in the seccomp profile or sandbox"
         )
     if facts["buf_ring"]:
