@@ -1,0 +1,120 @@
+"""Who takes part in a benchmark: event loops, stdlib sockets, and the floors in C.
+
+An arm is only a description here. Whether it can run is found out in a child process
+(``python -m netpoll.bench.server --arm X --check``), so that a peer that crashes at its import
+takes nobody with it, and an arm that is measured never shares a process with another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["ARMS", "DEFAULT_ARMS", "LOOP_ARMS", "LOOP_MODES", "PEER_ARMS", "Arm", "ArmUnavailable"]
+
+LOOP_MODES = ("protocol", "streams", "sock")
+
+# asyncio receives into a new bytes object of 256 KiB per read. With glibc's defaults each of them
+# is mapped and unmapped (or the heap is trimmed and grown again), which makes asyncio look four
+# times slower than it is. These keep such blocks on the heap.
+MALLOC_TUNED = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "67108864"}
+
+
+class ArmUnavailable(Exception):
+    """This arm cannot run here; `str()` is the reason, one clause without a full stop."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One competitor.
+
+    kind: "loop" (an asyncio event loop, all of `LOOP_MODES`), "stdlib" or "floor" (one mode each).
+    module: what a loop is imported from; distribution: whose version is reported.
+    interface: which floor is the nearer one, "uring" or "epoll".
+    """
+
+    name: str
+    kind: str
+    summary: str
+    interface: str = "epoll"
+    module: str = ""
+    distribution: str = ""
+    loop_options: dict = field(default_factory=dict)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """"-" stands for the one mode of an arm that is not an event loop."""
+        return LOOP_MODES if self.kind == "loop" else ("-",)
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """A new event loop of this arm. Raises ArmUnavailable with the reason."""
+        if self.name == "asyncio":
+            return asyncio.SelectorEventLoop()
+        try:
+            module = importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if error.name == self.module and self.distribution != "netpoll":
+                raise ArmUnavailable(f"not installed (pip install {self.distribution})") from None
+            raise ArmUnavailable(f"its import failed: {error}") from error
+        except Exception as error:
+            raise ArmUnavailable(f"its import failed: {error}") from error
+        factory = getattr(module, "new_event_loop", None)
+        if factory is None:
+            raise ArmUnavailable(f"{self.module} has no new_event_loop()")
+        try:
+            return factory(**self.loop_options)
+        except Exception as error:
+            raise ArmUnavailable(f"it makes no loop here: {error}") from error
+
+    def installed_version(self) -> str | None:
+        """The version of its distribution, None for what comes with Python or with netpoll."""
+        if not self.distribution:
+            return None
+        try:
+            return version(self.distribution)
+        except PackageNotFoundError:
+            return None
+
+
+def _peer(name: str) -> Arm:
+    return Arm(name, "loop", f"{name}, an asyncio event loop", module=name, distribution=name)
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm(
+            "netpoll-uring",
+            "loop",
+            "netpoll on io_uring",
+            interface="uring",
+            module="netpoll",
+            distribution="netpoll",
+            loop_options={"backend": "uring"},
+        ),
+        Arm(
+            "netpoll-epoll",
+            "loop",
+            "netpoll on epoll",
+            module="netpoll",
+            distribution="netpoll",
+            loop_options={"backend": "epoll"},
+        ),
+        Arm("asyncio", "loop", "asyncio's own selector loop: the control"),
+        Arm("uvloop", "loop", "uvloop (libuv)", module="uvloop", distribution="uvloop"),
+        _peer("rloop"),
+        _peer("rsloop"),
+        _peer("zuvloop"),
+        _peer("blazio"),
+        Arm("sockets-threads", "stdlib", "stdlib sockets, a thread per connection"),
+        Arm("sockets-selectors", "stdlib", "stdlib sockets and selectors, one thread"),
+        Arm("floor-epoll", "floor", "an echo in C on epoll"),
+        Arm("floor-uring", "floor", "an echo in C on io_uring", interface="uring"),
+    )
+}
+
+PEER_ARMS = ("rloop", "rsloop", "zuvloop", "blazio")
+DEFAULT_ARMS = tuple(name for name in ARMS if name not in PEER_ARMS)
+LOOP_ARMS = tuple(name for name, arm in ARMS.items() if arm.kind == "loop")

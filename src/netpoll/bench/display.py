@@ -1,0 +1,244 @@
+"""The terminal: a progress bar while it runs, tables at the end (rich)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from netpoll.bench.echo import Step
+from netpoll.bench.environment import sentences
+
+WIDE_COLUMNS = 104  # below, the columns that are least asked for are left out
+
+MODE_TITLES = {"protocol": "protocol", "streams": "streams", "sock": "sock", "-": "no event loop"}
+
+
+class ProgressBar:
+    """Shows steps. It draws only between measurements: a bar that moves takes CPU from them."""
+
+    def __init__(self, console: Console, total: int):
+        self.console = console
+        self.group = ""
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[text]}"),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=total, text="")
+
+    def __call__(self, step: Step) -> None:
+        if not self.console.is_terminal and step.group != self.group:
+            self.console.print(f"{step.group} …", highlight=False)
+        self.group = step.group
+        self.bar.update(self.task, completed=step.done, description=step.group, text=step.text)
+        self.bar.refresh()
+
+    def __enter__(self) -> ProgressBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bar.stop()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits, thousands apart: 4.62, 14.0, 282, 2 654."""
+    if value is None:
+        return "–"
+    if value >= 99.95:
+        return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    whole = len(f"{value:.1f}".partition(".")[0])
+    return f"{value:.{max(digits - whole, 0)}f}"
+
+
+def rate(value: float) -> str:
+    """Per second, short: 912, 6.01k, 216k, 1.20M."""
+    for factor, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return number(value / factor) + unit
+    return number(value)
+
+
+def ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _tinted(value: float | None, suffix: str = "") -> Text:
+    if value is None:
+        return Text("–", style="dim")
+    style = "green" if value < 0.98 else "red" if value > 1.02 else ""
+    return Text(ratio(value) + suffix, style=style)
+
+
+def near_floor_ratio(row: dict) -> tuple[float | None, str]:
+    """The ratio to the floor of the arm's own kernel interface, else to the other; and its letter
+    ("u" for io_uring, "e" for epoll)."""
+    near = row["near_floor"]
+    for interface in (near, "epoll" if near == "uring" else "uring"):
+        if (value := row[f"cpu_vs_floor_{interface}"]) is not None:
+            return value, interface[0]
+    return None, ""
+
+
+def _arm_text(row: dict) -> Text:
+    style = "bold" if row["arm"].startswith("netpoll") else "dim" if row["mode"] == "-" else ""
+    text = Text(" " + row["arm"], style=style)
+    if row.get("disturbed_rounds"):
+        text.append(" !", style="yellow")
+    return text
+
+
+def _echo_cells(row: dict, wide: bool, with_calls: bool) -> list[str | Text]:
+    latency, cpu = row["latency_us"], row["cpu_us"]
+    floor, letter = near_floor_ratio(row)
+    calls = row["syscalls_per_request"] or {}
+    cells: dict[str, str | Text] = {
+        "req/s": rate(row["requests_per_s"]["median"]),
+        "MB/s": number(row["mb_per_s"]["median"]),
+        "p50": number(latency["p50"]),
+        "p99": number(latency["p99"]),
+        "p99.9": number(latency["p99.9"]),
+        "CPU": Text(number(cpu["median"]), style="bold"),
+        "min": number(cpu["min"]),
+        "±%": f"{cpu['spread_percent']:.0f}",
+        "user": number(row["cpu_user_us"]["median"]),
+        "sys": number(row["cpu_system_us"]["median"]),
+        "×asyncio": _tinted(row["cpu_vs_asyncio"]),
+        "×floor": _tinted(floor, " " + letter),
+        "calls": number(calls.get("all")),
+        "enters": number(calls.get("io_uring_enter")),
+    }
+    return [_arm_text(row)] + [cells[name] for name in _columns(wide, with_calls)]
+
+
+def _columns(wide: bool, with_calls: bool) -> list[str]:
+    if wide:
+        names = ["req/s", "MB/s", "p50", "p99", "p99.9", "CPU", "min", "±%", "user", "sys"]
+    else:
+        names = ["req/s", "MB/s", "p50", "p99", "CPU", "±%"]
+    return [*names, "×asyncio", "×floor", *(("calls", "enters") if with_calls else ())]
+
+
+def _group(rows: Iterable[dict]) -> dict[str, list[dict]]:
+    """By mode, in the order of appearance; the cheapest first, failures last."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["mode"], []).append(row)
+    for group in groups.values():
+        group.sort(key=lambda row: row["cpu_us"]["median"] if row["rounds"] else float("inf"))
+    return groups
+
+
+def echo_table(document: dict, cell: str, width: int) -> Table:
+    """One cell: the arms, mode by mode."""
+    rows = [row for row in document["rows"] if row["cell"] == cell]
+    wide = width >= WIDE_COLUMNS
+    with_calls = any(row.get("syscalls_per_request") for row in rows)
+    table = Table(
+        title=f"{cell}  (connections × message)",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        collapse_padding=True,
+    )
+    table.add_column("arm", no_wrap=True)
+    for name in _columns(wide, with_calls):
+        table.add_column(name, justify="right", no_wrap=True)
+    for mode, group in _group(rows).items():
+        table.add_row(Text(MODE_TITLES[mode], style="cyan"))
+        for row in group:
+            if row["rounds"]:
+                table.add_row(*_echo_cells(row, wide, with_calls))
+            else:
+                table.add_row(Text(" " + row["arm"]), "–" if not row["fault"] else "failed")
+    return table
+
+
+LEGEND = (
+    "CPU: server CPU per request, µs, user and system: the median of the rounds, their minimum, "
+    "and ± half their range in per cent. p50, p99, p99.9: latency, µs. ×asyncio, ×floor: CPU "
+    "against asyncio in the same mode and against the floor in C (u: io_uring, e: epoll), medians "
+    "of the ratios round by round. MB/s: each byte counted once, though it goes both ways."
+)
+
+
+def echo_footnotes(document: dict, narrow: bool) -> list[str]:
+    """What the tables do not say by themselves."""
+    notes = [LEGEND]
+    if narrow:
+        notes.append("More columns (p99.9, min, user, system) fit into a wider terminal.")
+    tuned = {n: a["malloc"] for n, a in document["arms"].items() if a["malloc"] and not a["skipped"]}
+    if tuned:
+        settings = " ".join(f"{k}={v}" for k, v in next(iter(tuned.values())).items())
+        notes.append(
+            f"{', '.join(tuned)} ran with {settings}: with glibc's defaults its 256 KiB reads go "
+            "to mmap and back, and it would look up to four times slower."
+        )
+    if any(row.get("disturbed_rounds") for row in document["rows"]):
+        notes.append("! something else ran on the server's core for a part of the time.")
+    if any(row["mode"] == "-" for row in document["rows"]):
+        notes.append("What has no event loop is set against asyncio's first mode here.")
+    if document["settings"]["syscall_counter"]:
+        notes.append(
+            "calls, enters: system calls and io_uring_enter per request, counted with "
+            f"{document['settings']['syscall_counter']} in runs of their own."
+        )
+    return notes
+
+
+def problems(document: dict) -> list[str]:
+    """What was skipped, what failed, and why the run is not complete; one sentence each."""
+    lines = [
+        f"skipped: {name}: {facts['skipped']}."
+        for name, facts in document["arms"].items()
+        if facts["skipped"]
+    ]
+    for row in document["rows"]:
+        if row.get("fault"):
+            what = row["arm"] if row["mode"] == "-" else f"{row['arm']} {row['mode']}"
+            where = f" at {row['cell']}" if "cell" in row else ""
+            lines.append(f"failed: {what}{where}: {row['fault']}.")
+    if document.get("stopped"):
+        lines.append(f"not complete: {document['stopped']}; what was measured is above.")
+    return lines
+
+
+def show_echo(console: Console, document: dict) -> None:
+    """The tables of an echo document, with what one has to know to read them."""
+    width = console.width
+    cells = list(dict.fromkeys(row["cell"] for row in document["rows"]))
+    parts: list[RenderableType] = [Text("")]
+    for cell in cells:
+        measured = any(row["rounds"] for row in document["rows"] if row["cell"] == cell)
+        if measured:
+            parts.append(echo_table(document, cell, width))
+    parts += [Text(line, style="dim") for line in sentences(document["environment"])]
+    settings = document["settings"]
+    parts.append(
+        Text(
+            f"{settings['rounds']} rounds, arms interleaved, windows of "
+            f"{settings['duration_s']:.3g} s after {settings['warmup_s']:.3g} s of warm-up.",
+            style="dim",
+        )
+    )
+    notes = echo_footnotes(document, width < WIDE_COLUMNS)
+    parts.append(Padding(Group(*(Text(note, style="dim") for note in notes)), (1, 0, 0, 0)))
+    console.print(Group(*parts))
+
+
+def show_problems(console: Console, document: dict) -> None:
+    for line in problems(document):
+        console.print(Text(line, style="yellow"))

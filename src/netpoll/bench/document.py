@@ -1,0 +1,170 @@
+"""The result as one JSON-able document; docs/benchmarks.md describes every field.
+
+The tables and the page are made from this document alone, so that a saved file can be shown again
+(``python -m netpoll bench show FILE``).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from netpoll.bench.arms import ARMS
+from netpoll.bench.cells import Cell, Entry
+from netpoll.bench.echo import EchoRun
+from netpoll.bench.process import malloc_settings
+from netpoll.bench.stats import PERCENTILES, Sample, Spread, merge, paired_ratio, percentile_ns
+
+SCHEMA_PREFIX = "netpoll.bench."
+ECHO_SCHEMA = SCHEMA_PREFIX + "echo/1"
+
+# Above this share of a window somebody else had the server's core: the row is marked.
+DISTURBED_SHARE = 0.05
+
+FLOORS = {"epoll": Entry("floor-epoll", "-"), "uring": Entry("floor-uring", "-")}
+
+
+def header(kind: str, environment: dict, command: list[str], started_at: float) -> dict:
+    """What every document begins with."""
+    return {
+        "schema": f"{SCHEMA_PREFIX}{kind}/1",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started_at)),
+        "command": command,
+        "environment": environment,
+    }
+
+
+def arm_facts(names: list[str], checked: dict[str, dict], malloc: str = "none") -> dict:
+    """Per arm: what it is, its version, the reason when it was skipped, its malloc settings."""
+    return {
+        name: {
+            "kind": ARMS[name].kind,
+            "summary": ARMS[name].summary,
+            "version": checked[name].get("version"),
+            "loop": checked[name].get("loop"),
+            "skipped": checked[name].get("unavailable"),
+            "malloc": malloc_settings(ARMS[name], malloc),
+        }
+        for name in names
+    }
+
+
+def _control(run: EchoRun, cell: Cell, entry: Entry) -> Entry | None:
+    """asyncio in the same mode; for what has no modes, in the first one that was measured."""
+    modes = (entry.mode,) if entry.mode != "-" else run.plan.modes
+    for mode in modes:
+        if (cell, Entry("asyncio", mode)) in run.samples:
+            return Entry("asyncio", mode)
+    return None
+
+
+def _cpu_ratio(run: EchoRun, cell: Cell, entry: Entry, to: Entry | None) -> float | None:
+    if to is None:
+        return None
+
+    def per_round(which: Entry) -> dict[int, float]:
+        return {s.round: s.cpu_us for s in run.samples.get((cell, which), ())}
+
+    return paired_ratio(per_round(entry), per_round(to))
+
+
+def _figures(samples: list[Sample], size_bytes: int) -> dict:
+    histogram = merge(s.histogram for s in samples)
+    latency = {f"p{p:g}": percentile_ns(histogram, p) / 1e3 for p in PERCENTILES}
+    latency["max"] = max(s.latency_max_ns for s in samples) / 1e3
+    return {
+        "rounds": len(samples),
+        "requests": sum(s.requests_all for s in samples),
+        "requests_per_s": Spread.of(s.requests_per_s for s in samples).as_dict(),
+        "mb_per_s": Spread.of(s.requests_per_s * size_bytes / 1e6 for s in samples).as_dict(),
+        "latency_us": latency,
+        "cpu_us": Spread.of(s.cpu_us for s in samples).as_dict(),
+        "cpu_user_us": Spread.of(s.cpu_user_us for s in samples).as_dict(),
+        "cpu_system_us": Spread.of(s.cpu_system_us for s in samples).as_dict(),
+        "cpu_us_by_round": [s.cpu_us for s in samples],
+        "server_busy": Spread.of(s.server_busy for s in samples).as_dict(),
+        "histogram_ns": histogram,
+    }
+
+
+def _row(run: EchoRun, cell: Cell, entry: Entry) -> dict:
+    key = cell, entry
+    row = {
+        "connections": cell.connections,
+        "size_bytes": cell.size_bytes,
+        "cell": str(cell),
+        "arm": entry.arm,
+        "mode": entry.mode,
+        "fault": run.faults.get(key),
+        "rounds": 0,
+    }
+    samples = run.samples.get(key)
+    if not samples:
+        return row
+    control = _control(run, cell, entry)
+    # With a thread per connection the threads keep each other waiting: that is no disturbance.
+    waits = [s.wait_share for s in samples] if entry.arm != "sockets-threads" else [0.0]
+    return row | _figures(samples, cell.size_bytes) | {
+        "cpu_vs_asyncio": _cpu_ratio(run, cell, entry, control),
+        "cpu_vs_asyncio_mode": control.mode if control else None,
+        "cpu_vs_floor_epoll": _cpu_ratio(run, cell, entry, FLOORS["epoll"]),
+        "cpu_vs_floor_uring": _cpu_ratio(run, cell, entry, FLOORS["uring"]),
+        "near_floor": ARMS[entry.arm].interface,
+        "disturbed_rounds": sum(w > DISTURBED_SHARE for w in waits),
+        "syscalls_per_request": run.syscalls.get(key),
+    }
+
+
+def _sample(cell: Cell, entry: Entry, sample: Sample) -> dict:
+    facts = asdict(sample)
+    del facts["histogram"]
+    place = {"cell": str(cell), "arm": entry.arm, "mode": entry.mode}
+    return place | facts
+
+
+def echo_document(
+    run: EchoRun, checked: dict[str, dict], environment: dict, command: list[str]
+) -> dict:
+    """The document of an echo run. `checked` is what `process.check_arms` found, of every arm that
+    was asked for."""
+    plan = run.plan
+    skipped_or_run = list(checked)
+    return header("echo", environment, command, run.started_at) | {
+        "elapsed_s": run.elapsed_s,
+        "stopped": run.stopped,
+        "settings": {
+            "modes": plan.modes,
+            "cells": [asdict(cell) | {"label": str(cell)} for cell in plan.cells],
+            "rounds": plan.rounds,
+            "duration_s": plan.duration_s,
+            "warmup_s": plan.warmup_s,
+            "fresh_server_per_measurement": plan.fresh,
+            "malloc": plan.malloc,
+            "syscall_counter": run.syscall_counter,
+        },
+        "arms": arm_facts(skipped_or_run, checked, plan.malloc),
+        "rows": [_row(run, cell, entry) for cell in plan.cells for entry in plan.entries],
+        "samples": [_sample(*key, s) for key, samples in run.samples.items() for s in samples],
+    }
+
+
+def write_json(document: dict, path: Path) -> None:
+    """Writes the document; the file is there wholly or not at all."""
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_text(json.dumps(document, indent=1) + "\n")
+    scratch.replace(path)
+
+
+def read_json(path: Path) -> dict:
+    """A document that was written before. Raises ValueError when it is something else."""
+    try:
+        document = json.loads(path.read_text())
+    except ValueError:
+        raise ValueError(f"{path} is not JSON") from None
+    if not isinstance(document, dict) or not str(document.get("schema", "")).startswith(
+        SCHEMA_PREFIX
+    ):
+        raise ValueError(f"{path} is not a result of netpoll bench")
+    return document

@@ -1,0 +1,251 @@
+"""One echo server in a process of its own: ``python -m netpoll.bench.server --arm X --mode M``.
+
+Started by the harness, which pins it to a core and reads its CPU clock from outside, so that
+nothing in here but the echo runs while it is measured. It binds, writes one line of JSON to
+standard output ({"address": ..., ...}, or {"unavailable": reason}), and serves until it is killed;
+it dies with its parent. ``--check`` only answers whether the arm can run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from netpoll.bench import _native
+from netpoll.bench.arms import ARMS, Arm, ArmUnavailable
+
+BACKLOG = 4096
+# What one read of the streams and sock modes and of the stdlib servers asks for. 64 KiB is what
+# programs write; for larger messages the 256 KiB that asyncio itself reads with in protocol mode.
+READ_BYTES = 64 * 1024
+READ_BULK_BYTES = 256 * 1024
+
+
+def listening_socket(address: str) -> socket.socket:
+    """`address` is "tcp" (a free port of 127.0.0.1) or the path of a Unix socket."""
+    if address == "tcp":
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # Linux hands it on to accepted sockets: every arm has it, as asyncio's transports do.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(("127.0.0.1", 0))
+    else:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(address)
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+class EchoProtocol(asyncio.Protocol):
+    """The echo of the protocol mode."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+async def serve_protocol(listener: socket.socket, read_bytes: int) -> None:
+    loop = asyncio.get_running_loop()
+    if listener.family == socket.AF_UNIX:
+        server = await loop.create_unix_server(EchoProtocol, sock=listener, backlog=BACKLOG)
+    else:
+        server = await loop.create_server(EchoProtocol, sock=listener, backlog=BACKLOG)
+    async with server:
+        await asyncio.Event().wait()
+
+
+async def serve_streams(listener: socket.socket, read_bytes: int) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(read_bytes):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass  # the load closes without ceremony
+        finally:
+            writer.close()
+
+    start = (
+        asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
+    )
+    server = await start(echo, sock=listener, backlog=BACKLOG)
+    async with server:
+        await asyncio.Event().wait()
+
+
+async def serve_sock(listener: socket.socket, read_bytes: int) -> None:
+    loop = asyncio.get_running_loop()
+    tasks = set()
+
+    async def echo(client: socket.socket) -> None:
+        try:
+            while data := await loop.sock_recv(client, read_bytes):
+                await loop.sock_sendall(client, data)
+        except ConnectionError:
+            pass
+        finally:
+            client.close()
+
+    while True:
+        client, _ = await loop.sock_accept(listener)
+        task = loop.create_task(echo(client))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+MODES = {"protocol": serve_protocol, "streams": serve_streams, "sock": serve_sock}
+
+
+def serve_threads(listener: socket.socket, read_bytes: int) -> None:
+    """A thread per connection."""
+
+    def echo(client: socket.socket) -> None:
+        with client:
+            try:
+                while data := client.recv(read_bytes):
+                    client.sendall(data)
+            except ConnectionError:
+                pass
+
+    threading.stack_size(256 * 1024)
+    listener.setblocking(True)
+    while True:
+        client, _ = listener.accept()
+        threading.Thread(target=echo, args=(client,), daemon=True).start()
+
+
+class SelectorEcho:
+    """One connection of `serve_selectors`: reads while it has nothing to send."""
+
+    def __init__(self, selector: selectors.BaseSelector, client: socket.socket, read_bytes: int):
+        self.selector = selector
+        self.client = client
+        self.read_bytes = read_bytes
+        self.rest = memoryview(b"")
+        selector.register(client, selectors.EVENT_READ, self.on_ready)
+
+    def on_ready(self) -> None:
+        try:
+            if self.rest:
+                self.send(self.rest)
+            elif data := self.client.recv(self.read_bytes):
+                self.send(memoryview(data))
+            else:
+                self.close()
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self.close()
+
+    def send(self, data: memoryview) -> None:
+        was_waiting = bool(self.rest)
+        try:
+            self.rest = data[self.client.send(data) :]
+        except BlockingIOError:
+            self.rest = data
+        if bool(self.rest) != was_waiting:
+            event = selectors.EVENT_WRITE if self.rest else selectors.EVENT_READ
+            self.selector.modify(self.client, event, self.on_ready)
+
+    def close(self) -> None:
+        self.selector.unregister(self.client)
+        self.client.close()
+
+
+def serve_selectors(listener: socket.socket, read_bytes: int) -> None:
+    """`selectors`, readiness callbacks, one thread."""
+    selector = selectors.DefaultSelector()
+
+    def accept() -> None:
+        client, _ = listener.accept()
+        client.setblocking(False)
+        SelectorEcho(selector, client, read_bytes)
+
+    selector.register(listener, selectors.EVENT_READ, accept)
+    while True:
+        for key, _ in selector.select():
+            key.data()
+
+
+def serve_floor(floor: Callable[[int, int], None], listener: socket.socket) -> None:
+    never_readable, _keep_open = os.pipe()
+    floor(listener.fileno(), never_readable)
+
+
+def check(arm: Arm) -> dict:
+    """What the arm is here; raises ArmUnavailable when it cannot run."""
+    if arm.name == "floor-uring" and (reason := _native.floor_uring_probe()):
+        raise ArmUnavailable(f"io_uring is refused here: {reason}")
+    facts = {"version": arm.installed_version()}
+    if arm.kind == "loop":
+        loop = arm.new_loop()
+        facts["loop"] = f"{type(loop).__module__}.{type(loop).__qualname__}"
+        loop.close()
+    return facts
+
+
+def serve(arm: Arm, mode: str, listener: socket.socket, read_bytes: int) -> None:
+    if arm.kind == "loop":
+        loop = arm.new_loop()
+        loop.run_until_complete(MODES[mode](listener, read_bytes))
+    elif arm.name == "sockets-threads":
+        serve_threads(listener, read_bytes)
+    elif arm.name == "sockets-selectors":
+        serve_selectors(listener, read_bytes)
+    elif arm.name == "floor-epoll":
+        serve_floor(_native.floor_epoll, listener)
+    else:
+        serve_floor(_native.floor_uring, listener)
+
+
+def raise_fd_limit() -> None:
+    """As many descriptors as this user may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def say(facts: dict) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m netpoll.bench.server")
+    parser.add_argument("--arm", required=True, choices=ARMS)
+    parser.add_argument("--mode", default="-")
+    parser.add_argument("--listen", default="tcp", help='"tcp" or the path of a Unix socket')
+    parser.add_argument("--bulk", action="store_true", help="messages are larger than 64 KiB")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(argv)
+    arm = ARMS[options.arm]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _native.die_with_parent(signal.SIGKILL)
+    try:
+        facts = check(arm)
+    except ArmUnavailable as error:
+        say({"unavailable": str(error)})
+        return 0
+    if options.check:
+        say(facts)
+        return 0
+    if options.mode not in arm.modes:
+        parser.error(f"{arm.name} has the modes {', '.join(arm.modes)}, not {options.mode!r}")
+    raise_fd_limit()
+    listener = listening_socket(options.listen)
+    say(facts | {"address": listener.getsockname()})
+    serve(arm, options.mode, listener, READ_BULK_BYTES if options.bulk else READ_BYTES)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
