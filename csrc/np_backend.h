@@ -85,11 +85,15 @@ struct np_backend_ops {
                 int32_t *res, np_udata *op);
     /* 0, or -ENOENT when `op` is not in flight any more. */
     int (*cancel)(struct np_backend *be, np_udata op);
+    /* cancel, and not back before the kernel has let go of the operation's file, so that closing
+     * the fd really closes it (a listening socket). The last event still comes with a turn. */
+    int (*settle)(struct np_backend *be, np_udata op);
     /* No operation of this fd is in flight; it is about to be closed. */
     void (*forget)(struct np_backend *be, int fd);
     /* Submits what was armed, waits up to timeout_ns (-1 = without end, 0 = not at all) for at
      * least one completion or a wake-up, writes at most `max` events. Memory of the last turn's
-     * events goes back first. Returns the number of events; -EINTR when a signal ended the wait. */
+     * events goes back first. Returns the number of events; -EINTR when a signal ended the wait
+     * (or 0, when the wait had a time-out and the same call submitted something). */
     int (*turn)(struct np_backend *be, struct np_event *events, int max, int64_t timeout_ns);
     /* Submits what was armed without waiting for anything. */
     int (*flush)(struct np_backend *be);

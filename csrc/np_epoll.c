@@ -18,6 +18,7 @@
 
 #include "np_backend.h"
 #include "np_oplist.h"
+#include "np_timer.h"
 
 #define NP_EPOLL_BATCH_COUNT 256
 #define NP_EPOLL_WAKE_SEQ 0xffffffffu /* epoll_data of the wake-up eventfd */
@@ -47,6 +48,7 @@ struct np_epoll {
     size_t scratch_bytes, scratch_used, recv_max_bytes;
     uint32_t features;
     uint32_t seq;
+    int64_t waited_ns;           /* when the last wait ended */
     int epoll_fd, wake_fd;
     bool forked;
 };
@@ -254,6 +256,10 @@ static int epoll_send(struct np_backend *be, int fd, void *owner, const struct i
     (void)owner;
     (void)out;
     ssize_t n;
+    if (e->forked) {
+        *res = -EPERM;
+        return 1;
+    }
     if (iov_count == 1) {
         n = send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } else {
@@ -271,6 +277,8 @@ static int epoll_send(struct np_backend *be, int fd, void *owner, const struct i
 static int epoll_cancel(struct np_backend *be, np_udata target)
 {
     struct np_epoll *e = self(be);
+    if (e->forked)
+        return -EPERM;
     struct np_op *op = np_op_find(&e->head.slab, target);
     if (!op)
         return -ENOENT;
@@ -300,21 +308,10 @@ static void epoll_forget(struct np_backend *be, int fd)
 
 /* ---- completion ---------------------------------------------------------------------------- */
 
-static void emit(struct np_event *event, struct np_op *op, uint8_t *data, int res, int flags)
-{
-    event->owner = op->owner;
-    event->data = data;
-    event->op = np_op_udata(op);
-    event->res = res;
-    event->kind = op->kind;
-    event->flags = (uint8_t)flags;
-    event->unused = 0;
-}
-
 static int finish(struct np_epoll *e, struct np_op *op, int res, struct np_event *event)
 {
     fd_unlink(e, op);
-    emit(event, op, NULL, res, 0);
+    np_op_emit(event, op, NULL, res, 0);
     np_op_free(&e->head.slab, op);
     return 1;
 }
@@ -331,7 +328,7 @@ static int do_recv(struct np_epoll *e, struct np_op *op, struct np_event *event)
         if (e->scratch_used > e->scratch_bytes)
             e->scratch_used = e->scratch_bytes;
         e->stats.recv_bytes += (uint64_t)n;
-        emit(event, op, at, (int)n, NP_EV_MORE | ((size_t)n == want ? NP_EV_NONEMPTY : 0));
+        np_op_emit(event, op, at, (int)n, NP_EV_MORE | ((size_t)n == want ? NP_EV_NONEMPTY : 0));
         return 1;
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -347,7 +344,7 @@ static int do_accept(struct np_epoll *e, struct np_op *op, struct np_event *even
     while (n < max) {
         int fd = accept4(op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            emit(&events[n++], op, NULL, fd, NP_EV_MORE);
+            np_op_emit(&events[n++], op, NULL, fd, NP_EV_MORE);
             continue;
         }
         if (errno == EAGAIN || errno == EINTR)
@@ -397,17 +394,6 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
     return n;
 }
 
-static int take_done(struct np_epoll *e, struct np_event *events, int max)
-{
-    int n = 0;
-    struct np_op *op;
-    while (n < max && (op = np_oplist_pop(&e->done, &e->head.slab)) != NULL) {
-        emit(&events[n++], op, NULL, op->res, 0);
-        np_op_free(&e->head.slab, op);
-    }
-    return n;
-}
-
 /* ---- the turn ------------------------------------------------------------------------------ */
 
 static int wait_ready(struct np_epoll *e, int64_t timeout_ns)
@@ -433,6 +419,7 @@ out:
     if (n < 0)
         return -errno;
     e->batch_count = n;
+    e->waited_ns = np_clock_ns();
     return n;
 }
 
@@ -442,7 +429,7 @@ static int epoll_turn(struct np_backend *be, struct np_event *events, int max, i
     if (e->forked)
         return -EPERM;
     e->scratch_used = 0;
-    int n = take_done(e, events, max);
+    int n = np_oplist_take(&e->done, &e->head.slab, events, max);
     if (e->batch_next == e->batch_count) {
         int err = wait_ready(e, n > 0 ? 0 : timeout_ns);
         if (err < 0)
@@ -472,10 +459,13 @@ static int epoll_flush(struct np_backend *be)
     return 0; /* nothing is ever queued: sends are done by send, the rest by epoll_ctl */
 }
 
+/* Only the system call can tell. While callbacks are waiting to run it is made at most every
+ * NP_EPOLL_POLL_SKIP_NS, so that a chain of callbacks does not pay for it at each link. */
 static int epoll_has_work(struct np_backend *be)
 {
-    (void)be;
-    return 1; /* only the system call can tell */
+    struct np_epoll *e = self(be);
+    return e->done.count || e->batch_next < e->batch_count ||
+           np_clock_ns() - e->waited_ns >= NP_EPOLL_POLL_SKIP_NS;
 }
 
 static void epoll_stats(struct np_backend *be, struct np_stats *out)
@@ -498,6 +488,7 @@ const struct np_backend_ops np_epoll_ops = {
     .arm = epoll_arm,
     .send = epoll_send,
     .cancel = epoll_cancel,
+    .settle = epoll_cancel, /* an epoll set holds no file open */
     .forget = epoll_forget,
     .turn = epoll_turn,
     .flush = epoll_flush,

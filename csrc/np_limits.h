@@ -7,9 +7,14 @@
 #ifndef NP_LIMITS_H
 #define NP_LIMITS_H
 
+#include <stdint.h>
+
 /* Completions handed to Cython per harvest. One GIL hand-over pays for this many events; more
  * would let one busy turn hold back timers and call_soon callbacks. */
 #define NP_HARVEST_MAX_EVENTS 256
+
+/* Longer waits are cut to a day, as asyncio does: the loop simply waits again. */
+#define NP_WAIT_MAX_NS (86400 * INT64_C(1000000000))
 
 /* Submission queue entries. A turn that overflows it submits early, it does not fail. */
 #define NP_SQ_DEFAULT_ENTRIES 512
@@ -36,9 +41,16 @@
  * not hold back the connections that are already there. */
 #define NP_EPOLL_ACCEPT_MAX_PER_TURN 64
 
+/* epoll: with callbacks waiting to run, readiness is asked for at most this often. Far below what
+ * a connection can notice, far above the 0.2 us that the system call costs. */
+#define NP_EPOLL_POLL_SKIP_NS 20000
+
 /* Operation slots come in chunks whose addresses never change. 24 bits of slot number. */
 #define NP_OP_CHUNK_SLOTS 256
 #define NP_OP_MAX_SLOTS (1u << 24)
+
+/* One send takes at most this much (the kernel's own limit is 4 KiB below 2 GiB). */
+#define NP_SEND_MAX_BYTES ((size_t)1 << 30)
 
 /* Message vectors per system call: the kernel's UIO_MAXIOV. */
 #define NP_IOV_MAX 1024

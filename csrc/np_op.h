@@ -45,7 +45,8 @@ struct np_op {
     int32_t res;           /* result of an operation that ends without the kernel's help */
     uint8_t kind, state;
     uint8_t submitted;     /* the kernel has it: 1 also while it is an orphan there */
-    uint8_t unused[5];
+    uint8_t fed;           /* RECV: has received something since it was last submitted */
+    uint8_t unused[4];
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_op) == 64, "one operation, one cache line");

@@ -21,6 +21,7 @@
 #define NP_URING_BUF_GROUP 0
 #define NP_URING_IOV_SCRATCH_COUNT 4096 /* iovecs of the sends of one submission */
 #define NP_URING_SUBMIT_RETRIES_COUNT 4
+#define NP_URING_WAIT_MAX_S 1000000000 /* thirty years; much more overflows the kernel's clock */
 
 struct np_uring {
     struct np_backend_head head;
@@ -30,13 +31,15 @@ struct np_uring {
     struct np_stats stats;
     struct np_oplist unpushed;   /* QUEUED: no submission entry was free */
     struct np_oplist starved;    /* QUEUED: RECVs that found no buffer */
+    struct np_oplist starved_fed; /* QUEUED: RECVs that ended too, but had received something */
     struct np_oplist done;       /* ended without the kernel: their event is still to be taken */
     struct iovec *iovs;          /* scratch, valid until the next submission */
     struct msghdr *msgs;
     uint32_t iovs_used, msgs_used;
-    struct np_event *carried;    /* of the ring before a move to another thread */
+    struct np_event *carried;    /* of the rings before a move to another thread */
     uint32_t carried_count, carried_taken;
-    struct np_bufring carried_bufs;
+    struct np_bufring *carried_bufs; /* what they point into: one per move */
+    uint32_t carried_bufs_count;
     uint32_t features;
     int wake_fd;
     pid_t owner_tid;             /* 0 until enabled */
@@ -44,6 +47,16 @@ struct np_uring {
 };
 
 static struct np_uring *self(struct np_backend *be) { return (struct np_uring *)be; }
+
+static unsigned ring_flags(const struct np_uring *u)
+{
+    return IO_URING_READ_ONCE(*u->ring.sq.kflags);
+}
+
+static bool is_starving(const struct np_uring *u)
+{
+    return u->starved.count || u->starved_fed.count;
+}
 
 /* ---- ring set-up --------------------------------------------------------------------------- */
 
@@ -53,7 +66,7 @@ static int ring_open(struct np_uring *u)
     memset(&params, 0, sizeof(params));
     params.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
                    IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE |
-                   IORING_SETUP_CLAMP;
+                   IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL;
     params.cq_entries = u->config.cq_entries;
     int err = io_uring_queue_init_params(u->config.sq_entries, &u->ring, &params);
     if (err < 0)
@@ -66,58 +79,71 @@ static int ring_open(struct np_uring *u)
     return 0;
 }
 
-static int register_bufs(struct np_uring *u, bool incremental)
+static int bufs_open_as(struct np_uring *u, bool incremental)
 {
+    uint32_t count = incremental ? NP_BUF_DEFAULT_COUNT : NP_BUF_WHOLE_COUNT;
+    uint32_t bytes = incremental ? NP_BUF_DEFAULT_BYTES : NP_BUF_WHOLE_BYTES;
+    int err = np_bufring_open(&u->bufs, u->config.buf_count ? u->config.buf_count : count,
+                              u->config.buf_bytes ? u->config.buf_bytes : bytes);
+    if (err < 0)
+        return err;
     struct np_buf_reg reg;
     memset(&reg, 0, sizeof(reg));
     reg.ring_addr = (uintptr_t)u->bufs.entries;
     reg.ring_entries = u->bufs.count;
     reg.bgid = NP_URING_BUF_GROUP;
     reg.flags = incremental ? NP_IOU_PBUF_RING_INC : 0;
-    return io_uring_register_buf_ring(&u->ring, (struct io_uring_buf_reg *)&reg, 0);
+    err = io_uring_register_buf_ring(&u->ring, (struct io_uring_buf_reg *)&reg, 0);
+    if (err < 0) {
+        np_bufring_close(&u->bufs);
+        return err;
+    }
+    u->features |= NP_FEATURE_BUF_RING | (incremental ? NP_FEATURE_BUF_INC : 0);
+    return 0;
 }
 
 /* Incremental buffers where the kernel has them (few and large), else whole ones (many, small). */
 static int bufs_open(struct np_uring *u)
 {
-    int err = -EINVAL;
     if (!(u->config.features_off & NP_FEATURE_BUF_INC)) {
-        uint32_t count = u->config.buf_count ? u->config.buf_count : NP_BUF_DEFAULT_COUNT;
-        uint32_t bytes = u->config.buf_bytes ? u->config.buf_bytes : NP_BUF_DEFAULT_BYTES;
-        err = np_bufring_open(&u->bufs, count, bytes);
-        if (err < 0)
-            return err;
-        err = register_bufs(u, true);
-        if (err == 0) {
-            u->features |= NP_FEATURE_BUF_RING | NP_FEATURE_BUF_INC;
-            return 0;
-        }
-        np_bufring_close(&u->bufs);
+        int err = bufs_open_as(u, true);
         if (err != -EINVAL)
             return err;
     }
-    uint32_t count = u->config.buf_count ? u->config.buf_count : NP_BUF_WHOLE_COUNT;
-    uint32_t bytes = u->config.buf_bytes ? u->config.buf_bytes : NP_BUF_WHOLE_BYTES;
-    err = np_bufring_open(&u->bufs, count, bytes);
-    if (err < 0)
-        return err;
-    err = register_bufs(u, false);
-    if (err < 0) {
-        np_bufring_close(&u->bufs);
-        return err;
-    }
-    u->features |= NP_FEATURE_BUF_RING;
-    return 0;
+    return bufs_open_as(u, false);
 }
 
-static void uring_close(struct np_backend *be);
+static void close_carried(struct np_uring *u)
+{
+    for (uint32_t i = 0; i < u->carried_bufs_count; i++)
+        np_bufring_close(&u->carried_bufs[i]);
+    free(u->carried_bufs);
+    free(u->carried);
+    u->carried_bufs = NULL;
+    u->carried = NULL;
+    u->carried_bufs_count = u->carried_count = u->carried_taken = 0;
+}
+
+static void uring_close(struct np_backend *be)
+{
+    struct np_uring *u = self(be);
+    if (u->ring_open)
+        io_uring_queue_exit(&u->ring);
+    np_bufring_close(&u->bufs);
+    close_carried(u);
+    np_op_slab_close(&u->head.slab, u->forked);
+    free(u->iovs);
+    free(u->msgs);
+    free(u);
+}
 
 static int uring_open(struct np_backend **out, const struct np_config *config, int wake_fd)
 {
+    if (config->features_off & NP_FEATURE_DEFER_TASKRUN)
+        return -EOPNOTSUPP; /* without it a ring cannot move to another thread: see move_ring */
     struct np_uring *u = calloc(1, sizeof(*u));
     if (!u)
         return -ENOMEM;
-    int err = -ENOMEM;
     u->head.ops = &np_uring_ops;
     np_op_slab_init(&u->head.slab);
     u->config = *config;
@@ -128,38 +154,27 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
     u->wake_fd = wake_fd;
     u->features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_ACCEPT_MULTI;
     u->features &= ~config->features_off;
-    err = ring_open(u);
-    if (err < 0)
-        goto fail;
+    int err = ring_open(u);
+    if (err < 0) {
+        uring_close((struct np_backend *)u);
+        return err;
+    }
     *out = (struct np_backend *)u;
     return 0;
-fail:
-    uring_close((struct np_backend *)u);
-    return err;
-}
-
-static void uring_close(struct np_backend *be)
-{
-    struct np_uring *u = self(be);
-    if (u->ring_open)
-        io_uring_queue_exit(&u->ring);
-    np_bufring_close(&u->bufs);
-    np_bufring_close(&u->carried_bufs);
-    np_op_slab_close(&u->head.slab, u->forked);
-    free(u->carried);
-    free(u->iovs);
-    free(u->msgs);
-    free(u);
 }
 
 static void uring_forked(struct np_backend *be) { self(be)->forked = true; }
 
 /* ---- submission ---------------------------------------------------------------------------- */
 
+/* The scratch is free again once nothing that waits for a submission points into it. */
 static void after_submit(struct np_uring *u)
 {
-    u->iovs_used = 0;
+    if (io_uring_sq_ready(&u->ring))
+        return;
     u->msgs_used = 0;
+    if (!u->unpushed.count)
+        u->iovs_used = 0;
 }
 
 /* A free submission entry; submits early when the queue is full. NULL: try again next turn. */
@@ -192,6 +207,7 @@ static void fill_send(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op
         return;
     }
     /* Stays until the submission: the kernel reads it there (IORING_FEAT_SUBMIT_STABLE). */
+    NP_ASSERT(u->msgs_used < u->ring.sq.ring_entries);
     struct msghdr *msg = &u->msgs[u->msgs_used++];
     memset(msg, 0, sizeof(*msg));
     msg->msg_iov = &u->iovs[op->iov_first];
@@ -266,18 +282,27 @@ static void push_waiting(struct np_uring *u)
     }
 }
 
-/* Buffers came back: the RECVs that ended for want of them start again, longest waiting first. */
-static void push_starved(struct np_uring *u)
+static void push_starved_list(struct np_uring *u, struct np_oplist *starved)
 {
-    struct np_oplist waiting = u->starved;
-    memset(&u->starved, 0, sizeof(u->starved));
+    struct np_oplist waiting = *starved;
+    memset(starved, 0, sizeof(*starved));
     struct np_op *op;
     while ((op = np_oplist_pop(&waiting, &u->head.slab)) != NULL) {
+        op->fed = 0;
         if (op->state == NP_ORPHAN)
             finish_unsubmitted(u, op, -ECANCELED);
         else
             push(u, op);
     }
+}
+
+/* Buffers came back: the RECVs that ended for want of them start again, longest waiting first.
+ * Those that got some of the last buffers are behind those that got none: a RECV drains its socket
+ * before it ends, so the first in the queue would take all buffers each time. */
+static void push_starved(struct np_uring *u)
+{
+    push_starved_list(u, &u->starved);
+    push_starved_list(u, &u->starved_fed);
 }
 
 static void arm_wake(struct np_uring *u)
@@ -293,15 +318,21 @@ static void arm_wake(struct np_uring *u)
 static int uring_arm(struct np_backend *be, struct np_op *op)
 {
     struct np_uring *u = self(be);
-    if (op->kind == NP_OP_RECV && !u->bufs.count) {
-        int err = bufs_open(u);
-        if (err < 0) {
-            np_op_free(&u->head.slab, op);
-            return err;
-        }
+    int err = u->forked ? -EPERM : 0; /* the queue is the parent's too: not one entry more */
+    if (err == 0 && op->kind == NP_OP_RECV && !u->bufs.count)
+        err = bufs_open(u);
+    if (err < 0) {
+        np_op_free(&u->head.slab, op);
+        return err;
     }
     push(u, op);
     return 0;
+}
+
+static bool has_room(struct np_uring *u, uint32_t iov_count)
+{
+    return iov_count <= NP_URING_IOV_SCRATCH_COUNT - u->iovs_used &&
+           u->msgs_used < u->ring.sq.ring_entries && io_uring_sq_space_left(&u->ring) > 0;
 }
 
 /* Room in the scratch for the iovecs of one more send; submits when there is none. */
@@ -313,21 +344,24 @@ static int reserve_iovs(struct np_uring *u, uint32_t count)
         if (!u->iovs || !u->msgs)
             return -ENOMEM;
     }
-    if (u->iovs_used + count > NP_URING_IOV_SCRATCH_COUNT ||
-        u->msgs_used == u->ring.sq.ring_entries || io_uring_sq_space_left(&u->ring) == 0) {
-        u->stats.enters++;
-        int n = io_uring_submit(&u->ring);
-        if (n < 0)
-            return n;
-        after_submit(u);
-    }
-    return 0;
+    if (has_room(u, count))
+        return 0;
+    u->stats.enters++;
+    int n = io_uring_submit(&u->ring);
+    if (n < 0)
+        return n;
+    after_submit(u);
+    return has_room(u, count) ? 0 : -EBUSY;
 }
 
 static int uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
                       int iov_count, int32_t *res, np_udata *out)
 {
     struct np_uring *u = self(be);
+    if (u->forked) {
+        *res = -EPERM;
+        return 1;
+    }
     if (iov_count > 1) {
         int err = u->unpushed.count ? -EBUSY : reserve_iovs(u, (uint32_t)iov_count);
         if (err < 0) {
@@ -349,16 +383,32 @@ static int uring_send(struct np_backend *be, int fd, void *owner, const struct i
     } else {
         op->iov_count = 0;
         op->buf = iov->iov_base;
-        op->len_bytes = iov->iov_len;
+        /* The submission entry's length has 32 bits; what is left over is a partial send. */
+        op->len_bytes = iov->iov_len < NP_SEND_MAX_BYTES ? iov->iov_len : NP_SEND_MAX_BYTES;
     }
     *out = np_op_udata(op);
     push(u, op);
     return 0;
 }
 
+/* Cancels by the register call, which needs no entry; `waits` until a request that is being worked
+ * on is done. 0 whatever became of the target: its own completion tells. */
+static int sync_cancel(struct np_uring *u, np_udata target, bool waits)
+{
+    struct io_uring_sync_cancel_reg reg;
+    memset(&reg, 0, sizeof(reg));
+    reg.addr = target;
+    reg.fd = -1;
+    reg.timeout.tv_sec = reg.timeout.tv_nsec = waits ? -1 : 0;
+    int err = io_uring_register_sync_cancel(&u->ring, &reg);
+    return err == -EALREADY || err == -ENOENT || err == -ETIME || err >= 0 ? 0 : err;
+}
+
 static int uring_cancel(struct np_backend *be, np_udata target)
 {
     struct np_uring *u = self(be);
+    if (u->forked)
+        return -EPERM;
     struct np_op *op = np_op_find(&u->head.slab, target);
     if (!op)
         return -ENOENT;
@@ -376,12 +426,31 @@ static int uring_cancel(struct np_backend *be, np_udata target)
         return 0;
     }
     /* No entry to be had even by submitting: ask by the register call, which needs none. */
-    struct io_uring_sync_cancel_reg reg;
-    memset(&reg, 0, sizeof(reg));
-    reg.addr = target;
-    reg.fd = -1;
-    int err = io_uring_register_sync_cancel(&u->ring, &reg);
-    return err == -EALREADY || err == -ENOENT || err == -ETIME || err >= 0 ? 0 : err;
+    int err = sync_cancel(u, target, false);
+    if (err < 0)
+        op->state = NP_KERNEL; /* not asked after all: the caller may try again */
+    return err;
+}
+
+static int uring_settle(struct np_backend *be, np_udata target)
+{
+    struct np_uring *u = self(be);
+    if (u->forked)
+        return -EPERM;
+    struct np_op *op = np_op_find(&u->head.slab, target);
+    if (!op)
+        return -ENOENT;
+    if (!op->submitted || !u->owner_tid)
+        return uring_cancel(be, target);
+    op->state = NP_ORPHAN;
+    u->stats.enters++;
+    int n = io_uring_submit(&u->ring); /* it may be in the queue still */
+    if (n >= 0)
+        after_submit(u);
+    int err = sync_cancel(u, target, true);
+    /* Its completion is posted; running the deferred work frees the request and its file. */
+    io_uring_get_events(&u->ring);
+    return err;
 }
 
 static void uring_forget(struct np_backend *be, int fd)
@@ -399,17 +468,6 @@ static void drain_wake(struct np_uring *u)
     (void)n; /* EAGAIN: an earlier read took it */
 }
 
-static void emit(struct np_event *event, struct np_op *op, uint8_t *data, int res, int flags)
-{
-    event->owner = op->owner;
-    event->data = data;
-    event->op = np_op_udata(op);
-    event->res = res;
-    event->kind = op->kind;
-    event->flags = (uint8_t)flags;
-    event->unused = 0;
-}
-
 /* One completion of one of our operations. Returns how many events it made: 0 or 1. */
 static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *cqe,
                     struct np_event *event)
@@ -422,13 +480,15 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
         data = np_bufring_consume(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT),
                                   res > 0 ? (uint32_t)res : 0, rest);
     }
-    if (op->kind == NP_OP_RECV && res > 0)
+    if (op->kind == NP_OP_RECV && res > 0) {
         u->stats.recv_bytes += (uint64_t)res;
-    else if (op->kind == NP_OP_SEND && res > 0)
+        op->fed = 1;
+    } else if (op->kind == NP_OP_SEND && res > 0) {
         u->stats.send_bytes += (uint64_t)res;
+    }
     int flags = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY ? NP_EV_NONEMPTY : 0;
     if (more) {
-        emit(event, op, data, res, flags | NP_EV_MORE);
+        np_op_emit(event, op, data, res, flags | NP_EV_MORE);
         return 1;
     }
     bool goes_on = op->state != NP_ORPHAN && ((op->kind == NP_OP_RECV && res > 0) ||
@@ -441,18 +501,21 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
         } else {
             op->state = NP_QUEUED;
             op->submitted = 0;
-            np_oplist_push(&u->starved, &u->head.slab, op);
+            np_oplist_push(op->fed ? &u->starved_fed : &u->starved, &u->head.slab, op);
         }
         return 0;
     }
     if (goes_on) { /* a multishot that the kernel ended early, or a kernel without multishot */
-        emit(event, op, data, res, flags | NP_EV_MORE);
+        np_op_emit(event, op, data, res, flags | NP_EV_MORE);
         op->state = NP_QUEUED;
         op->submitted = 0;
-        push(u, op);
+        if (op->kind == NP_OP_RECV) /* with the next turn, behind those that got nothing in this */
+            np_oplist_push(&u->starved_fed, &u->head.slab, op);
+        else
+            push(u, op);
         return 1;
     }
-    emit(event, op, data, res, flags);
+    np_op_emit(event, op, data, res, flags);
     np_op_free(&u->head.slab, op);
     return 1;
 }
@@ -498,17 +561,6 @@ static int harvest(struct np_uring *u, struct np_event *events, int max)
     return n;
 }
 
-static int take_done(struct np_uring *u, struct np_event *events, int max)
-{
-    int n = 0;
-    struct np_op *op;
-    while (n < max && (op = np_oplist_pop(&u->done, &u->head.slab)) != NULL) {
-        emit(&events[n++], op, NULL, op->res, 0);
-        np_op_free(&u->head.slab, op);
-    }
-    return n;
-}
-
 /* ---- threads ------------------------------------------------------------------------------- */
 
 /* Completions that the old ring had posted: they are delivered before anything of the new one. */
@@ -549,6 +601,13 @@ static void push_moved(struct np_uring *u)
  * a closed ring are cancelled without being carried out (io_uring_cancelation(7)). */
 static int move_ring(struct np_uring *u)
 {
+    if (ring_flags(u) & IORING_SQ_CQ_OVERFLOW)
+        return -EBUSY; /* only the old thread can get at those: loud, rather than lost */
+    struct np_bufring *bufs =
+        realloc(u->carried_bufs, sizeof(*bufs) * (u->carried_bufs_count + 1));
+    if (!bufs)
+        return -ENOMEM;
+    u->carried_bufs = bufs;
     int err = carry_completions(u);
     if (err < 0)
         return err;
@@ -558,14 +617,14 @@ static int move_ring(struct np_uring *u)
     if (err < 0)
         return err;
     if (u->bufs.count) {
-        np_bufring_close(&u->carried_bufs);
-        u->carried_bufs = u->bufs; /* the carried events still point into it */
+        u->carried_bufs[u->carried_bufs_count++] = u->bufs; /* carried events point into it */
         memset(&u->bufs, 0, sizeof(u->bufs));
         err = bufs_open(u);
         if (err < 0)
             return err;
     }
     u->stats.moves++;
+    u->msgs_used = 0; /* the old queue is gone; the iovecs are its operations' still */
     push_moved(u);
     return 0;
 }
@@ -575,10 +634,7 @@ static int take_carried(struct np_uring *u, struct np_event *events, int max)
 {
     uint32_t n = u->carried_count - u->carried_taken;
     if (n == 0) {
-        np_bufring_close(&u->carried_bufs);
-        free(u->carried);
-        u->carried = NULL;
-        u->carried_count = u->carried_taken = 0;
+        close_carried(u);
         return 0;
     }
     if (n > (uint32_t)max)
@@ -590,16 +646,11 @@ static int take_carried(struct np_uring *u, struct np_event *events, int max)
 
 /* ---- the turn ------------------------------------------------------------------------------ */
 
-static unsigned ring_flags(const struct np_uring *u)
-{
-    return IO_URING_READ_ONCE(*u->ring.sq.kflags);
-}
-
 static int uring_has_work(struct np_backend *be)
 {
     struct np_uring *u = self(be);
-    return u->carried_count || u->done.count || u->starved.count || u->unpushed.count || !u->wake_armed ||
-           io_uring_sq_ready(&u->ring) || io_uring_cq_ready(&u->ring) ||
+    return u->carried_count || u->done.count || is_starving(u) || u->unpushed.count ||
+           !u->wake_armed || io_uring_sq_ready(&u->ring) || io_uring_cq_ready(&u->ring) ||
            (ring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
 
@@ -607,7 +658,7 @@ static int uring_has_work(struct np_backend *be)
 static void begin(struct np_uring *u)
 {
     np_bufring_recycle(&u->bufs);
-    if (u->starved.count)
+    if (is_starving(u))
         push_starved(u);
     if (u->unpushed.count)
         push_waiting(u);
@@ -615,17 +666,21 @@ static void begin(struct np_uring *u)
         arm_wake(u);
 }
 
+/* When a call submits and is then interrupted, the kernel returns the number of submissions, and
+ * without a time-out liburing would go back to sleep: a Ctrl-C unheard. So there always is one. */
 static int enter(struct np_uring *u, int64_t timeout_ns)
 {
     struct io_uring_cqe *cqe;
     u->stats.enters++;
     if (timeout_ns == 0)
         return io_uring_submit_and_get_events(&u->ring);
-    if (timeout_ns < 0)
-        return io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, NULL, NULL);
-    struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000,
-                                   .tv_nsec = timeout_ns % 1000000000};
-    return io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
+    struct __kernel_timespec ts = {.tv_sec = NP_URING_WAIT_MAX_S};
+    if (timeout_ns > 0) {
+        ts.tv_sec = timeout_ns / 1000000000;
+        ts.tv_nsec = timeout_ns % 1000000000;
+    }
+    int n = io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
+    return n > 0 && timeout_ns < 0 && !io_uring_cq_ready(&u->ring) ? -EINTR : n;
 }
 
 static int uring_turn(struct np_backend *be, struct np_event *events, int max, int64_t timeout_ns)
@@ -640,7 +695,7 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
             return carried;
     }
     begin(u);
-    int n = take_done(u, events, max);
+    int n = np_oplist_take(&u->done, &u->head.slab, events, max);
     if (n > 0 || io_uring_cq_ready(&u->ring))
         timeout_ns = 0;
     int err = 0;
@@ -721,6 +776,7 @@ const struct np_backend_ops np_uring_ops = {
     .arm = uring_arm,
     .send = uring_send,
     .cancel = uring_cancel,
+    .settle = uring_settle,
     .forget = uring_forget,
     .turn = uring_turn,
     .flush = uring_flush,

@@ -1,0 +1,78 @@
+#include "np_sock.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
+{
+    ssize_t n;
+    do {
+        n = recv(fd, buf, len_bytes, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ptrdiff_t np_sock_send(int fd, const struct iovec *iov, int iov_count)
+{
+    ssize_t n;
+    do {
+        if (iov_count == 1) {
+            n = send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        } else {
+            struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
+            n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        }
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+int np_sock_shutdown(int fd, int how) { return shutdown(fd, how) < 0 ? -errno : 0; }
+
+int np_sock_close(int fd)
+{
+    /* Not retried on EINTR: on Linux the number is free already, see close(2). */
+    return close(fd) < 0 ? -errno : 0;
+}
+
+int np_sock_error(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        return -errno;
+    return -error;
+}
+
+void np_sock_peer(int fd, struct np_peer *peer)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } addr;
+    socklen_t len = sizeof(addr);
+    memset(peer, 0, sizeof(*peer));
+    if (getpeername(fd, &addr.any, &len) < 0)
+        return;
+    if (addr.any.sa_family == AF_INET) {
+        peer->port = ntohs(addr.v4.sin_port);
+        memcpy(peer->address, &addr.v4.sin_addr, 4);
+    } else if (addr.any.sa_family == AF_INET6) {
+        peer->port = ntohs(addr.v6.sin6_port);
+        peer->flow_info = ntohl(addr.v6.sin6_flowinfo);
+        peer->scope_id = addr.v6.sin6_scope_id;
+        memcpy(peer->address, &addr.v6.sin6_addr, 16);
+    } else {
+        return;
+    }
+    peer->family = addr.any.sa_family;
+}
+
+void np_sock_nodelay(int fd)
+{
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* refused: not a TCP socket */
+}

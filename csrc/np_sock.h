@@ -1,0 +1,38 @@
+/* np_sock.h - the plain socket calls, with results as -errno or a count.
+ *
+ * Purpose   Bulk data and user-visible buffers are read and written by direct calls once a POLL
+ *           has said that they are ready; this is where those calls are. None of them waits.
+ * Errors    -errno; -EAGAIN when it would have waited. EINTR is retried: these calls do not sleep,
+ *           so a signal only ever interrupts them before they did anything.
+ * Threads   Any.
+ */
+#ifndef NP_SOCK_H
+#define NP_SOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+/* The peer's address as the connection was made: kept, because getpeername(2) forgets it when the
+ * connection dies. Only internet addresses: Unix peers have no name worth keeping. */
+struct np_peer {
+    uint16_t family; /* AF_INET, AF_INET6, or AF_UNSPEC: ask the kernel */
+    uint16_t port;   /* host order */
+    uint32_t flow_info, scope_id;
+    uint8_t address[16];
+};
+
+ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes);
+ptrdiff_t np_sock_send(int fd, const struct iovec *iov, int iov_count);
+/* SHUT_RD, SHUT_WR or SHUT_RDWR; 0 or -errno. */
+int np_sock_shutdown(int fd, int how);
+int np_sock_close(int fd);
+/* SO_ERROR: 0, or the pending error as -errno. */
+int np_sock_error(int fd);
+/* Fills *peer; family AF_UNSPEC when the socket is not an internet one or not connected. */
+void np_sock_peer(int fd, struct np_peer *peer);
+/* TCP_NODELAY on, on sockets that have it; on a listening socket the accepted ones inherit it. */
+void np_sock_nodelay(int fd);
+
+#endif

@@ -1,0 +1,205 @@
+# The C core, as Cython sees it. The only `cdef extern from` of the loop: declarations, no logic.
+# The headers in csrc/ are the manual.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "sys/uio.h" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "errno.h" nogil:
+    enum:
+        ECANCELED
+
+cdef extern from "np_limits.h" nogil:
+    enum:
+        NP_HARVEST_MAX_EVENTS
+        NP_IOV_MAX
+    const int64_t NP_WAIT_MAX_NS
+
+cdef extern from "np_udata.h" nogil:
+    ctypedef uint64_t np_udata
+
+cdef extern from "np_event.h" nogil:
+    enum:
+        NP_EV_MORE
+        NP_EV_NONEMPTY
+
+    struct np_event:
+        void *owner
+        uint8_t *data
+        np_udata op
+        int32_t res
+        uint8_t kind
+        uint8_t flags
+
+cdef extern from "np_op.h" nogil:
+    enum:
+        NP_OP_ACCEPT
+        NP_OP_RECV
+        NP_OP_SEND
+        NP_OP_POLL
+        NP_FREE
+        NP_OP_CHUNK_SLOTS
+
+    struct np_op:
+        void *owner
+        uint32_t poll_mask
+        uint8_t state
+
+    struct np_op_slab:
+        uint32_t live_count
+        uint32_t chunks_count
+
+    np_op *np_op_alloc(np_op_slab *slab, uint8_t kind, int fd, void *owner)
+    np_op *np_op_at(np_op_slab *slab, uint32_t slot)
+    np_udata np_op_udata(np_op *op)
+
+cdef extern from "np_arena.h" nogil:
+    const char *np_arena_kind_name(int kind)
+
+cdef extern from "np_backend.h" nogil:
+    struct np_config:
+        uint32_t sq_entries, cq_entries, buf_count, buf_bytes, features_off, sqpoll_idle_ms
+
+    struct np_stats:
+        uint64_t enters, submissions, completions, recv_bytes, send_bytes
+        uint64_t enobufs, stale, sq_full, moves
+        uint32_t ops_live, bufs_total, bufs_free, features, arena_kind
+
+    struct np_backend:
+        pass
+
+    struct np_backend_ops:
+        const char *name
+        int (*open)(np_backend **out, const np_config *config, int wake_fd) noexcept nogil
+        void (*close)(np_backend *be) noexcept nogil
+        int (*enable)(np_backend *be) noexcept nogil
+        void (*forked)(np_backend *be) noexcept nogil
+        int (*arm)(np_backend *be, np_op *op) noexcept nogil
+        int (*send)(np_backend *be, int fd, void *owner, const iovec *iov, int iov_count,
+                    int32_t *res, np_udata *op) noexcept nogil
+        int (*cancel)(np_backend *be, np_udata op) noexcept nogil
+        int (*settle)(np_backend *be, np_udata op) noexcept nogil
+        void (*forget)(np_backend *be, int fd) noexcept nogil
+        int (*turn)(np_backend *be, np_event *events, int max, int64_t timeout_ns) noexcept nogil
+        int (*flush)(np_backend *be) noexcept nogil
+        int (*has_work)(np_backend *be) noexcept nogil
+        void (*stats)(np_backend *be, np_stats *out) noexcept nogil
+
+    struct np_backend_head:
+        const np_backend_ops *ops
+        np_op_slab slab
+
+    np_backend_head *np_head(np_backend *be)
+    const np_backend_ops np_uring_ops
+    const np_backend_ops np_epoll_ops
+    enum:
+        NP_FEATURE_DEFER_TASKRUN
+        NP_FEATURE_BUF_RING
+        NP_FEATURE_BUF_INC
+        NP_FEATURE_RECV_MULTI
+        NP_FEATURE_ACCEPT_MULTI
+        NP_FEATURE_PWAIT2
+
+cdef extern from "np_inbox.h" nogil:
+    struct np_inbox_node:
+        np_inbox_node *next
+
+    struct np_inbox:
+        int wake_fd
+
+    int np_inbox_open(np_inbox *inbox)
+    void np_inbox_close(np_inbox *inbox)
+    int np_inbox_push(np_inbox *inbox, np_inbox_node *node)
+    int np_inbox_wake(np_inbox *inbox)
+    np_inbox_node *np_inbox_take(np_inbox *inbox)
+    int np_inbox_is_empty(np_inbox *inbox)
+    int np_inbox_sleep(np_inbox *inbox)
+    void np_inbox_awake(np_inbox *inbox)
+
+cdef extern from "np_timer.h" nogil:
+    struct np_timer:
+        int64_t when_ns
+        uint32_t pos
+
+    struct np_timer_heap:
+        uint32_t count
+
+    void np_timer_heap_init(np_timer_heap *heap)
+    void np_timer_heap_close(np_timer_heap *heap)
+    int np_timer_add(np_timer_heap *heap, np_timer *timer)
+    void np_timer_remove(np_timer_heap *heap, np_timer *timer)
+    np_timer *np_timer_peek(np_timer_heap *heap)
+    np_timer *np_timer_pop_due(np_timer_heap *heap, int64_t now_ns)
+    int64_t np_clock_ns()
+
+cdef extern from "np_iov.h" nogil:
+    struct np_iov:
+        uint32_t count
+        size_t total_bytes
+
+    void np_iov_init(np_iov *iov)
+    void np_iov_close(np_iov *iov)
+    int np_iov_grow(np_iov *iov)
+    int np_iov_push(np_iov *iov, void *owner, const void *base, size_t len_bytes)
+    int np_iov_gather(const np_iov *iov, iovec *out, int max)
+    int np_iov_advance(np_iov *iov, size_t taken_bytes, void **owners, int max)
+    void *np_iov_pop(np_iov *iov)
+
+cdef extern from "np_sock.h" nogil:
+    struct np_peer:
+        uint16_t family, port
+        uint32_t flow_info, scope_id
+        uint8_t address[16]
+
+    ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
+    ptrdiff_t np_sock_send(int fd, const iovec *iov, int iov_count)
+    int np_sock_shutdown(int fd, int how)
+    int np_sock_close(int fd)
+    int np_sock_error(int fd)
+    void np_sock_peer(int fd, np_peer *peer)
+    void np_sock_nodelay(int fd)
+
+# CPython API that Cython has no declaration for, or declares with a slower signature.
+cdef extern from "Python.h":
+    ctypedef struct PyObject
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(PyObject *ctx) except -1
+    int PyContext_Exit(PyObject *ctx) except -1
+    PyObject *PyObject_Vectorcall(PyObject *fn, PyObject *const *args, size_t nargsf,
+                                  PyObject *kwnames)
+    PyObject *PyObject_CallOneArg(PyObject *fn, PyObject *arg)
+    PyObject *PyObject_CallNoArgs(PyObject *fn)
+    int PyErr_CheckSignals() except -1
+    void PyErr_SetObject(PyObject *type, PyObject *value)
+    int PyBytes_CheckExact(object o)
+    int PyBytes_Check(object o)
+    char *PyBytes_AS_STRING(object o)
+    Py_ssize_t PyBytes_GET_SIZE(object o)
+    object PyBytes_FromStringAndSize(const char *v, Py_ssize_t n)
+    int _PyBytes_Resize(PyObject **bytes, Py_ssize_t newsize) except -1
+    PyObject *PyTuple_GET_ITEM(object tuple, Py_ssize_t i)
+    Py_ssize_t PyTuple_GET_SIZE(object tuple)
+    void Py_INCREF "Py_INCREF"(PyObject *o)
+    void Py_DECREF "Py_DECREF"(PyObject *o)
+    void Py_XDECREF "Py_XDECREF"(PyObject *o)
+    PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *v, Py_ssize_t n) except NULL
+    PyObject *PyExc_StopIteration
+
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+
+    ctypedef struct PyAsyncMethods:
+        void *am_send
+
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods *tp_as_async
+        void *tp_iternext
+
+cdef extern from "string.h" nogil:
+    void *memmem(const void *haystack, size_t haystack_bytes, const void *needle,
+                 size_t needle_bytes)

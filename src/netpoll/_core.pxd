@@ -1,0 +1,114 @@
+# The seam of _core.pyx: what the transports and socket operations may use of the loop.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from netpoll._c cimport (
+    NP_HARVEST_MAX_EVENTS, PyObject, iovec, np_backend, np_backend_ops, np_event, np_inbox,
+    np_inbox_node, np_stats, np_timer, np_timer_heap, np_udata)
+
+
+cdef struct InboxItem:
+    np_inbox_node node      # first: the inbox hands nodes back, and the node is the item
+    PyObject *handle
+
+
+cdef class Completion:
+    """Something that owns operations: its on_event gets their completions."""
+    cdef int on_event(self, Loop loop, np_event *event) except -1
+    cdef int on_turn_end(self, Loop loop) except -1
+
+
+cdef class Awaitable(Completion):
+    """A native awaitable with the coroutine protocol (PEP 492); subclasses write step()."""
+    cdef object future      # what the waiting task waits for; None before and after
+    cdef bint is_done
+
+    cdef object step(self)
+    cdef int abandon(self) except -1
+    cdef object wait_on(self, object loop)
+
+
+cdef int install_awaitable_slots(object cls) except -1
+
+
+cdef class Handle:
+    cdef object callback, context
+    cdef tuple args         # None: no arguments
+    cdef Loop loop
+    cdef bint is_cancelled
+    cdef InboxItem inbox_item
+
+
+cdef class DebugHandle(Handle):
+    cdef public object _source_traceback
+    cdef str text           # repr kept when a cancelled handle drops its callback
+
+
+cdef class TimerHandle(Handle):
+    cdef np_timer timer
+    cdef double when_s
+
+
+cdef class Watcher(Completion):
+    cdef Handle handle      # None: removed
+    cdef int fd
+    cdef uint32_t mask      # poll(2) bits
+    cdef np_udata op        # the armed POLL, or 0
+    cdef bint rearm_queued
+
+    cdef int arm(self, Loop loop) except -1
+
+
+cdef class Loop:
+    # Read by everybody, written here.
+    cdef np_backend *be
+    cdef const np_backend_ops *ops
+    cdef readonly str backend
+    cdef public bint _closed, _stopping, _debug
+    cdef public object _thread_id
+    # The queue of callbacks: a ring of Handle references.
+    cdef PyObject **ready
+    cdef uint32_t ready_head, ready_count, ready_cap
+    # Whoever has something to do before the turn's system call (writes, watchers to arm again).
+    cdef PyObject **dirty
+    cdef uint32_t dirty_count, dirty_cap
+    # Transports by fd (borrowed): who owns this number.
+    cdef PyObject **fd_owners
+    cdef uint32_t fd_owners_cap
+    cdef uint32_t transports_count
+    cdef np_timer_heap timers
+    cdef np_inbox inbox
+    cdef uint64_t turns
+    cdef np_event events[NP_HARVEST_MAX_EVENTS]
+    cdef int events_count, events_next
+    cdef np_stats last_stats    # of the closed backend
+    cdef dict readers, writers
+    cdef uint32_t fork_generation
+    cdef double resolution_s
+    cdef public object slow_callback_duration, _task_factory
+    cdef object __weakref__
+
+    cdef int check_closed(self) except -1
+    cdef int _grow_ready(self) except -1
+    cdef int _end_turn(self) except -1
+    cdef TimerHandle _call_at(self, double when_s, object callback, tuple args, object context)
+    cdef int _settle(self) except -1
+    cdef int64_t _timeout_ns(self) noexcept
+    cdef int _turn(self) except -1
+    cdef int _wait(self, int64_t timeout_ns) except -1
+    cdef int _dispatch(self) except -1
+    cdef int _take_inbox(self) except -1
+    cdef int _fire_timers(self) except -1
+    cdef int _run_ready(self, uint32_t count) except -1
+    cdef int _run_ready_debug(self, uint32_t count) except -1
+    cdef int _drop_queues(self) except -1
+    cdef int _end_operations(self) except -1
+    cdef int _drop_event(self, np_event *event) except -1
+    cdef int push_ready(self, Handle handle) except -1
+    cdef Handle soon(self, object callback, tuple args)
+    cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t mask) except? 0
+    cdef int cancel(self, np_udata op) except -1
+    cdef int mark_dirty(self, Completion who) except -1
+    cdef int own_fd(self, int fd, Completion owner) except -1
+    cdef int disown_fd(self, int fd) except -1
+    cdef object fd_owner(self, int fd)

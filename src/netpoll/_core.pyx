@@ -1,0 +1,972 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The loop's turn: one system call, one batch of completions, one pass over what is ready.
+
+    writes of the last turn -> backend turn (no GIL) -> dispatch -> inbox -> timers -> callbacks
+
+Everything that runs per event is here or in the transports; what runs once per loop, server or
+connection is in loop.py. A loop belongs to the thread that runs it; call_soon_threadsafe and stop
+through it are the only things another thread may use.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromString
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EINTR, ENOENT
+from libc.math cimport ceil
+from libc.stdint cimport INT64_MAX
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memset, strerror
+
+from netpoll._c cimport (
+    ECANCELED, NP_WAIT_MAX_NS,
+    NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
+    NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI, NP_FREE, NP_OP_ACCEPT,
+    NP_OP_CHUNK_SLOTS, NP_OP_POLL, PYGEN_NEXT, PYGEN_RETURN, Py_DECREF, Py_INCREF, Py_XDECREF, PyContext_CopyCurrent,
+    PyContext_Enter, PyContext_Exit, PyErr_CheckSignals,
+    PyErr_SetObject, PyExc_StopIteration, PyTypeObject, PyObject_CallNoArgs, PyObject_CallOneArg,
+    PyObject_Vectorcall, PyTuple_GET_ITEM, PyTuple_GET_SIZE, np_arena_kind_name, np_backend_head,
+    np_clock_ns, np_config, np_epoll_ops, np_head, np_inbox_awake, np_inbox_close,
+    np_inbox_is_empty, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take,
+    np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add,
+    np_timer_heap_close, np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_timer_remove,
+    np_uring_ops)
+
+import asyncio
+import os
+import time
+from asyncio import events as aio_events
+from asyncio import format_helpers
+
+cdef enum:
+    POLLIN = 1
+    POLLOUT = 4
+    CLOSE_TURNS_MAX_COUNT = 1000
+    # Callbacks that may be due "now": what the clock cannot tell apart.
+    RESOLUTION_NS = 1
+
+cdef extern from "Python.h":
+    ctypedef struct PyTupleObject:
+        PyObject *ob_item[1]
+
+cdef object Future = asyncio.Future
+cdef object Task = asyncio.Task
+cdef object BaseEventLoop = asyncio.BaseEventLoop
+cdef object AioHandle = asyncio.Handle
+cdef object AioTimerHandle = asyncio.TimerHandle
+
+FEATURES = {
+    "defer_taskrun": NP_FEATURE_DEFER_TASKRUN,
+    "buf_ring": NP_FEATURE_BUF_RING,
+    "buf_inc": NP_FEATURE_BUF_INC,
+    "recv_multi": NP_FEATURE_RECV_MULTI,
+    "accept_multi": NP_FEATURE_ACCEPT_MULTI,
+    "pwait2": NP_FEATURE_PWAIT2,
+}
+
+# Counts forks: a loop made before one is the parent's, and the child must not touch its ring.
+cdef uint32_t fork_count = 0
+
+
+def _after_fork_in_child():
+    global fork_count
+    fork_count += 1
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+cdef object os_error(int err, str doing):
+    """The OSError (or subclass) for -errno or errno."""
+    if err < 0:
+        err = -err
+    return OSError(err, f"{strerror(err).decode()} ({doing})")
+
+
+cdef class Completion:
+    cdef int on_event(self, Loop loop, np_event *event) except -1:
+        raise NotImplementedError
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        raise NotImplementedError
+
+
+# ---- awaitables -------------------------------------------------------------------------------
+
+cdef class Awaitable(Completion):
+    cdef object step(self):
+        """The value of the await, with is_done set; or the future to wait for."""
+        raise NotImplementedError
+
+    cdef int abandon(self) except -1:
+        """The await ends without a value: it was cancelled, closed or has failed."""
+        return 0
+
+    cdef object wait_on(self, object loop):
+        """A fresh future for step() to return. Setting its result resumes the awaiting task."""
+        self.future = Future(loop=loop)
+        self.future._asyncio_future_blocking = True
+        return self.future
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        result = awaitable_step(self)
+        if self.is_done:
+            raise StopIteration(result)
+        return result
+
+    def throw(self, typ, val=None, tb=None):
+        self.close()
+        if val is None:
+            val = typ() if isinstance(typ, type) else typ
+        elif isinstance(val, tuple):
+            val = typ(*val)
+        elif not isinstance(val, BaseException):
+            val = typ(val)
+        raise val.with_traceback(tb) if tb is not None else val
+
+    def close(self):
+        if not self.is_done:
+            self.is_done = True
+            self.future = None
+            self.abandon()
+
+
+cdef object awaitable_step(Awaitable self):
+    if self.is_done:
+        raise RuntimeError("cannot reuse already awaited coroutine")
+    try:
+        result = self.step()
+    except BaseException:
+        self.close()
+        raise
+    if self.is_done:
+        self.future = None
+    return result
+
+
+# The slots that the interpreter's SEND uses, without a Python frame or traceback on the way.
+
+cdef int awaitable_am_send(PyObject *self, PyObject *value, PyObject **out) except -1:
+    result = awaitable_step(<Awaitable>self)
+    Py_INCREF(<PyObject*>result)
+    out[0] = <PyObject*>result
+    return PYGEN_RETURN if (<Awaitable>self).is_done else PYGEN_NEXT
+
+
+cdef PyObject *awaitable_iternext(PyObject *self) except NULL:
+    result = awaitable_step(<Awaitable>self)
+    if (<Awaitable>self).is_done:
+        PyErr_SetObject(PyExc_StopIteration, <PyObject*>result)
+        return NULL
+    Py_INCREF(<PyObject*>result)
+    return <PyObject*>result
+
+
+cdef int install_awaitable_slots(object cls) except -1:
+    """Slots are inherited when a type is made ready, so every subclass gets them by itself."""
+    cdef PyTypeObject *slots = <PyTypeObject*>cls
+    slots.tp_as_async.am_send = <void*>awaitable_am_send
+    slots.tp_iternext = <void*>awaitable_iternext
+    return 0
+
+
+# ---- handles ----------------------------------------------------------------------------------
+
+@cython.freelist(256)
+cdef class Handle:
+    """One scheduled callback: what call_soon returns. The interface of asyncio.Handle."""
+
+    # isinstance(handle, asyncio.Handle) holds: programs and debuggers ask for it.
+    @property
+    def __class__(self):
+        return AioHandle
+
+    @property
+    def _callback(self):
+        return self.callback
+
+    @property
+    def _args(self):
+        return () if self.args is None and self.callback is not None else self.args
+
+    @property
+    def _context(self):
+        return self.context
+
+    @property
+    def _cancelled(self):
+        return self.is_cancelled
+
+    @property
+    def _loop(self):
+        return self.loop
+
+    def cancel(self):
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            self.callback = None
+            self.args = None
+
+    def cancelled(self):
+        return bool(self.is_cancelled)
+
+    def get_context(self):
+        return self.context
+
+    def _run(self):
+        run_handle(self)
+
+    def _repr_info(self):
+        info = ["Handle"]
+        if self.is_cancelled:
+            info.append("cancelled")
+        if self.callback is not None:
+            info.append(format_helpers._format_callback_source(self.callback, self._args))
+        return info
+
+    def __repr__(self):
+        return f"<{' '.join(self._repr_info())}>"
+
+
+cdef class DebugHandle(Handle):
+    """A handle that remembers where it was made: what the loop hands out in debug mode."""
+
+    def cancel(self):
+        if not self.is_cancelled:
+            self.text = repr(self)
+            self.is_cancelled = True
+            self.callback = None
+            self.args = None
+
+    def _repr_info(self):
+        info = Handle._repr_info(self)
+        if self._source_traceback:
+            frame = self._source_traceback[-1]
+            info.append(f"created at {frame[0]}:{frame[1]}")
+        return info
+
+    def __repr__(self):
+        return self.text if self.text is not None else f"<{' '.join(self._repr_info())}>"
+
+
+cdef class TimerHandle(Handle):
+    """A callback with a deadline: what call_later and call_at return."""
+
+    @property
+    def __class__(self):
+        return AioTimerHandle
+
+    @property
+    def _when(self):
+        return self.when_s
+
+    @property
+    def _scheduled(self):
+        return self.timer.pos != 0
+
+    @property
+    def _source_traceback(self):
+        return None
+
+    def when(self):
+        """The deadline, in seconds of loop.time()."""
+        return self.when_s
+
+    def cancel(self):
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            self.callback = None
+            self.args = None
+            if self.timer.pos:
+                np_timer_remove(&self.loop.timers, &self.timer)
+                Py_DECREF(<PyObject*>self)
+
+    def _repr_info(self):
+        info = ["TimerHandle"]
+        if self.is_cancelled:
+            info.append("cancelled")
+        info.append(f"when={self.when_s}")
+        if self.callback is not None:
+            info.append(format_helpers._format_callback_source(self.callback, self._args))
+        return info
+
+    def __lt__(self, other):
+        if isinstance(other, AioTimerHandle):
+            return self.when_s < other.when()
+        return NotImplemented
+
+
+cdef Handle new_handle(Loop loop, object callback, tuple args, object context):
+    cdef Handle handle
+    if loop._debug:
+        handle = DebugHandle.__new__(DebugHandle)
+        (<DebugHandle>handle)._source_traceback = format_helpers.extract_stack()
+    else:
+        handle = Handle.__new__(Handle)
+    handle.loop = loop
+    handle.callback = callback
+    handle.args = args
+    handle.context = PyContext_CopyCurrent() if context is None else context
+    return handle
+
+
+cdef int run_handle(Handle handle) except -1:
+    """Runs the callback in its context; its exception goes to the exception handler."""
+    cdef PyObject *result
+    cdef object callback = handle.callback  # keeps it alive if it cancels itself
+    cdef tuple args = handle.args
+    cdef object context = handle.context
+    try:
+        PyContext_Enter(<PyObject*>context)
+        try:
+            if args is None:
+                result = PyObject_CallNoArgs(<PyObject*>callback)
+            elif PyTuple_GET_SIZE(args) == 1:
+                result = PyObject_CallOneArg(<PyObject*>callback, PyTuple_GET_ITEM(args, 0))
+            else:
+                result = PyObject_Vectorcall(<PyObject*>callback, tuple_items(args),
+                                             PyTuple_GET_SIZE(args), NULL)
+            if result is NULL:
+                reraise()
+            Py_DECREF(result)
+        finally:
+            PyContext_Exit(<PyObject*>context)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:
+        handle.loop._callback_failed(handle, callback, args or (), exc)
+    return 0
+
+
+cdef int reraise() except -1:
+    """The C API has set an exception: hand it to Cython's error return."""
+    return -1
+
+
+cdef inline PyObject **tuple_items(tuple args) noexcept:
+    return (<PyTupleObject*>args).ob_item
+
+
+# ---- add_reader, add_writer -------------------------------------------------------------------
+
+cdef class Watcher(Completion):
+    """A registered reader or writer: a POLL that is armed again each time it has fired."""
+
+    cdef int arm(self, Loop loop) except -1:
+        self.op = loop.arm(NP_OP_POLL, self.fd, self, self.mask)
+        return 0
+
+    cdef int on_event(self, Loop loop, np_event *event) except -1:
+        self.op = 0
+        if self.handle is None or event.res == -ECANCELED:
+            return 0
+        # Errors of the fd are readiness too: the callback's own call will meet them.
+        loop.push_ready(self.handle)
+        if event.res >= 0 and not self.rearm_queued:
+            self.rearm_queued = True
+            loop.mark_dirty(self)
+        return 0
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        self.rearm_queued = False
+        if self.handle is not None and not self.op:
+            self.arm(loop)
+        return 0
+
+
+# ---- the loop ---------------------------------------------------------------------------------
+
+cdef class Loop:
+    """The native half of netpoll.EventLoop (loop.py has the other)."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.inbox.wake_fd = -1
+        self.readers = {}
+        self.writers = {}
+        self.slow_callback_duration = 0.1
+        self.fork_generation = fork_count
+        self.resolution_s = time.get_clock_info("monotonic").resolution
+        np_timer_heap_init(&self.timers)
+
+    def _open_backend(self, str name, config):
+        """Makes the backend. Raises OSError when the kernel refuses it, MemoryError."""
+        cdef np_config c
+        cdef int err
+        memset(&c, 0, sizeof(c))
+        c.sq_entries = config.sq_entries
+        c.cq_entries = config.cq_entries
+        c.buf_count = config.buf_count
+        c.buf_bytes = config.buf_bytes
+        for feature in config.features_off or ():
+            c.features_off |= FEATURES[feature]
+        err = np_inbox_open(&self.inbox)
+        if err < 0:
+            raise os_error(err, "the wake-up eventfd of an event loop")
+        self.ops = &np_uring_ops if name == "uring" else &np_epoll_ops
+        err = self.ops.open(&self.be, &c, self.inbox.wake_fd)
+        if err < 0:
+            self.be = NULL
+            np_inbox_close(&self.inbox)
+            self.inbox.wake_fd = -1
+            raise os_error(err, f"opening the {name} backend of an event loop")
+        self.backend = name
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        cdef np_timer *timer
+        if self.be is not NULL:
+            self.ops.forked(self.be)  # never closed: operations may be left in it
+            self.ops.close(self.be)
+        if self.inbox.wake_fd >= 0:
+            np_inbox_close(&self.inbox)
+        for i in range(self.ready_count):
+            Py_DECREF(self.ready[(self.ready_head + i) & (self.ready_cap - 1)])
+        for i in range(self.dirty_count):
+            Py_DECREF(self.dirty[i])
+        free(self.ready)
+        free(self.dirty)
+        free(self.fd_owners)
+        np_timer_heap_close(&self.timers)
+
+    # -- queues ---------------------------------------------------------------------------------
+
+    cdef int check_closed(self) except -1:
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        return 0
+
+    cdef int push_ready(self, Handle handle) except -1:
+        if self.ready_count == self.ready_cap:
+            self._grow_ready()
+        Py_INCREF(<PyObject*>handle)
+        self.ready[(self.ready_head + self.ready_count) & (self.ready_cap - 1)] = <PyObject*>handle
+        self.ready_count += 1
+        return 0
+
+    cdef int _grow_ready(self) except -1:
+        cdef uint32_t cap = self.ready_cap * 2 if self.ready_cap else 64
+        cdef PyObject **ready = <PyObject**>malloc(cap * sizeof(PyObject*))
+        cdef uint32_t i
+        if ready is NULL:
+            raise MemoryError
+        for i in range(self.ready_count):
+            ready[i] = self.ready[(self.ready_head + i) & (self.ready_cap - 1)]
+        free(self.ready)
+        self.ready = ready
+        self.ready_head = 0
+        self.ready_cap = cap
+        return 0
+
+    cdef int mark_dirty(self, Completion who) except -1:
+        """who.on_turn_end is called before the next system call of the loop."""
+        cdef PyObject **dirty
+        cdef uint32_t cap
+        if self.dirty_count == self.dirty_cap:
+            cap = self.dirty_cap * 2 if self.dirty_cap else 64
+            dirty = <PyObject**>realloc(self.dirty, cap * sizeof(PyObject*))
+            if dirty is NULL:
+                raise MemoryError
+            self.dirty = dirty
+            self.dirty_cap = cap
+        Py_INCREF(<PyObject*>who)
+        self.dirty[self.dirty_count] = <PyObject*>who
+        self.dirty_count += 1
+        return 0
+
+    cdef int _end_turn(self) except -1:
+        """Runs the dirty list. An entry that fails does not take the others with it."""
+        cdef uint32_t i = 0
+        cdef Completion who
+        while i < self.dirty_count:
+            who = <Completion>self.dirty[i]
+            Py_DECREF(self.dirty[i])
+            i += 1
+            try:
+                who.on_turn_end(self)
+            except BaseException as exc:
+                # What comes after it stays for the next call; it is not lost.
+                self.dirty_count -= i
+                for j in range(self.dirty_count):
+                    self.dirty[j] = self.dirty[i + j]
+                i = 0
+                if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                    raise
+                self.call_exception_handler(
+                    {"message": "Fatal error: flushing a transport failed", "exception": exc})
+        self.dirty_count = 0
+        return 0
+
+    # -- operations -----------------------------------------------------------------------------
+
+    cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t mask) except? 0:
+        """Starts an operation; it holds a reference to owner until its last event."""
+        cdef np_op *op
+        cdef np_udata udata
+        cdef int err
+        if self.be is NULL:
+            raise RuntimeError("Event loop is closed")
+        op = np_op_alloc(&np_head(self.be).slab, kind, fd, <void*>owner)
+        if op is NULL:
+            raise MemoryError("no memory for an operation")
+        op.poll_mask = mask
+        udata = np_op_udata(op)
+        err = self.ops.arm(self.be, op)
+        if err < 0:
+            raise os_error(err, f"fd {fd}")
+        Py_INCREF(<PyObject*>owner)
+        return udata
+
+    cdef int cancel(self, np_udata op) except -1:
+        cdef int err
+        if self.be is not NULL and op:
+            err = self.ops.cancel(self.be, op)
+            if err < 0 and err != -ENOENT:
+                raise os_error(err, "cancelling an operation")
+        return 0
+
+    cdef int own_fd(self, int fd, Completion owner) except -1:
+        cdef uint32_t cap
+        cdef PyObject **owners
+        if <uint32_t>fd >= self.fd_owners_cap:
+            cap = self.fd_owners_cap or 64
+            while cap <= <uint32_t>fd:
+                cap *= 2
+            owners = <PyObject**>realloc(self.fd_owners, cap * sizeof(PyObject*))
+            if owners is NULL:
+                raise MemoryError
+            memset(owners + self.fd_owners_cap, 0,
+                   (cap - self.fd_owners_cap) * sizeof(PyObject*))
+            self.fd_owners = owners
+            self.fd_owners_cap = cap
+        self.fd_owners[fd] = <PyObject*>owner
+        self.transports_count += 1
+        return 0
+
+    cdef int disown_fd(self, int fd) except -1:
+        if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is not NULL:
+            self.fd_owners[fd] = NULL
+            self.transports_count -= 1
+        return 0
+
+    cdef object fd_owner(self, int fd):
+        if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is not NULL:
+            return <object>self.fd_owners[fd]
+        return None
+
+    def _fd_transport(self, int fd):
+        """The open transport that owns fd, or None."""
+        return self.fd_owner(fd)
+
+    def _fd_transports(self):
+        """All open transports."""
+        cdef uint32_t i
+        return [<object>self.fd_owners[i] for i in range(self.fd_owners_cap)
+                if self.fd_owners[i] is not NULL]
+
+    # -- scheduling -----------------------------------------------------------------------------
+
+    cdef Handle soon(self, object callback, tuple args):
+        """call_soon for our own use: no checks."""
+        cdef Handle handle = new_handle(self, callback, args, None)
+        self.push_ready(handle)
+        return handle
+
+    def call_soon(self, callback, *args, context=None):
+        """Runs callback(*args) in the next turn. Only from the loop's thread.
+
+        Returns a Handle with cancel(). Raises RuntimeError when the loop is closed.
+        """
+        if self._closed or self._debug:
+            self.check_closed()
+            self._check_thread()
+            self._check_callback(callback, "call_soon")
+        cdef Handle handle = new_handle(self, callback, args or None, context)
+        self.push_ready(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        """call_soon from any thread; wakes the loop if it sleeps."""
+        if self._closed or self._debug:
+            self.check_closed()
+            self._check_callback(callback, "call_soon_threadsafe")
+        cdef Handle handle = new_handle(self, callback, args or None, context)
+        Py_INCREF(<PyObject*>handle)
+        handle.inbox_item.handle = <PyObject*>handle
+        np_inbox_push(&self.inbox, &handle.inbox_item.node)
+        return handle
+
+    cdef TimerHandle _call_at(self, double when_s, object callback, tuple args, object context):
+        cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
+        handle.loop = self
+        handle.callback = callback
+        handle.args = args
+        handle.context = PyContext_CopyCurrent() if context is None else context
+        handle.when_s = when_s
+        if when_s > 9.2e9:
+            handle.timer.when_ns = INT64_MAX
+        elif when_s < -9.2e9:
+            handle.timer.when_ns = 0
+        else:
+            handle.timer.when_ns = <int64_t>ceil(when_s * 1e9)
+        if np_timer_add(&self.timers, &handle.timer) < 0:
+            raise MemoryError
+        Py_INCREF(<PyObject*>handle)  # the heap's
+        return handle
+
+    def call_at(self, when, callback, *args, context=None):
+        """Runs callback(*args) at `when`, in seconds of loop.time()."""
+        if when is None:
+            raise TypeError("when cannot be None")
+        if self._closed or self._debug:
+            self.check_closed()
+            self._check_thread()
+            self._check_callback(callback, "call_at")
+        return self._call_at(when, callback, args or None, context)
+
+    def call_later(self, delay, callback, *args, context=None):
+        """Runs callback(*args) after `delay` seconds."""
+        if delay is None:
+            raise TypeError("delay must not be None")
+        if self._closed or self._debug:
+            self.check_closed()
+            self._check_thread()
+            self._check_callback(callback, "call_later")
+        return self._call_at(np_clock_ns() * 1e-9 + <double>delay, callback, args or None, context)
+
+    def time(self):
+        """The loop's clock: CLOCK_MONOTONIC, in seconds."""
+        return np_clock_ns() * 1e-9
+
+    def create_future(self):
+        """A new asyncio.Future of this loop."""
+        return Future(loop=self)
+
+    def create_task(self, coro, *, name=None, context=None, **kwargs):
+        """A new asyncio.Task of this loop, or what the task factory makes."""
+        if self._task_factory is None and not self._debug and not self._closed and not kwargs:
+            if name is None and context is None:
+                return Task(coro, loop=self)
+            return Task(coro, loop=self, name=name, context=context)
+        if name is not None:
+            kwargs["name"] = name
+        if context is not None:
+            kwargs["context"] = context
+        return BaseEventLoop.create_task(self, coro, **kwargs)
+
+    # -- readers and writers --------------------------------------------------------------------
+
+    def _add_watcher(self, int fd, bint writer, callback, args):
+        cdef dict watchers = self.writers if writer else self.readers
+        cdef Handle handle = new_handle(self, callback, args or None, None)
+        cdef Watcher watcher
+        self.check_closed()
+        watcher = watchers.get(fd)
+        if watcher is None:
+            watcher = Watcher.__new__(Watcher)
+            watcher.fd = fd
+            watcher.mask = POLLOUT if writer else POLLIN
+            watcher.handle = handle
+            watcher.arm(self)
+            watchers[fd] = watcher
+        else:
+            if watcher.handle is not None:
+                watcher.handle.cancel()
+            watcher.handle = handle
+        return handle
+
+    def _remove_watcher(self, int fd, bint writer):
+        cdef Watcher watcher = (self.writers if writer else self.readers).pop(fd, None)
+        if watcher is None:
+            return False
+        watcher.handle.cancel()
+        watcher.handle = None
+        if watcher.op:
+            self.cancel(watcher.op)
+        return True
+
+    # -- the turn -------------------------------------------------------------------------------
+
+    def _enable(self):
+        """The calling thread is going to run the loop."""
+        if self.fork_generation != fork_count:
+            self.ops.forked(self.be)
+            raise RuntimeError(
+                "this event loop was made before a fork and belongs to the parent process; "
+                "make a new one in the child")
+        cdef int err = self.ops.enable(self.be)
+        if err < 0:
+            raise os_error(err, "taking the event loop's ring to this thread")
+
+    def _run_turns(self):
+        """Runs turns until stop() was called; the last one is complete."""
+        while True:
+            self._turn()
+            if self._stopping:
+                break
+        self._settle()
+
+    cdef int _settle(self) except -1:
+        """What callbacks of the last turn wrote leaves, though no turn follows."""
+        cdef int err
+        self._end_turn()
+        with nogil:
+            err = self.ops.flush(self.be)
+        if err < 0:
+            raise os_error(err, "submitting to the kernel")
+        return 0
+
+    cdef int64_t _timeout_ns(self) noexcept:
+        cdef np_timer *timer
+        cdef int64_t timeout_ns
+        if self.ready_count or self._stopping or self.events_next < self.events_count:
+            return 0
+        timer = np_timer_peek(&self.timers)
+        if timer is NULL:
+            return -1
+        timeout_ns = timer.when_ns - np_clock_ns()
+        if timeout_ns <= 0:
+            return 0
+        return timeout_ns if timeout_ns < NP_WAIT_MAX_NS else NP_WAIT_MAX_NS
+
+    cdef int _turn(self) except -1:
+        cdef int64_t timeout_ns
+        cdef uint32_t count
+        self.turns += 1
+        if self.dirty_count:
+            self._end_turn()
+        timeout_ns = self._timeout_ns()
+        if self.events_next == self.events_count and (timeout_ns or self.ops.has_work(self.be)):
+            self._wait(timeout_ns)
+        if self.events_next < self.events_count:
+            self._dispatch()
+        if not np_inbox_is_empty(&self.inbox):
+            self._take_inbox()
+        if self.timers.count:
+            self._fire_timers()
+        count = self.ready_count
+        if count:
+            if self._debug:
+                self._run_ready_debug(count)
+            else:
+                self._run_ready(count)
+        return 0
+
+    cdef int _wait(self, int64_t timeout_ns) except -1:
+        cdef int n
+        if timeout_ns and not np_inbox_sleep(&self.inbox):
+            timeout_ns = 0  # something came in meanwhile
+        with nogil:
+            n = self.ops.turn(self.be, self.events, NP_HARVEST_MAX_EVENTS, timeout_ns)
+        np_inbox_awake(&self.inbox)
+        self.events_next = 0
+        self.events_count = n if n > 0 else 0
+        if n < 0 and n != -EINTR:
+            raise os_error(n, f"waiting for events ({self.backend})")
+        PyErr_CheckSignals()
+        return 0
+
+    cdef int _dispatch(self) except -1:
+        """Hands out the batch. The place in it is kept, so an interrupt loses no event."""
+        cdef np_event *event
+        cdef Completion owner
+        while self.events_next < self.events_count:
+            event = &self.events[self.events_next]
+            self.events_next += 1
+            owner = <Completion>event.owner
+            if not event.flags & NP_EV_MORE:
+                Py_DECREF(<PyObject*>event.owner)  # the operation's; `owner` still holds one
+            owner.on_event(self, event)
+        return 0
+
+    cdef int _take_inbox(self) except -1:
+        cdef np_inbox_node *node = np_inbox_take(&self.inbox)
+        cdef np_inbox_node *following
+        cdef PyObject *handle
+        while node is not NULL:
+            following = node.next
+            handle = (<InboxItem*>node).handle
+            self.push_ready(<Handle>handle)
+            Py_DECREF(handle)
+            node = following
+        return 0
+
+    cdef int _fire_timers(self) except -1:
+        cdef int64_t now_ns = np_clock_ns() + RESOLUTION_NS
+        cdef np_timer *timer
+        cdef TimerHandle handle
+        while True:
+            timer = np_timer_pop_due(&self.timers, now_ns)
+            if timer is NULL:
+                return 0
+            handle = timer_owner(timer)
+            Py_DECREF(<PyObject*>handle)  # the heap's
+            self.push_ready(handle)
+
+    cdef int _run_ready(self, uint32_t count) except -1:
+        cdef PyObject *item
+        while count:
+            count -= 1
+            item = self.ready[self.ready_head]
+            self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
+            self.ready_count -= 1
+            try:
+                if not (<Handle>item).is_cancelled:
+                    run_handle(<Handle>item)
+            finally:
+                Py_DECREF(item)
+        return 0
+
+    cdef int _run_ready_debug(self, uint32_t count) except -1:
+        """As _run_ready, and reports callbacks that hold the loop up."""
+        cdef PyObject *item
+        cdef Handle handle
+        cdef double start_s, taken_s
+        while count:
+            count -= 1
+            item = self.ready[self.ready_head]
+            self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
+            self.ready_count -= 1
+            handle = <Handle>item
+            Py_DECREF(item)
+            if handle.is_cancelled:
+                continue
+            try:
+                self._current_handle = handle
+                start_s = np_clock_ns() * 1e-9
+                run_handle(handle)
+                taken_s = np_clock_ns() * 1e-9 - start_s
+                if taken_s >= self.slow_callback_duration:
+                    self._callback_slow(handle, taken_s)
+            finally:
+                self._current_handle = None
+        return 0
+
+    # -- stop, close, report --------------------------------------------------------------------
+
+    def _write_to_self(self):
+        """Wakes the loop; safe from any thread and from signal handlers."""
+        if self.inbox.wake_fd >= 0:
+            np_inbox_wake(&self.inbox)
+
+    def _close_native(self):
+        """Ends every operation and closes the backend. The loop is not running."""
+        cdef uint32_t i
+        if self.be is NULL:
+            return
+        self._drop_queues()
+        if self.fork_generation == fork_count:
+            self._end_operations()
+        else:
+            self.ops.forked(self.be)
+        self.ops.stats(self.be, &self.last_stats)
+        self.ops.close(self.be)
+        self.be = NULL
+        np_inbox_close(&self.inbox)
+        self.inbox.wake_fd = -1
+
+    cdef int _drop_queues(self) except -1:
+        cdef PyObject *item
+        cdef np_timer *timer
+        cdef TimerHandle handle
+        self._take_inbox()
+        while self.ready_count:
+            item = self.ready[self.ready_head]
+            self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
+            self.ready_count -= 1
+            Py_DECREF(item)
+        while self.dirty_count:
+            self.dirty_count -= 1
+            Py_DECREF(self.dirty[self.dirty_count])
+        while True:
+            timer = np_timer_pop_due(&self.timers, INT64_MAX)
+            if timer is NULL:
+                break
+            handle = timer_owner(timer)
+            Py_DECREF(<PyObject*>handle)
+        self.readers.clear()
+        self.writers.clear()
+        return 0
+
+    cdef int _end_operations(self) except -1:
+        """Cancels what is in flight and waits for the kernel to let go of it."""
+        cdef np_backend_head *head = np_head(self.be)
+        cdef np_op *op
+        cdef uint32_t slot
+        cdef int n, i, turns = 0
+        if head.slab.live_count:
+            self.ops.enable(self.be)
+            for slot in range(head.slab.chunks_count * NP_OP_CHUNK_SLOTS):
+                op = np_op_at(&head.slab, slot)
+                if op.state != NP_FREE:
+                    self.ops.cancel(self.be, np_op_udata(op))
+        while True:
+            for i in range(self.events_next, self.events_count):
+                self._drop_event(&self.events[i])
+            self.events_next = self.events_count = 0
+            if not head.slab.live_count or turns == CLOSE_TURNS_MAX_COUNT:
+                return 0
+            turns += 1
+            n = self.ops.turn(self.be, self.events, NP_HARVEST_MAX_EVENTS, 1000000)
+            self.events_count = n if n > 0 else 0
+
+    cdef int _drop_event(self, np_event *event) except -1:
+        if event.kind == NP_OP_ACCEPT and event.res >= 0:
+            np_sock_close(event.res)
+        if not event.flags & NP_EV_MORE:
+            Py_DECREF(<PyObject*>event.owner)
+        return 0
+
+    def stats(self):
+        """Counters of this loop, as a dict; after close() the last values.
+
+        turns: passes of the loop. enters: system calls that wait or submit. submissions,
+        completions: operations. recv_bytes, send_bytes: through shared buffers and queued sends.
+        enobufs: receives that waited for a buffer. stale: completions of operations gone.
+        sq_full: early submissions. moves: changes of thread. ops_live, bufs_total, bufs_free,
+        ready_count, timers_count, transports_count: now. features, arena: what is in use.
+        """
+        if self.be is not NULL:
+            self.ops.stats(self.be, &self.last_stats)
+        s = &self.last_stats
+        return {
+            "backend": self.backend,
+            "turns": self.turns,
+            "enters": s.enters,
+            "submissions": s.submissions,
+            "completions": s.completions,
+            "recv_bytes": s.recv_bytes,
+            "send_bytes": s.send_bytes,
+            "enobufs": s.enobufs,
+            "stale": s.stale,
+            "sq_full": s.sq_full,
+            "moves": s.moves,
+            "ops_live": s.ops_live,
+            "bufs_total": s.bufs_total,
+            "bufs_free": s.bufs_free,
+            "features": [name for name, bit in FEATURES.items() if s.features & bit],
+            "arena": np_arena_kind_name(s.arena_kind).decode() if s.arena_kind else None,
+            "ready_count": self.ready_count,
+            "timers_count": self.timers.count,
+            "transports_count": self.transports_count,
+        }
+
+
+cdef TimerHandle timer_owner(np_timer *timer):
+    """The handle that embeds this timer."""
+    return <TimerHandle><void*>(<char*>timer - TIMER_OFFSET)
+
+
+cdef Py_ssize_t _timer_offset():
+    cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
+    return <char*>&handle.timer - <char*><PyObject*>handle
+
+
+cdef Py_ssize_t TIMER_OFFSET = _timer_offset()

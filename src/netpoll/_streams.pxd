@@ -1,0 +1,43 @@
+# The seam of _streams.pyx: what the transport calls.
+
+from netpoll._core cimport Awaitable
+
+
+cdef class ReaderCore:
+    """The buffer of one StreamReader: `head` from head_offset on, then `tail`."""
+    cdef bytes head             # one received piece, handed on uncopied when a read takes it whole
+    cdef Py_ssize_t head_offset
+    cdef bytearray tail
+    cdef object transport       # None: nobody to pause
+    cdef object loop
+    cdef object exception       # what the next read raises
+    cdef ReadOp op              # the read that waits
+    cdef size_t limit_bytes
+    cdef bint eof, paused
+
+    cdef int feed(self, const char *data, Py_ssize_t size) except -1
+    cdef int feed_bytes(self, bytes data) except -1
+    cdef Py_ssize_t available(self) noexcept
+    cdef bytearray join(self)
+    cdef bytes take(self, Py_ssize_t size)
+    cdef int wake(self) except -1
+    cdef int fed(self) except -1
+    cdef int resume_if_low(self) except -1
+    cdef Py_ssize_t find(self, bytes separator, Py_ssize_t start) except -2
+
+
+cdef class ReadOp(Awaitable):
+    """One read(), readexactly(), readuntil() or readline(): the awaitable that it returns."""
+    cdef ReaderCore core
+    cdef bytes separator
+    cdef Py_ssize_t size        # bytes asked for
+    cdef Py_ssize_t offset      # UNTIL, LINE: the separator is not before this
+    cdef int kind
+
+    cdef object attempt(self)
+    cdef object attempt_until(self)
+    cdef int overrun(self, str message, Py_ssize_t consumed) except -1
+    cdef bint satisfied(self) except -1
+
+
+cdef ReaderCore adopt_reader(object protocol, object transport)

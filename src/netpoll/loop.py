@@ -1,0 +1,372 @@
+"""The event loop: asyncio's interface over the native turn of _core.
+
+What happens once per loop or connection (resolving names, happy eyeballs, executors, servers,
+signals) is asyncio's own code, inherited, so it behaves as the running Python documents it. What
+happens per event is native: callbacks and timers (_core), connections (_transport), streams
+(_streams), socket calls (_sock). Datagrams, pipes, subprocesses and TLS run on asyncio's transports
+over our readiness calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import threading
+import warnings
+import weakref
+from asyncio import base_events, constants, events, format_helpers, log, sslproto
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from netpoll import _core, _sock, _transport
+from netpoll.config import LoopConfig
+from netpoll.probe import choose_backend
+
+__all__ = ["EventLoop", "install", "new_event_loop", "run"]
+
+
+class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
+    """An asyncio event loop on io_uring or epoll.
+
+    backend: "auto" takes io_uring where it works and epoll where it does not; "uring" and "epoll"
+        insist. "auto" heeds the environment variable NETPOLL_BACKEND.
+    config: capacities, see LoopConfig.
+
+    Made in any thread, run by one thread at a time. Raises BackendUnavailableError when "uring" is
+    asked for and refused, ValueError for an unknown backend.
+
+    backend (attribute) is "uring" or "epoll"; stats() gives the counters.
+    """
+
+    def __init__(self, backend: str = "auto", config: LoopConfig | None = None) -> None:
+        self._closed = True  # until there is something to close
+        name, self.backend_reason = choose_backend(backend)
+        self._open_backend(name, config or LoopConfig())
+        self._closed = False
+        # Not SelectorEventLoop's own __init__: there is no selector.
+        base_events.BaseEventLoop.__init__(self)
+        self._selector = None
+        self._internal_fds = 0
+        self._transports = weakref.WeakValueDictionary()  # asyncio's own transports on this loop
+        self._signal_handlers: dict[int, Any] = {}
+        self._unix_server_sockets: dict[socket.socket, int] = {}
+        self._acceptors: dict[int, _transport.Acceptor] = {}
+        self._ssock: socket.socket | None = None
+        self._csock: socket.socket | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<netpoll.{type(self).__name__} backend={self.backend} running={self.is_running()} "
+            f"closed={self.is_closed()} debug={self.get_debug()}>"
+        )
+
+    # -- running --------------------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """Runs until stop(). Raises RuntimeError when a loop runs in this thread already."""
+        self._check_closed()
+        self._check_running()
+        self._enable()
+        hooks = sys.get_asyncgen_hooks()
+        self._set_coroutine_origin_tracking(self._debug)
+        with self._wakeup_by_signals():
+            try:
+                self._thread_id = threading.get_ident()
+                sys.set_asyncgen_hooks(
+                    firstiter=self._asyncgen_firstiter_hook,
+                    finalizer=self._asyncgen_finalizer_hook,
+                )
+                events._set_running_loop(self)
+                self._run_turns()
+            finally:
+                self._stopping = False
+                self._thread_id = None
+                events._set_running_loop(None)
+                self._set_coroutine_origin_tracking(False)
+                sys.set_asyncgen_hooks(*hooks)
+
+    @contextlib.contextmanager
+    def _wakeup_by_signals(self):
+        """In the main thread a signal ends the wait, whenever it comes (signal.set_wakeup_fd)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._make_self_pipe()
+        old_fd = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(old_fd, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        """Ends every operation and frees the ring. Raises RuntimeError while running."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        self._remove_signal_handlers()
+        for acceptor in list(self._acceptors.values()):
+            acceptor.stop()
+        self._acceptors.clear()
+        self._close_self_pipe()
+        base_events.BaseEventLoop.close(self)
+        self._close_native()
+
+    def _remove_signal_handlers(self) -> None:
+        if sys.is_finalizing() or threading.current_thread() is not threading.main_thread():
+            self._signal_handlers.clear()
+        for sig in list(self._signal_handlers):
+            self.remove_signal_handler(sig)
+
+    def _callback_failed(self, handle, callback, args, exc) -> None:
+        source = format_helpers._format_callback_source(callback, args)
+        context = {
+            "message": f"Exception in callback {source}",
+            "exception": exc,
+            "handle": handle,
+        }
+        if traceback := getattr(handle, "_source_traceback", None):
+            context["source_traceback"] = traceback
+        self.call_exception_handler(context)
+
+    def _callback_slow(self, handle, taken_s: float) -> None:
+        log.logger.warning(
+            "Executing %s took %.3f seconds", base_events._format_handle(handle), taken_s
+        )
+
+    # -- signals --------------------------------------------------------------------------------
+
+    def _make_self_pipe(self) -> None:
+        if self._csock is None:
+            self._ssock, self._csock = socket.socketpair()
+            self._ssock.setblocking(False)
+            self._csock.setblocking(False)
+            self._add_reader(self._ssock.fileno(), self._read_from_self)
+
+    def _close_self_pipe(self) -> None:
+        if self._csock is not None:
+            self._remove_reader(self._ssock.fileno())
+            self._ssock.close()
+            self._csock.close()
+            self._ssock = self._csock = None
+
+    def add_signal_handler(self, sig: int, callback: Callable, *args: Any) -> None:
+        """Calls callback(*args) in the loop when the signal arrives. Main thread only."""
+        self._check_closed()
+        self._make_self_pipe()
+        super().add_signal_handler(sig, callback, *args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """True if there was a handler."""
+        removed = super().remove_signal_handler(sig)
+        if removed and self.is_running() and self._csock is not None:
+            # The base class took the wake-up fd away with the last handler; Ctrl-C needs it.
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        return removed
+
+    def _add_callback_signalsafe(self, handle) -> None:
+        self.call_soon(handle._run)
+
+    # -- readers and writers --------------------------------------------------------------------
+
+    def _ensure_fd_no_transport(self, fd) -> None:
+        fileno = fd if isinstance(fd, int) else fd.fileno()
+        transport = self._fd_transport(fileno)
+        if transport is not None and not transport.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+        super()._ensure_fd_no_transport(fd)
+
+    def _add_reader(self, fd, callback, *args):
+        return self._add_watcher(_fileno(fd), False, callback, args)
+
+    def _add_writer(self, fd, callback, *args):
+        return self._add_watcher(_fileno(fd), True, callback, args)
+
+    def _remove_reader(self, fd) -> bool:
+        fileno = _fileno(fd)
+        acceptor = self._acceptors.pop(fileno, None)
+        if acceptor is not None:
+            acceptor.stop()
+            return True
+        return self._remove_watcher(fileno, False)
+
+    def _remove_writer(self, fd) -> bool:
+        return self._remove_watcher(_fileno(fd), True)
+
+    # -- socket calls ---------------------------------------------------------------------------
+
+    def _check_socket(self, sock) -> None:
+        base_events._check_ssl_socket(sock)
+        if self._debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+
+    def sock_recv(self, sock, n: int):
+        """Awaitable: up to n bytes; b"" at the end of the stream."""
+        self._check_socket(sock)
+        return _sock.recv(self, sock, n)
+
+    def sock_recv_into(self, sock, buf):
+        """Awaitable: the number of bytes written into buf."""
+        self._check_socket(sock)
+        return _sock.recv_into(self, sock, buf)
+
+    def sock_recvfrom(self, sock, bufsize: int):
+        """Awaitable: (data, address) of one datagram."""
+        self._check_socket(sock)
+        return _sock.call_in(self, sock, sock.recvfrom, bufsize)
+
+    def sock_recvfrom_into(self, sock, buf, nbytes: int = 0):
+        """Awaitable: (bytes written into buf, address) of one datagram."""
+        self._check_socket(sock)
+        return _sock.call_in(self, sock, sock.recvfrom_into, buf, nbytes or len(buf))
+
+    def sock_sendall(self, sock, data):
+        """Awaitable: None once the kernel has taken all of data."""
+        self._check_socket(sock)
+        return _sock.sendall(self, sock, data)
+
+    def sock_sendto(self, sock, data, address):
+        """Awaitable: bytes sent to address as one datagram."""
+        self._check_socket(sock)
+        return _sock.call_out(self, sock, sock.sendto, data, address)
+
+    def sock_accept(self, sock):
+        """Awaitable: (connection, address)."""
+        self._check_socket(sock)
+        return _sock.accept(self, sock)
+
+    async def sock_connect(self, sock, address) -> None:
+        """Connects; a host name is resolved first."""
+        self._check_socket(sock)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            resolved = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            address = resolved[0][4]
+        await _sock.connect(self, sock, address)
+
+    # -- transports and servers -----------------------------------------------------------------
+
+    def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
+        self._ensure_fd_no_transport(sock)
+        return _transport.make_transport(self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock,
+        protocol,
+        sslcontext,
+        waiter=None,
+        *,
+        server_side=False,
+        server_hostname=None,
+        extra=None,
+        server=None,
+        ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
+    ):
+        self._ensure_fd_no_transport(rawsock)
+        tls = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        _transport.make_transport(self, rawsock, tls, None, extra, server)
+        return tls._app_transport
+
+    def _start_serving(
+        self,
+        protocol_factory,
+        sock,
+        sslcontext=None,
+        server=None,
+        backlog=100,
+        ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
+        context=None,
+    ) -> None:
+        options = None
+        if sslcontext is not None:
+            options = {
+                "sslcontext": sslcontext,
+                "ssl_handshake_timeout": ssl_handshake_timeout,
+                "ssl_shutdown_timeout": ssl_shutdown_timeout,
+            }
+        self._acceptors[sock.fileno()] = _transport.Acceptor(
+            self, sock, protocol_factory, server, options
+        )
+
+
+def _fileno(fd) -> int:
+    """The number of a file descriptor or of an object that has one; ValueError if neither."""
+    if isinstance(fd, int):
+        fileno = fd
+    else:
+        try:
+            fileno = int(fd.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fd!r}") from None
+    if fileno < 0:
+        raise ValueError(f"Invalid file descriptor: {fileno}")
+    return fileno
+
+
+def new_event_loop(backend: str = "auto", config: LoopConfig | None = None) -> EventLoop:
+    """A new EventLoop. Fits wherever a loop factory is asked for (asyncio.Runner, uvicorn)."""
+    return EventLoop(backend, config)
+
+
+def run(
+    main: Coroutine[Any, Any, Any], *, debug: bool | None = None, backend: str = "auto"
+) -> Any:
+    """asyncio.run on a netpoll loop: runs main, cancels what is left, closes the loop.
+
+    Returns what main returns. Raises RuntimeError when a loop is running in this thread.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(backend)) as runner:
+        return runner.run(main)
+
+
+def install() -> None:
+    """Makes netpoll's the loop that asyncio.run and asyncio.new_event_loop make.
+
+    For programs whose call to asyncio.run you cannot change; else prefer netpoll.run. Raises
+    RuntimeError on Pythons without event loop policies (3.16 and later).
+    """
+    if EventLoopPolicy is None:
+        raise RuntimeError(
+            "this Python has no event loop policies; use netpoll.run(main()) or "
+            "asyncio.run(main(), loop_factory=netpoll.new_event_loop)"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # policies, from Python 3.14 on
+        asyncio.set_event_loop_policy(EventLoopPolicy())
+
+
+def _policy_class() -> type | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        base = getattr(asyncio, "DefaultEventLoopPolicy", None)
+        if base is None or not hasattr(asyncio, "set_event_loop_policy"):
+            return None
+
+        class EventLoopPolicy(base):
+            """asyncio's default policy, with netpoll's loops."""
+
+            def _loop_factory(self) -> EventLoop:
+                return new_event_loop()
+
+    EventLoopPolicy.__module__ = "netpoll"
+    EventLoopPolicy.__qualname__ = "EventLoopPolicy"
+    return EventLoopPolicy
+
+
+EventLoopPolicy = _policy_class()
