@@ -52,6 +52,10 @@ int main(void)
 SANITIZE = os.environ.get("NETPOLL_SANITIZE", "").strip()
 DEBUG = bool(SANITIZE) or os.environ.get("NETPOLL_DEBUG", "0") not in ("", "0")
 FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
+BUILD_BASE = f"build/{FLAVOUR}"
+# Apart for each interpreter: "cpython-313t-x86_64-linux-gnu" is not "cpython-313-...".
+BUILD_LIB = f"{BUILD_BASE}/lib.{sysconfig.get_config_var('SOABI')}"
+BUILD_TEMP = f"{BUILD_BASE}/temp.{sysconfig.get_config_var('SOABI')}"
 
 
 def compile_flags() -> list[str]:
@@ -203,13 +207,16 @@ class Build(build):
 
     def initialize_options(self) -> None:
         super().initialize_options()
-        self.build_base = f"build/{FLAVOUR}"
+        self.build_base, self.build_platlib, self.build_temp = BUILD_BASE, BUILD_LIB, BUILD_TEMP
 
 
 class BuildExt(build_ext):
     """Checks what is needed, builds the core, then the extensions; all of it in parallel."""
 
     def finalize_options(self) -> None:
+        if self.editable_mode:
+            # An editable install brings temporary directories and would start from nothing.
+            self.build_lib, self.build_temp = BUILD_LIB, BUILD_TEMP
         super().finalize_options()
         jobs = int(os.environ.get("NETPOLL_JOBS", "0")) or os.cpu_count() or 1
         self.parallel = self.parallel or jobs
@@ -225,7 +232,7 @@ class BuildExt(build_ext):
         """Cython to C, below build/: what a checkout shows is only what somebody wrote."""
         from Cython.Build import cythonize
 
-        directory = Path(f"build/{FLAVOUR}/cython-{cython_version}")
+        directory = Path(BUILD_BASE, f"cython-{cython_version}")
         inputs = {e.name: next(s for s in e.sources if s.endswith(".pyx")) for e in self.extensions}
         made = cythonize(
             [Extension(name, [pyx]) for name, pyx in inputs.items()],
