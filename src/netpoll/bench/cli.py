@@ -23,6 +23,7 @@ from netpoll.bench.cells import (
     parse_connections,
     parse_size,
 )
+from netpoll.bench.primitives import WORKLOADS
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -79,19 +80,21 @@ def _number(kind, low, high, unit: str = ""):
 
 def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
     arms = _list_of(_one_of(ARMS, "arm"), "arm")
-    loops = "" if kind == "echo" else " (event loops only)"
     parser.add_argument(
         "--arms",
         type=arms,
         metavar="A,B",
-        help=f"who takes part{loops}; default: {', '.join(default_arms(kind))}",
+        help=f"who takes part; default: {', '.join(default_arms(kind))}",
     )
     parser.add_argument(
         "--peers",
         action="store_true",
         help=f"also other event loops, if installed: {', '.join(PEER_ARMS)}",
     )
-    parser.add_argument("--rounds", type=_number(int, 1, 1000), metavar="N", help="default: 3")
+    rounds = 5 if kind == "micro" else 3
+    parser.add_argument(
+        "--rounds", type=_number(int, 1, 1000), metavar="N", help=f"default: {rounds}"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a first impression: ends within a minute"
     )
@@ -117,10 +120,9 @@ def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def default_arms(kind: str) -> tuple[str, ...]:
-    """All but the peers; for micro and idle only what has an event loop."""
-    if kind == "echo":
-        return DEFAULT_ARMS
-    return tuple(name for name in DEFAULT_ARMS if ARMS[name].kind == "loop")
+    """All but the peers; for micro the event loops; for idle those and the floors."""
+    kinds = {"echo": ("loop", "stdlib", "floor"), "micro": ("loop",), "idle": ("loop", "floor")}
+    return tuple(name for name in DEFAULT_ARMS if ARMS[name].kind in kinds[kind])
 
 
 def _add_echo(subparsers) -> None:
@@ -183,6 +185,66 @@ def _add_echo(subparsers) -> None:
     parser.set_defaults(run=run_echo)
 
 
+def _add_micro(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "micro",
+        help="loop primitives: call_soon, timers, sleep(0), futures, gather; ns per operation",
+        description="Measures what a loop does all day, each loop in a process of its own, rounds "
+        "interleaved.",
+    )
+    _add_common(parser, "micro")
+    parser.add_argument(
+        "--workloads",
+        type=_list_of(_one_of(WORKLOADS, "workload"), "workload"),
+        default=tuple(WORKLOADS),
+        metavar="A,B",
+        help=f"default: all of {', '.join(WORKLOADS)}",
+    )
+    parser.add_argument(
+        "--scale",
+        type=_number(float, 0.001, 1000),
+        default=1.0,
+        metavar="F",
+        help="times the usual number of operations",
+    )
+    parser.set_defaults(run=run_micro)
+
+
+def _add_idle(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "idle",
+        help="memory: what ten thousand idle connections cost",
+        description="Measures the user memory of a server per connection that is open and idle.",
+    )
+    _add_common(parser, "idle")
+    parser.add_argument(
+        "--modes",
+        type=_list_of(_one_of(LOOP_MODES, "mode"), "mode"),
+        default=("protocol",),
+        metavar="M,N",
+        help=f"of {','.join(LOOP_MODES)}; default: protocol",
+    )
+    parser.add_argument(
+        "--connections", type=_number(int, 1, 25_000), default=10_000, metavar="N"
+    )
+    parser.add_argument(
+        "--malloc",
+        choices=("asyncio", "all", "none"),
+        default="none",
+        help="which arms run with other glibc settings",
+    )
+    parser.set_defaults(run=run_idle)
+
+
+def _add_show(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "show", help="a result that was saved: its table, and its page with --html"
+    )
+    parser.add_argument("json", type=Path, metavar="FILE", help="written by an earlier run")
+    parser.add_argument("--html", type=Path, metavar="PATH", help="where the page goes")
+    parser.set_defaults(run=run_show)
+
+
 def add_parser(subparsers) -> None:
     """Mounts ``bench`` on the subparsers of ``python -m netpoll``; the parsed arguments then carry
     `run`, a function of themselves that returns the exit code."""
@@ -192,7 +254,8 @@ def add_parser(subparsers) -> None:
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="benchmarks", metavar="COMMAND", required=True)
-    _add_echo(commands)
+    for add in (_add_echo, _add_micro, _add_idle, _add_show):
+        add(commands)
 
 
 def chosen_arms(options: argparse.Namespace, kind: str) -> tuple[str, ...]:
@@ -200,10 +263,10 @@ def chosen_arms(options: argparse.Namespace, kind: str) -> tuple[str, ...]:
     arms = options.arms or default_arms(kind)
     if options.peers:
         arms += tuple(name for name in PEER_ARMS if name not in arms)
-    if kind != "echo":
+    if kind == "micro":
         for name in arms:
             if ARMS[name].kind != "loop":
-                raise UsageError(f"{name} is not an event loop: it has no part in bench {kind}")
+                raise UsageError(f"{name} is not an event loop: it has no part in bench micro")
     return arms
 
 
@@ -245,19 +308,20 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _echo_plan(options: argparse.Namespace, arms: tuple[str, ...], start: float):
+def _echo_plan(
+    options: argparse.Namespace, arms: tuple[str, ...], cells: tuple[Cell, ...], pinning, start: float
+):
     """The plan for the arms that can run. With --quick the windows shrink to fit the minute."""
     from dataclasses import replace
 
     from netpoll.bench.echo import SHORTEST_WINDOW_S, EchoPlan
-    from netpoll.bench.process import choose_pinning
 
     plan = EchoPlan(
         arms=arms,
         modes=options.modes,
-        cells=chosen_cells(options),
-        pinning=choose_pinning(options.server_cpu, options.load_cpu),
-        rounds=options.rounds or 3,
+        cells=cells,
+        pinning=pinning,
+        rounds=options.rounds or QUICK_ROUNDS,
         duration_s=options.duration_s or 1.0,
         warmup_s=0.2 if options.warmup_s is None else options.warmup_s,
         malloc=options.malloc,
@@ -277,31 +341,64 @@ def _echo_plan(options: argparse.Namespace, arms: tuple[str, ...], start: float)
 
 def _check(names: tuple[str, ...], console) -> tuple[dict[str, dict], tuple[str, ...]]:
     """What the arms are here, and which of them can run; says who is skipped."""
+    from rich.text import Text
+
     from netpoll.bench.process import check_arms
 
     checked = check_arms(ARMS[name] for name in names)
     able = tuple(name for name in names if "unavailable" not in checked[name])
     for name in names:
         if name not in able:
-            console.print(f"[yellow]skipped: {name}: {checked[name]['unavailable']}.[/]")
+            sentence = f"skipped: {name}: {checked[name]['unavailable']}."
+            console.print(Text(sentence, style="yellow"), soft_wrap=True)
     if not able:
         raise UsageError("none of the arms can run here")
     return checked, able
 
 
-def _write(document: dict, options: argparse.Namespace, console) -> None:
-    """The two files, unless they are not wanted."""
+def _environment(options: argparse.Namespace):
+    from netpoll.bench.environment import describe
+    from netpoll.bench.process import choose_pinning
+
+    pinning = choose_pinning(options.server_cpu, options.load_cpu)
+    return pinning, describe(pinning)
+
+
+def _announce(console, what: str, plan) -> None:
+    at_most = "at most " if plan.limit_s else ""
+    console.print(
+        f"{what} This takes {at_most}about {duration_text(plan.expected_s)}.", highlight=False
+    )
+
+
+def _write(document: dict, options: argparse.Namespace, kind: str, console) -> None:
+    """The two files, unless they are not wanted. Raises UsageError when one cannot be written."""
     from netpoll.bench.document import write_json
+    from netpoll.bench.report import write_html
 
     if options.no_files:
         return
-    kind = document["schema"].split(".")[-1].split("/")[0]
     json_path = options.json or Path(f"{REPORT_STEM}-{kind}.json")
+    html_path = options.html or Path(f"{REPORT_STEM}-{kind}.html")
     try:
         write_json(document, json_path)
+        write_html(document, html_path)
     except OSError as error:
         raise UsageError(f"cannot write the result: {error}") from None
-    console.print(f"result: {json_path}", highlight=False)
+    console.print(f"result: {json_path}   page: {html_path}", highlight=False, soft_wrap=True)
+
+
+def _finish(document: dict, options: argparse.Namespace, kind: str, console) -> int:
+    """Shows and writes a document; returns the exit code."""
+    from netpoll.bench import display
+
+    display.show(console, document)
+    _write(document, options, kind, console)
+    if document["stopped"] == "interrupted":
+        return EXIT_INTERRUPTED
+    rows = document["rows"]
+    failed = any(row["fault"] for row in rows) or not any(row["rounds"] for row in rows)
+    return EXIT_FAILED if failed else EXIT_OK
 
 
 def run_echo(options: argparse.Namespace) -> int:
@@ -313,29 +410,105 @@ def run_echo(options: argparse.Namespace) -> int:
     from netpoll.bench import display
     from netpoll.bench.document import echo_document
     from netpoll.bench.echo import EchoRunner
-    from netpoll.bench.environment import describe
 
     console = Console()
     arms = chosen_arms(options, "echo")
-    chosen_cells(options)
+    cells = chosen_cells(options)
+    pinning, environment = _environment(options)
     checked, able = _check(arms, console)
-    plan = _echo_plan(options, able, start)
-    environment = describe(plan.pinning)
-    at_most = "at most " if plan.limit_s else ""
-    console.print(
+    plan = _echo_plan(options, able, cells, pinning, start)
+    _announce(
+        console,
         f"{plan.count} measurements: {len(plan.entries)} servers, {len(plan.cells)} cells, "
-        f"{plan.rounds} rounds. This takes {at_most}about {duration_text(plan.expected_s)}.",
-        highlight=False,
+        f"{plan.rounds} rounds.",
+        plan,
     )
     with display.ProgressBar(console, plan.count) as bar:
         run = EchoRunner(plan, bar).run()
     document = echo_document(run, checked, environment, sys.argv[1:])
-    display.show_echo(console, document)
-    display.show_problems(console, document)
-    _write(document, options, console)
-    if run.stopped == "interrupted":
-        return EXIT_INTERRUPTED
-    return EXIT_FAILED if run.faults or not run.samples else EXIT_OK
+    return _finish(document, options, "echo", console)
+
+
+def run_micro(options: argparse.Namespace) -> int:
+    """``bench micro``; returns the exit code."""
+    require_packages()
+    from rich.console import Console
+
+    from netpoll.bench import display, micro
+    from netpoll.bench.document import micro_document
+
+    console = Console()
+    arms = chosen_arms(options, "micro")
+    pinning, environment = _environment(options)
+    checked, able = _check(arms, console)
+    plan = micro.MicroPlan(
+        arms=able,
+        workloads=options.workloads,
+        pinning=pinning,
+        rounds=options.rounds or (QUICK_ROUNDS if options.quick else 5),
+        scale=options.scale,
+        limit_s=QUICK_LIMIT_S if options.quick else None,
+    )
+    _announce(
+        console,
+        f"{len(plan.arms)} loops, {len(plan.workloads)} operations, {plan.rounds} rounds.",
+        plan,
+    )
+    with display.ProgressBar(console, plan.rounds * len(plan.arms)) as bar:
+        run = micro.run_micro(plan, bar)
+    document = micro_document(run, checked, environment, sys.argv[1:])
+    return _finish(document, options, "micro", console)
+
+
+def run_idle(options: argparse.Namespace) -> int:
+    """``bench idle``; returns the exit code."""
+    require_packages()
+    from rich.console import Console
+
+    from netpoll.bench import display, idle
+    from netpoll.bench.document import idle_document
+
+    console = Console()
+    arms = chosen_arms(options, "idle")
+    pinning, environment = _environment(options)
+    checked, able = _check(arms, console)
+    plan = idle.IdlePlan(
+        arms=able,
+        modes=options.modes,
+        pinning=pinning,
+        connections=options.connections,
+        rounds=options.rounds or (1 if options.quick else 3),
+        malloc=options.malloc,
+        limit_s=QUICK_LIMIT_S if options.quick else None,
+    )
+    _announce(
+        console,
+        f"{len(plan.entries)} servers, {plan.connections} connections, {plan.rounds} rounds.",
+        plan,
+    )
+    with display.ProgressBar(console, plan.rounds * len(plan.entries)) as bar:
+        run = idle.run_idle(plan, bar)
+    document = idle_document(run, checked, environment, sys.argv[1:])
+    return _finish(document, options, "idle", console)
+
+
+def run_show(options: argparse.Namespace) -> int:
+    """``bench show``; returns the exit code."""
+    require_packages()
+    from rich.console import Console
+
+    from netpoll.bench import display
+    from netpoll.bench.document import read_json
+    from netpoll.bench.report import write_html
+
+    try:
+        document = read_json(options.json)
+        if options.html:
+            write_html(document, options.html)
+    except OSError as error:
+        raise UsageError(f"cannot use {error.filename}: {error.strerror}") from None
+    display.show(Console(), document)
+    return EXIT_OK
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,10 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from netpoll.bench.document import kind_of
 from netpoll.bench.echo import Step
 from netpoll.bench.environment import sentences
 
-WIDE_COLUMNS = 104  # below, the columns that are least asked for are left out
+WIDE_COLUMNS = 110  # below, the columns that are least asked for are left out
 
 MODE_TITLES = {"protocol": "protocol", "streams": "streams", "sock": "sock", "-": "no event loop"}
 
@@ -113,9 +114,9 @@ def _echo_cells(row: dict, wide: bool, with_calls: bool) -> list[str | Text]:
         "CPU": Text(number(cpu["median"]), style="bold"),
         "min": number(cpu["min"]),
         "±%": f"{cpu['spread_percent']:.0f}",
-        "user": number(row["cpu_user_us"]["median"]),
-        "sys": number(row["cpu_system_us"]["median"]),
-        "×asyncio": _tinted(row["cpu_vs_asyncio"]),
+        "user": number(row["cpu_user_us"]),
+        "sys": number(row["cpu_system_us"]),
+        "×aio": _tinted(row["cpu_vs_asyncio"]),
         "×floor": _tinted(floor, " " + letter),
         "calls": number(calls.get("all")),
         "enters": number(calls.get("io_uring_enter")),
@@ -128,7 +129,7 @@ def _columns(wide: bool, with_calls: bool) -> list[str]:
         names = ["req/s", "MB/s", "p50", "p99", "p99.9", "CPU", "min", "±%", "user", "sys"]
     else:
         names = ["req/s", "MB/s", "p50", "p99", "CPU", "±%"]
-    return [*names, "×asyncio", "×floor", *(("calls", "enters") if with_calls else ())]
+    return [*names, "×aio", "×floor", *(("calls", "enters") if with_calls else ())]
 
 
 def _group(rows: Iterable[dict]) -> dict[str, list[dict]]:
@@ -151,8 +152,8 @@ def echo_table(document: dict, cell: str, width: int) -> Table:
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        collapse_padding=True,
+        padding=(0, 1 if wide else 0, 0, 0),
+        pad_edge=False,
     )
     table.add_column("arm", no_wrap=True)
     for name in _columns(wide, with_calls):
@@ -169,7 +170,7 @@ def echo_table(document: dict, cell: str, width: int) -> Table:
 
 LEGEND = (
     "CPU: server CPU per request, µs, user and system: the median of the rounds, their minimum, "
-    "and ± half their range in per cent. p50, p99, p99.9: latency, µs. ×asyncio, ×floor: CPU "
+    "and ± half their range in per cent. p50, p99, p99.9: latency, µs. ×aio, ×floor: CPU "
     "against asyncio in the same mode and against the floor in C (u: io_uring, e: epoll), medians "
     "of the ratios round by round. MB/s: each byte counted once, though it goes both ways."
 )
@@ -207,13 +208,107 @@ def problems(document: dict) -> list[str]:
         if facts["skipped"]
     ]
     for row in document["rows"]:
-        if row.get("fault"):
+        if row["fault"]:
             what = row["arm"] if row["mode"] == "-" else f"{row['arm']} {row['mode']}"
             where = f" at {row['cell']}" if "cell" in row else ""
             lines.append(f"failed: {what}{where}: {row['fault']}.")
+    lines = list(dict.fromkeys(lines))
     if document.get("stopped"):
         lines.append(f"not complete: {document['stopped']}; what was measured is above.")
     return lines
+
+
+def _fact_lines(document: dict) -> list[Text]:
+    return [Text(line, style="dim") for line in sentences(document["environment"])]
+
+
+def _versus(value: float, best: float, reference: float | None) -> Text:
+    """A figure with its ratio to the control; the best of its line stands out."""
+    text = Text(number(value), style="bold green" if value == best else "")
+    if reference is not None and reference != 1.0:
+        text.append(f" {reference:.2f}", style="dim")
+    return text
+
+
+def micro_table(document: dict) -> Table:
+    """A line per operation, a column per loop."""
+    rows = document["rows"]
+    arms = list(dict.fromkeys(row["arm"] for row in rows if row["rounds"]))
+    table = Table(
+        title="ns of CPU per operation (and × asyncio)",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("operation", no_wrap=True)
+    for arm in arms:
+        table.add_column(arm, justify="right", no_wrap=True)
+    for workload in dict.fromkeys(row["workload"] for row in rows):
+        line = {r["arm"]: r for r in rows if r["workload"] == workload and r["rounds"]}
+        if not line:
+            continue
+        best = min(row["ns"]["median"] for row in line.values())
+        title = next(iter(line.values()))["title"]
+        cells = [
+            _versus(line[arm]["ns"]["median"], best, line[arm]["vs_asyncio"]) if arm in line else "–"
+            for arm in arms
+        ]
+        table.add_row(title, *cells)
+    return table
+
+
+def show_micro(console: Console, document: dict) -> None:
+    """The table of a micro document."""
+    notes = [
+        f"{document['settings']['rounds']} rounds, arms interleaved; the median. Process CPU time, "
+        "so that neighbours on the core do not count."
+    ]
+    if document["settings"]["scale"] != 1.0:
+        notes.append(f"{document['settings']['scale']:g} of the usual number of operations.")
+    console.print(
+        Group(
+            Text(""),
+            micro_table(document),
+            *_fact_lines(document),
+            *(Text(note, style="dim") for note in notes),
+        )
+    )
+
+
+def show_idle(console: Console, document: dict) -> None:
+    """The table of an idle document."""
+    settings = document["settings"]
+    table = Table(
+        title=f"user memory per idle connection, {settings['connections']} connections",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("arm", no_wrap=True)
+    for name in ("bytes", "min", "±%", "×aio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    measured = [row for row in document["rows"] if row["rounds"]]
+    for mode in dict.fromkeys(row["mode"] for row in measured):
+        table.add_row(Text(MODE_TITLES[mode], style="cyan"))
+        group = [row for row in measured if row["mode"] == mode]
+        for row in sorted(group, key=lambda row: row["bytes"]["median"]):
+            spread = row["bytes"]
+            table.add_row(
+                _arm_text(row),
+                Text(number(spread["median"]), style="bold"),
+                number(spread["min"]),
+                f"{spread['spread_percent']:.0f}",
+                _tinted(row["vs_asyncio"]),
+            )
+    note = (
+        "Private memory of the server process, after one message on each connection, less what it "
+        f"had with {settings['seasoned']} connections; {settings['rounds']} rounds, the median."
+    )
+    console.print(Group(Text(""), table, *_fact_lines(document), Text(note, style="dim")))
 
 
 def show_echo(console: Console, document: dict) -> None:
@@ -225,7 +320,7 @@ def show_echo(console: Console, document: dict) -> None:
         measured = any(row["rounds"] for row in document["rows"] if row["cell"] == cell)
         if measured:
             parts.append(echo_table(document, cell, width))
-    parts += [Text(line, style="dim") for line in sentences(document["environment"])]
+    parts += _fact_lines(document)
     settings = document["settings"]
     parts.append(
         Text(
@@ -237,6 +332,14 @@ def show_echo(console: Console, document: dict) -> None:
     notes = echo_footnotes(document, width < WIDE_COLUMNS)
     parts.append(Padding(Group(*(Text(note, style="dim") for note in notes)), (1, 0, 0, 0)))
     console.print(Group(*parts))
+
+
+def show(console: Console, document: dict) -> None:
+    """The tables of any document, then what was skipped and what failed."""
+    {"echo": show_echo, "micro": show_micro, "idle": show_idle}[kind_of(document)](
+        console, document
+    )
+    show_problems(console, document)
 
 
 def show_problems(console: Console, document: dict) -> None:

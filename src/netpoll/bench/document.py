@@ -14,11 +14,14 @@ from pathlib import Path
 from netpoll.bench.arms import ARMS
 from netpoll.bench.cells import Cell, Entry
 from netpoll.bench.echo import EchoRun
+from netpoll.bench.idle import SEASON_CONNECTIONS, IdleRun
+from netpoll.bench.micro import MicroRun
+from netpoll.bench.primitives import WORKLOADS
 from netpoll.bench.process import malloc_settings
 from netpoll.bench.stats import PERCENTILES, Sample, Spread, merge, paired_ratio, percentile_ns
 
 SCHEMA_PREFIX = "netpoll.bench."
-ECHO_SCHEMA = SCHEMA_PREFIX + "echo/1"
+KINDS = ("echo", "micro", "idle")
 
 # Above this share of a window somebody else had the server's core: the row is marked.
 DISTURBED_SHARE = 0.05
@@ -74,15 +77,18 @@ def _figures(samples: list[Sample], size_bytes: int) -> dict:
     histogram = merge(s.histogram for s in samples)
     latency = {f"p{p:g}": percentile_ns(histogram, p) / 1e3 for p in PERCENTILES}
     latency["max"] = max(s.latency_max_ns for s in samples) / 1e3
+    cpu = Spread.of(s.cpu_us for s in samples)
+    # Divided by the ticks of all rounds together: those of one window are few.
+    user_share = sum(s.cpu_user_ns for s in samples) / sum(s.cpu_ns for s in samples)
     return {
         "rounds": len(samples),
         "requests": sum(s.requests_all for s in samples),
         "requests_per_s": Spread.of(s.requests_per_s for s in samples).as_dict(),
         "mb_per_s": Spread.of(s.requests_per_s * size_bytes / 1e6 for s in samples).as_dict(),
         "latency_us": latency,
-        "cpu_us": Spread.of(s.cpu_us for s in samples).as_dict(),
-        "cpu_user_us": Spread.of(s.cpu_user_us for s in samples).as_dict(),
-        "cpu_system_us": Spread.of(s.cpu_system_us for s in samples).as_dict(),
+        "cpu_us": cpu.as_dict(),
+        "cpu_user_us": cpu.median * user_share,
+        "cpu_system_us": cpu.median * (1 - user_share),
         "cpu_us_by_round": [s.cpu_us for s in samples],
         "server_busy": Spread.of(s.server_busy for s in samples).as_dict(),
         "histogram_ns": histogram,
@@ -150,6 +156,77 @@ def echo_document(
     }
 
 
+def micro_document(
+    run: MicroRun, checked: dict[str, dict], environment: dict, command: list[str]
+) -> dict:
+    """The document of a micro run."""
+    plan = run.plan
+    rows = []
+    for workload in plan.workloads:
+        for arm in plan.arms:
+            by_round = run.samples.get((workload, arm), {})
+            row = {
+                "workload": workload,
+                "title": WORKLOADS[workload].title,
+                "arm": arm,
+                "mode": "-",
+                "fault": run.faults.get(arm),
+                "rounds": len(by_round),
+            }
+            if by_round:
+                control = run.samples.get((workload, "asyncio"), {})
+                row |= {
+                    "ns": Spread.of(by_round.values()).as_dict(),
+                    "ns_by_round": list(by_round.values()),
+                    "vs_asyncio": paired_ratio(by_round, control),
+                }
+            rows.append(row)
+    return header("micro", environment, command, run.started_at) | {
+        "elapsed_s": run.elapsed_s,
+        "stopped": run.stopped,
+        "settings": {"rounds": plan.rounds, "scale": plan.scale},
+        "arms": arm_facts(list(checked), checked),
+        "rows": rows,
+    }
+
+
+def idle_document(
+    run: IdleRun, checked: dict[str, dict], environment: dict, command: list[str]
+) -> dict:
+    """The document of an idle run."""
+    plan = run.plan
+    rows = []
+    for entry in plan.entries:
+        by_round = run.samples.get(entry, {})
+        row = {
+            "arm": entry.arm,
+            "mode": entry.mode,
+            "fault": run.faults.get(entry),
+            "rounds": len(by_round),
+        }
+        if by_round:
+            control = run.samples.get(Entry("asyncio", entry.mode), {})
+            row |= {
+                "bytes": Spread.of(by_round.values()).as_dict(),
+                "bytes_by_round": list(by_round.values()),
+                "vs_asyncio": paired_ratio(by_round, control),
+            }
+        rows.append(row)
+    return header("idle", environment, command, run.started_at) | {
+        "elapsed_s": run.elapsed_s,
+        "stopped": run.stopped,
+        "settings": {
+            "rounds": plan.rounds,
+            "connections": plan.connections,
+            "seasoned": SEASON_CONNECTIONS,
+            "modes": plan.modes,
+            "malloc": plan.malloc,
+        },
+        "arms": arm_facts(list(checked), checked, plan.malloc),
+        "rows": rows,
+    }
+
+
 def write_json(document: dict, path: Path) -> None:
     """Writes the document; the file is there wholly or not at all."""
     scratch = path.with_name(path.name + ".part")
@@ -157,14 +234,21 @@ def write_json(document: dict, path: Path) -> None:
     scratch.replace(path)
 
 
+def kind_of(document: dict) -> str:
+    """Which benchmark it is of: echo, micro or idle. Raises ValueError for anything else."""
+    schema = str(document.get("schema", "")) if isinstance(document, dict) else ""
+    for kind in KINDS:
+        if schema == f"{SCHEMA_PREFIX}{kind}/1":
+            return kind
+    raise ValueError("it is not a result of this version of netpoll bench")
+
+
 def read_json(path: Path) -> dict:
-    """A document that was written before. Raises ValueError when it is something else."""
+    """A document that was written before. Raises ValueError when it is something else, OSError
+    when it cannot be read."""
     try:
         document = json.loads(path.read_text())
-    except ValueError:
-        raise ValueError(f"{path} is not JSON") from None
-    if not isinstance(document, dict) or not str(document.get("schema", "")).startswith(
-        SCHEMA_PREFIX
-    ):
-        raise ValueError(f"{path} is not a result of netpoll bench")
+        kind_of(document)
+    except ValueError as error:
+        raise ValueError(f"cannot show {path}: {error}") from None
     return document

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,13 +153,21 @@ def malloc_settings(arm: Arm, malloc: str) -> dict[str, str]:
 class Child:
     """A Python child that answers with one line of JSON and is killed at the end.
 
-    Use it as a context manager. `module` is run with -m; `cpu` pins it (None: not at all).
+    Use it as a context manager. `module` is run with -m; `cpu` pins it (None: not at all);
+    `commands`: it listens to its standard input.
     """
 
-    def __init__(self, module: str, args: Iterable[str], env: dict[str, str], cpu: int | None):
+    def __init__(
+        self,
+        module: str,
+        args: Iterable[str],
+        env: dict[str, str],
+        cpu: int | None,
+        commands: bool = False,
+    ):
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *args],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if commands else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=env,
@@ -182,6 +191,11 @@ class Child:
             raise ServerError(self.last_words())
         return json.loads(line)
 
+    def command(self, line: str) -> None:
+        """Tells a child that listens. Raises BrokenPipeError when it has ended."""
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
     def last_words(self) -> str:
         """Why the child ended: the last line of its standard error, or how it ended."""
         try:
@@ -198,8 +212,10 @@ class Child:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.process.stdout.close()
-        self.process.stderr.close()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # what it was not told any more
+                    pipe.close()
 
     def __enter__(self) -> Child:
         return self

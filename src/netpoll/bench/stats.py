@@ -72,14 +72,6 @@ class Sample:
         return self.cpu_ns / self.requests_all / 1e3
 
     @property
-    def cpu_user_us(self) -> float:
-        return self.cpu_user_ns / self.requests_all / 1e3
-
-    @property
-    def cpu_system_us(self) -> float:
-        return self.cpu_system_ns / self.requests_all / 1e3
-
-    @property
     def wait_share(self) -> float:
         """Part of the time in which the server wanted its core and did not have it."""
         return (self.wait_ns or 0) / self.elapsed_ns
