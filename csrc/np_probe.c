@@ -37,7 +37,8 @@ static int open_loop_ring(struct io_uring *ring, struct io_uring_params *params)
 {
     memset(params, 0, sizeof(*params));
     params->flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                    IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
+                    IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
+                    IORING_SETUP_SUBMIT_ALL;
     params->cq_entries = NP_CQ_DEFAULT_ENTRIES;
     return io_uring_queue_init_params(NP_SQ_DEFAULT_ENTRIES, ring, params);
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "np_backend.h"
@@ -60,15 +61,27 @@ static bool is_starving(const struct np_uring *u)
 
 /* ---- ring set-up --------------------------------------------------------------------------- */
 
+/* io_uring_setup; waits a little for memory of closed rings, see NP_RING_RETRY_NS. */
+static int ring_setup(struct np_uring *u, struct io_uring_params *params)
+{
+    const struct timespec pause = {.tv_nsec = NP_RING_RETRY_NS};
+    for (int retries = 0;; retries++) {
+        memset(params, 0, sizeof(*params));
+        params->flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
+                        IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+                        IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL;
+        params->cq_entries = u->config.cq_entries;
+        int err = io_uring_queue_init_params(u->config.sq_entries, &u->ring, params);
+        if (err != -ENOMEM || retries == NP_RING_RETRY_MAX_COUNT)
+            return err;
+        nanosleep(&pause, NULL);
+    }
+}
+
 static int ring_open(struct np_uring *u)
 {
     struct io_uring_params params;
-    memset(&params, 0, sizeof(params));
-    params.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
-                   IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE |
-                   IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL;
-    params.cq_entries = u->config.cq_entries;
-    int err = io_uring_queue_init_params(u->config.sq_entries, &u->ring, &params);
+    int err = ring_setup(u, &params);
     if (err < 0)
         return err;
     u->ring_open = true;

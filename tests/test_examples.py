@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+import netpoll
+from netpoll.probe import choose_backend
+
 from .support import TEST_TIMEOUT_S
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -16,6 +21,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 @contextmanager
 def example(name: str, backend: str, *args: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A running example and where it listens: "host:port" or a path."""
+    try:
+        choose_backend(backend)
+    except netpoll.BackendUnavailableError as exc:
+        pytest.skip(str(exc))
     command = [sys.executable, str(EXAMPLES / name), "--backend", backend]
     command += args or ("--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

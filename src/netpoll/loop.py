@@ -23,7 +23,7 @@ from typing import Any
 
 from netpoll import _core, _sock, _transport
 from netpoll.config import LoopConfig
-from netpoll.probe import choose_backend
+from netpoll.probe import choose_again, choose_backend
 
 __all__ = ["EventLoop", "install", "new_event_loop", "run"]
 
@@ -44,7 +44,11 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     def __init__(self, backend: str = "auto", config: LoopConfig | None = None) -> None:
         self._closed = True  # until there is something to close
         name, self.backend_reason = choose_backend(backend)
-        self._open_backend(name, config or LoopConfig())
+        try:
+            self._open_backend(name, config or LoopConfig())
+        except OSError as exc:
+            name, self.backend_reason = choose_again(backend, exc)
+            self._open_backend(name, config or LoopConfig())
         self._closed = False
         # Not SelectorEventLoop's own __init__: there is no selector.
         base_events.BaseEventLoop.__init__(self)
@@ -116,7 +120,13 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._close_native()
 
     def _remove_signal_handlers(self) -> None:
-        if sys.is_finalizing() or threading.current_thread() is not threading.main_thread():
+        if self._signal_handlers and sys.is_finalizing():
+            warnings.warn(
+                f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal "
+                "handlers removal",
+                ResourceWarning,
+                source=self,
+            )
             self._signal_handlers.clear()
         for sig in list(self._signal_handlers):
             self.remove_signal_handler(sig)
@@ -173,8 +183,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     # -- readers and writers --------------------------------------------------------------------
 
     def _ensure_fd_no_transport(self, fd) -> None:
-        fileno = fd if isinstance(fd, int) else fd.fileno()
-        transport = self._fd_transport(fileno)
+        transport = self._fd_transport(_fileno(fd))
         if transport is not None and not transport.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
         super()._ensure_fd_no_transport(fd)

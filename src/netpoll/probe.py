@@ -18,7 +18,7 @@ from pathlib import Path
 from netpoll import _probe
 from netpoll.errors import BackendUnavailableError
 
-__all__ = ["Feature", "HugePages", "ProbeResult", "choose_backend", "probe"]
+__all__ = ["Feature", "HugePages", "ProbeResult", "choose_again", "choose_backend", "probe"]
 
 BACKENDS = ("auto", "uring", "epoll")
 ENV_BACKEND = "NETPOLL_BACKEND"
@@ -297,6 +297,20 @@ def choose_backend(requested: str = "auto") -> tuple[str, str]:
     requested, who = _requested(requested)
     refusal, reason = (0, "") if requested == "epoll" else _uring_verdict()
     return _decide(requested, who, refusal, reason)
+
+
+def choose_again(requested: str, refusal: OSError) -> tuple[str, str]:
+    """What to do when the ring that `choose_backend` promised is refused after all.
+
+    Other loops may have used up the lockable memory since. "auto" falls back to epoll, as
+    `choose_backend` does; anything else that failed is raised as it is, and "uring" by name as
+    BackendUnavailableError.
+    """
+    requested, who = _requested(requested)
+    if requested == "epoll" or refusal.errno not in TRANSIENT_ERRNOS:
+        raise refusal
+    reason = why_refused(refusal.errno, System(), platform.release())
+    return _decide(requested, who, refusal.errno, reason)
 
 
 def _feature_detail(code: int | None, since: str) -> str:

@@ -95,6 +95,49 @@ def test_little_lockable_memory(kib: int) -> None:
         assert found["ran_on"] == "uring"
 
 
+def test_a_run_of_loops_does_not_exhaust_the_memory() -> None:
+    """A closed ring is charged for some milliseconds more: the next loop waits for it."""
+    code = """
+import netpoll
+
+async def main():
+    pass
+
+for _ in range(150):
+    netpoll.run(main(), backend="uring")
+print("all of them")
+"""
+    if report()["auto"][0] == "epoll":
+        pytest.skip("no io_uring here")
+    assert "all of them" in run_restricted("--memlock-kib", "2048", code=code)
+
+
+def test_too_many_loops_at_once_fall_back() -> None:
+    """The memory that was there for the first loop may be gone for the tenth."""
+    code = """
+import netpoll
+
+loops = [netpoll.new_event_loop() for _ in range(8)]
+print(*[loop.backend for loop in loops])
+try:
+    loops.append(netpoll.new_event_loop(backend="uring"))
+    print("one more")
+except netpoll.BackendUnavailableError as exc:
+    print(exc)
+for loop in loops:
+    loop.close()
+"""
+    if report()["auto"][0] == "epoll":
+        pytest.skip("no io_uring here")
+    backends, last = run_restricted("--memlock-kib", "512", code=code).splitlines()
+    if kernel_charges_rings():
+        assert backends.split() == sorted(backends.split(), reverse=True)
+        assert backends.startswith("uring") and backends.endswith("epoll")
+        assert "RLIMIT_MEMLOCK" in last
+    else:
+        assert set(backends.split()) == {"uring"}
+
+
 def test_the_command_explains_a_refusal() -> None:
     code = "from netpoll.cli import main; main(['probe'])"
     printed = run_restricted("--refuse", "io_uring_setup=EPERM", code=code)
