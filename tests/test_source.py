@@ -204,6 +204,18 @@ def test_machine_paths_stay_out() -> None:
     assert not wrong
 
 
+def test_links_between_pages_lead_somewhere() -> None:
+    link = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md")]
+    broken = [
+        f"{name_of(page)}: {target}"
+        for page in pages
+        for target in link.findall(page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert not broken
+
+
 # ---- exports --------------------------------------------------------------------------------
 
 
