@@ -65,7 +65,8 @@ static void close_backend(struct np_rig *rig)
     struct np_stats stats = np_rig_stats(rig);
     assert_int_equal(stats.ops_live, 0);
     assert_int_equal(stats.bufs_free, stats.bufs_total);
-    assert_int_equal(stats.stale, 0);
+    if (np_rig_is_uring(rig)) /* epoll's readiness may be older than a close; a completion not */
+        assert_int_equal(stats.stale, 0);
     rig->ops->close(rig->be);
     rig->be = NULL;
     np_inbox_close(&rig->inbox);

@@ -24,19 +24,27 @@ static void an_idle_turn_waits_as_long_as_asked(struct np_rig *rig)
     }
 }
 
+struct waker {
+    struct np_inbox *inbox;
+    atomic_int is_about_to;
+};
+
 static void *wake_later(void *arg)
 {
+    struct waker *waker = arg;
     usleep(20000);
-    np_inbox_wake(arg);
+    atomic_store(&waker->is_about_to, 1);
+    np_inbox_wake(waker->inbox);
     return NULL;
 }
 
 static void a_wake_ends_an_endless_wait(struct np_rig *rig)
 {
     for (int i = 0; i < 5; i++) {
+        struct waker waker = {.inbox = &rig->inbox};
         pthread_t thread;
-        assert_int_equal(pthread_create(&thread, NULL, wake_later, &rig->inbox), 0);
-        while (atomic_load(&rig->inbox.wakes_count) == (uint64_t)i)
+        assert_int_equal(pthread_create(&thread, NULL, wake_later, &waker), 0);
+        while (!atomic_load(&waker.is_about_to))
             assert_true(np_rig_turn(rig, -1) <= 0);
         assert_int_equal(pthread_join(thread, NULL), 0);
     }
@@ -141,6 +149,20 @@ static void has_work_sees_what_is_there(struct np_rig *rig)
     np_rig_close_fd(rig, fds[0]);
     close(fds[1]);
     np_watch_free(&watch);
+}
+
+/* Some features can be done without, each alone and all together; this one cannot. */
+static void without_deferred_taskrun_there_is_no_ring(struct np_rig *rig)
+{
+    const struct np_config config = {.features_off = NP_FEATURE_DEFER_TASKRUN};
+    struct np_backend *be = NULL;
+    int rc = rig->ops->open(&be, &config, rig->inbox.wake_fd);
+    if (np_rig_is_uring(rig)) {
+        assert_int_equal(rc, -EOPNOTSUPP);
+        return;
+    }
+    assert_int_equal(rc, 0);
+    rig->ops->close(be);
 }
 
 /* ---- accept -------------------------------------------------------------------------------- */
@@ -582,6 +604,7 @@ int main(void)
         NP_RIG_TEST(a_signal_ends_the_wait),
         NP_RIG_TEST(nobody_listening_means_no_spinning),
         NP_RIG_TEST(has_work_sees_what_is_there),
+        NP_RIG_TEST(without_deferred_taskrun_there_is_no_ring),
         NP_RIG_TEST(accept_goes_on_and_on),
         NP_RIG_TEST(settle_lets_a_listener_really_close),
         NP_RIG_TEST(recv_delivers_small_messages_in_order),

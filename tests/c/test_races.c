@@ -3,6 +3,7 @@
 #include "np_rig.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -407,6 +408,45 @@ static void a_storm_of_signals_loses_nothing(struct np_rig *rig)
     np_watch_free(&recv);
 }
 
+static void *enable_job(void *arg)
+{
+    struct np_rig *rig = arg;
+    return (void *)(intptr_t)rig->ops->enable(rig->be);
+}
+
+static int enable_in_thread(struct np_rig *rig)
+{
+    pthread_t thread;
+    void *rc;
+    assert_int_equal(pthread_create(&thread, NULL, enable_job, rig), 0);
+    assert_int_equal(pthread_join(thread, &rc), 0);
+    return (int)(intptr_t)rc;
+}
+
+/* Completions that overflowed the queue can only be taken by the old thread: the move fails loudly
+ * and the old thread goes on. epoll has no such queue. */
+static void a_move_never_loses_overflowed_completions(struct np_rig *rig)
+{
+    enum { COUNT = 2 * RIG_CQ_ENTRIES };
+    int fds[2];
+    struct np_watch watches[COUNT] = {{0}};
+    np_socket_pair(fds);
+    rig->max_events = 1;
+    np_rig_turn(rig, 0);
+    for (int i = 0; i < COUNT; i++)
+        np_rig_poll(rig, &watches[i], fds[0], POLLOUT);
+    np_rig_turn(rig, 0);
+    int rc = enable_in_thread(rig);
+    assert_int_equal(rc, np_rig_is_uring(rig) ? -EBUSY : 0);
+    for (int i = 0; i < COUNT; i++)
+        NP_UNTIL(rig, !watches[i].armed);
+    rig->max_events = RIG_MAX_EVENTS;
+    np_rig_turn_in_thread(rig, 1, 0);
+    assert_int_equal(rig->ops->enable(rig->be), 0);
+    np_rig_close_fd(rig, fds[0]);
+    close(fds[1]);
+}
+
 static void close_the_backend(void *arg)
 {
     struct np_rig *rig = arg;
@@ -438,6 +478,7 @@ int main(void)
         NP_RIG_TEST(two_moves_without_a_turn_in_between),
         NP_RIG_TEST(queued_sends_move_too),
         NP_RIG_TEST(cancelled_operations_do_not_move),
+        NP_RIG_TEST(a_move_never_loses_overflowed_completions),
         NP_RIG_TEST(a_forked_child_leaves_the_parent_alone),
         NP_RIG_TEST(a_storm_of_signals_loses_nothing),
         NP_RIG_TEST(closing_with_operations_in_flight_aborts),
