@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 static int failures_left;
+static int skipped_count;
 
 void *__real_malloc(size_t size);
 void *__real_realloc(void *old, size_t size);
@@ -96,11 +97,19 @@ int np_count_fds(void)
     return count - 3; /* ".", ".." and the directory's own */
 }
 
+void np_skip(const char *what, const char *reason)
+{
+    skipped_count++;
+    print_message("%s: skipped: %s\n", what, reason);
+    skip();
+}
+
 int np_test_main(const char *name, const struct CMUnitTest *tests, size_t count)
 {
     int failed = _cmocka_run_group_tests(name, tests, count, NULL, NULL);
     if (failed == 0)
-        printf("%s: %zu tests passed\n", name, count);
+        printf("%s: %zu tests passed, %d skipped\n", name, count - (size_t)skipped_count,
+               skipped_count);
     else
         printf("%s: %d of %zu tests FAILED\n", name, failed, count);
     return failed == 0 ? 0 : 1;

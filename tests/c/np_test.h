@@ -62,7 +62,10 @@ void np_fail_allocations(int count);
 /* The number of open file descriptors of this process. */
 int np_count_fds(void);
 
-/* Runs the group, prints "test_xyz: 7 tests passed" or "test_xyz: 2 of 7 tests FAILED". */
+/* Leaves the test as skipped, says why, and counts it for the closing line. */
+void np_skip(const char *what, const char *reason);
+
+/* Runs the group; the last line is "test_xyz: 7 tests passed, 0 skipped" or "... FAILED". */
 int np_test_main(const char *name, const struct CMUnitTest *tests, size_t count);
 
 #define NP_TEST_MAIN(name, tests) np_test_main(name, tests, sizeof(tests) / sizeof(tests[0]))
