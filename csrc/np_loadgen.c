@@ -129,6 +129,10 @@ static int open_conn(struct np_load *load, uint32_t index)
     if (family != AF_UNIX
         && setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) < 0)
         return -errno;
+    struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+    if (config->reset_on_close
+        && setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
+        return -errno;
     if (connect(conn->fd, (const struct sockaddr *)&config->address, config->address_bytes) < 0)
         return errno == EINPROGRESS || errno == EAGAIN ? -ETIMEDOUT : -errno;
     if (fcntl(conn->fd, F_SETFL, O_NONBLOCK) < 0)

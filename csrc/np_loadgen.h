@@ -45,6 +45,7 @@ struct np_load_config {
     uint32_t connections;
     uint32_t size_bytes;
     int stop_fd;      /* readable = stop with -EINTR; -1 = none */
+    int reset_on_close; /* end connections with a reset: nothing is left in TIME_WAIT */
     int64_t stall_ns; /* patience with a silent server, and with a connect */
 };
 

@@ -50,6 +50,7 @@ cdef extern from "np_loadgen.h" nogil:
         uint32_t connections
         uint32_t size_bytes
         int stop_fd
+        int reset_on_close
         int64_t stall_ns
     struct np_load_result:
         uint64_t requests
@@ -126,14 +127,15 @@ cdef class Load:
 
     `address` is `(IPv4 address, port)` or the path of a Unix socket. Connects at once. When
     `stop_fd` (say, signal.set_wakeup_fd's) becomes readable, a run ends with LoadStopped.
-    `stall_s` is the patience with a server that does not answer. Raises LoadError when the server
-    misbehaves and OSError when this machine does.
+    `stall_s` is the patience with a server that does not answer. `reset_on_close` ends connections
+    with a reset, which leaves nothing in TIME_WAIT. Raises LoadError when the server misbehaves and
+    OSError when this machine does.
     """
 
     cdef np_load *load
 
     def __init__(self, address, connections: int, size_bytes: int, *, stop_fd: int = -1,
-                 stall_s: float = 5.0):
+                 stall_s: float = 5.0, reset_on_close: bool = False):
         cdef np_load_config config
         cdef int fault = 0
         cdef int err
@@ -144,6 +146,7 @@ cdef class Load:
         config.connections = connections
         config.size_bytes = size_bytes
         config.stop_fd = stop_fd
+        config.reset_on_close = reset_on_close
         config.stall_ns = <int64_t>(stall_s * 1e9)
         with nogil:
             err = np_load_open(&self.load, &config, &fault)

@@ -45,7 +45,7 @@ class Arm:
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """"-" stands for the one mode of an arm that is not an event loop."""
+        """The mode "-" stands for the one mode of an arm that is not an event loop."""
         return LOOP_MODES if self.kind == "loop" else ("-",)
 
     def new_loop(self) -> asyncio.AbstractEventLoop:

@@ -58,7 +58,7 @@ class Cell:
 
 
 def parse_cell(text: str) -> Cell:
-    """"64x64", "16x64KiB": connections x message size. Raises ValueError with a sentence."""
+    """Parses "64x64", "16x64KiB": connections x message size. Raises ValueError with a sentence."""
     connections, cross, size = text.lower().partition("x")
     if not cross:
         raise ValueError(f"{text!r} is not a cell: write connections x size, such as 16x64KiB")

@@ -224,9 +224,7 @@ def _add_idle(subparsers) -> None:
         metavar="M,N",
         help=f"of {','.join(LOOP_MODES)}; default: protocol",
     )
-    parser.add_argument(
-        "--connections", type=_number(int, 1, 25_000), default=10_000, metavar="N"
-    )
+    parser.add_argument("--connections", type=_number(int, 1, 25_000), default=10_000, metavar="N")
     parser.add_argument(
         "--malloc",
         choices=("asyncio", "all", "none"),
@@ -308,9 +306,7 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _echo_plan(
-    options: argparse.Namespace, arms: tuple[str, ...], cells: tuple[Cell, ...], pinning, start: float
-):
+def _echo_plan(options, arms: tuple[str, ...], cells: tuple[Cell, ...], pinning, start: float):
     """The plan for the arms that can run. With --quick the windows shrink to fit the minute."""
     from dataclasses import replace
 
@@ -408,6 +404,7 @@ def run_echo(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from netpoll.bench import display
+    from netpoll.bench.display import counted
     from netpoll.bench.document import echo_document
     from netpoll.bench.echo import EchoRunner
 
@@ -419,8 +416,8 @@ def run_echo(options: argparse.Namespace) -> int:
     plan = _echo_plan(options, able, cells, pinning, start)
     _announce(
         console,
-        f"{plan.count} measurements: {len(plan.entries)} servers, {len(plan.cells)} cells, "
-        f"{plan.rounds} rounds.",
+        f"{plan.count} measurements: {counted(len(plan.entries), 'server')}, "
+        f"{counted(len(plan.cells), 'cell')}, {counted(plan.rounds, 'round')}.",
         plan,
     )
     with display.ProgressBar(console, plan.count) as bar:
@@ -435,6 +432,7 @@ def run_micro(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from netpoll.bench import display, micro
+    from netpoll.bench.display import counted
     from netpoll.bench.document import micro_document
 
     console = Console()
@@ -451,7 +449,8 @@ def run_micro(options: argparse.Namespace) -> int:
     )
     _announce(
         console,
-        f"{len(plan.arms)} loops, {len(plan.workloads)} operations, {plan.rounds} rounds.",
+        f"{counted(len(plan.arms), 'loop')}, {counted(len(plan.workloads), 'operation')}, "
+        f"{counted(plan.rounds, 'round')}.",
         plan,
     )
     with display.ProgressBar(console, plan.rounds * len(plan.arms)) as bar:
@@ -466,6 +465,7 @@ def run_idle(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from netpoll.bench import display, idle
+    from netpoll.bench.display import counted
     from netpoll.bench.document import idle_document
 
     console = Console()
@@ -483,7 +483,8 @@ def run_idle(options: argparse.Namespace) -> int:
     )
     _announce(
         console,
-        f"{len(plan.entries)} servers, {plan.connections} connections, {plan.rounds} rounds.",
+        f"{counted(len(plan.entries), 'server')}, {counted(plan.connections, 'connection')}, "
+        f"{counted(plan.rounds, 'round')}.",
         plan,
     )
     with display.ProgressBar(console, plan.rounds * len(plan.entries)) as bar:

@@ -15,7 +15,7 @@ from netpoll.bench.document import kind_of
 from netpoll.bench.echo import Step
 from netpoll.bench.environment import sentences
 
-WIDE_COLUMNS = 110  # below, the columns that are least asked for are left out
+WIDE_COLUMNS = 118  # below, the columns that are least asked for are left out
 
 MODE_TITLES = {"protocol": "protocol", "streams": "streams", "sock": "sock", "-": "no event loop"}
 
@@ -117,6 +117,7 @@ def _echo_cells(row: dict, wide: bool, with_calls: bool) -> list[str | Text]:
         "user": number(row["cpu_user_us"]),
         "sys": number(row["cpu_system_us"]),
         "×aio": _tinted(row["cpu_vs_asyncio"]),
+        "×uvl": _tinted(row["cpu_vs_uvloop"]),
         "×floor": _tinted(floor, " " + letter),
         "calls": number(calls.get("all")),
         "enters": number(calls.get("io_uring_enter")),
@@ -127,9 +128,10 @@ def _echo_cells(row: dict, wide: bool, with_calls: bool) -> list[str | Text]:
 def _columns(wide: bool, with_calls: bool) -> list[str]:
     if wide:
         names = ["req/s", "MB/s", "p50", "p99", "p99.9", "CPU", "min", "±%", "user", "sys"]
+        names += ["×aio", "×uvl", "×floor"]
     else:
-        names = ["req/s", "MB/s", "p50", "p99", "CPU", "±%"]
-    return [*names, "×aio", "×floor", *(("calls", "enters") if with_calls else ())]
+        names = ["req/s", "MB/s", "p50", "p99", "CPU", "±%", "×aio", "×floor"]
+    return names + (["calls", "enters"] if with_calls else [])
 
 
 def _group(rows: Iterable[dict]) -> dict[str, list[dict]]:
@@ -142,22 +144,25 @@ def _group(rows: Iterable[dict]) -> dict[str, list[dict]]:
     return groups
 
 
+def _new_table(head: str, columns: Iterable[str], gap: int = 1) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False)
+    table.add_column(head, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def counted(count: int, what: str) -> str:
+    """1 round, 3 rounds."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
 def echo_table(document: dict, cell: str, width: int) -> Table:
     """One cell: the arms, mode by mode."""
     rows = [row for row in document["rows"] if row["cell"] == cell]
     wide = width >= WIDE_COLUMNS
     with_calls = any(row.get("syscalls_per_request") for row in rows)
-    table = Table(
-        title=f"{cell}  (connections × message)",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1 if wide else 0, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("arm", no_wrap=True)
-    for name in _columns(wide, with_calls):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _new_table("arm", _columns(wide, with_calls), gap=1 if wide else 0)
     for mode, group in _group(rows).items():
         table.add_row(Text(MODE_TITLES[mode], style="cyan"))
         for row in group:
@@ -170,9 +175,10 @@ def echo_table(document: dict, cell: str, width: int) -> Table:
 
 LEGEND = (
     "CPU: server CPU per request, µs, user and system: the median of the rounds, their minimum, "
-    "and ± half their range in per cent. p50, p99, p99.9: latency, µs. ×aio, ×floor: CPU "
-    "against asyncio in the same mode and against the floor in C (u: io_uring, e: epoll), medians "
-    "of the ratios round by round. MB/s: each byte counted once, though it goes both ways."
+    "and ± half their range in per cent. p50, p99, p99.9: latency, µs. ×aio, ×uvl, ×floor: "
+    "CPU against asyncio and uvloop in the same mode and against the floor in C (u: io_uring, "
+    "e: epoll), medians of the ratios round by round. MB/s: each byte counted once, though it goes "
+    "both ways."
 )
 
 
@@ -180,8 +186,12 @@ def echo_footnotes(document: dict, narrow: bool) -> list[str]:
     """What the tables do not say by themselves."""
     notes = [LEGEND]
     if narrow:
-        notes.append("More columns (p99.9, min, user, system) fit into a wider terminal.")
-    tuned = {n: a["malloc"] for n, a in document["arms"].items() if a["malloc"] and not a["skipped"]}
+        notes.append("More columns (p99.9, min, user, sys, ×uvl) fit into a wider terminal.")
+    tuned = {
+        name: facts["malloc"]
+        for name, facts in document["arms"].items()
+        if facts["malloc"] and not facts["skipped"]
+    }
     if tuned:
         settings = " ".join(f"{k}={v}" for k, v in next(iter(tuned.values())).items())
         notes.append(
@@ -234,42 +244,37 @@ def micro_table(document: dict) -> Table:
     """A line per operation, a column per loop."""
     rows = document["rows"]
     arms = list(dict.fromkeys(row["arm"] for row in rows if row["rounds"]))
-    table = Table(
-        title="ns of CPU per operation (and × asyncio)",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("operation", no_wrap=True)
-    for arm in arms:
-        table.add_column(arm, justify="right", no_wrap=True)
+    table = _new_table("operation", arms)
     for workload in dict.fromkeys(row["workload"] for row in rows):
         line = {r["arm"]: r for r in rows if r["workload"] == workload and r["rounds"]}
         if not line:
             continue
         best = min(row["ns"]["median"] for row in line.values())
         title = next(iter(line.values()))["title"]
-        cells = [
-            _versus(line[arm]["ns"]["median"], best, line[arm]["vs_asyncio"]) if arm in line else "–"
-            for arm in arms
-        ]
-        table.add_row(title, *cells)
+        table.add_row(
+            title,
+            *(
+                _versus(line[arm]["ns"]["median"], best, line[arm]["vs_asyncio"])
+                if arm in line
+                else "–"
+                for arm in arms
+            ),
+        )
     return table
 
 
 def show_micro(console: Console, document: dict) -> None:
     """The table of a micro document."""
+    rounds = counted(document["settings"]["rounds"], "round")
     notes = [
-        f"{document['settings']['rounds']} rounds, arms interleaved; the median. Process CPU time, "
-        "so that neighbours on the core do not count."
+        f"{rounds}, arms interleaved; the median. Process CPU time, so that neighbours on the core "
+        "do not count."
     ]
     if document["settings"]["scale"] != 1.0:
         notes.append(f"{document['settings']['scale']:g} of the usual number of operations.")
     console.print(
         Group(
-            Text(""),
+            Text("\n ns of CPU per operation (and × asyncio)", style="bold"),
             micro_table(document),
             *_fact_lines(document),
             *(Text(note, style="dim") for note in notes),
@@ -280,17 +285,8 @@ def show_micro(console: Console, document: dict) -> None:
 def show_idle(console: Console, document: dict) -> None:
     """The table of an idle document."""
     settings = document["settings"]
-    table = Table(
-        title=f"user memory per idle connection, {settings['connections']} connections",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("arm", no_wrap=True)
-    for name in ("bytes", "min", "±%", "×aio"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"User memory per idle connection, {settings['connections']} connections"
+    table = _new_table("arm", ("bytes", "min", "±%", "×aio"))
     measured = [row for row in document["rows"] if row["rounds"]]
     for mode in dict.fromkeys(row["mode"] for row in measured):
         table.add_row(Text(MODE_TITLES[mode], style="cyan"))
@@ -306,9 +302,10 @@ def show_idle(console: Console, document: dict) -> None:
             )
     note = (
         "Private memory of the server process, after one message on each connection, less what it "
-        f"had with {settings['seasoned']} connections; {settings['rounds']} rounds, the median."
+        f"had with {settings['seasoned']}; {counted(settings['rounds'], 'round')}, the median."
     )
-    console.print(Group(Text(""), table, *_fact_lines(document), Text(note, style="dim")))
+    heading = Text(f"\n {title}", style="bold")
+    console.print(Group(heading, table, *_fact_lines(document), Text(note, style="dim")))
 
 
 def show_echo(console: Console, document: dict) -> None:
@@ -319,12 +316,13 @@ def show_echo(console: Console, document: dict) -> None:
     for cell in cells:
         measured = any(row["rounds"] for row in document["rows"] if row["cell"] == cell)
         if measured:
+            parts.append(Text(f" {cell}  (connections × message)", style="bold"))
             parts.append(echo_table(document, cell, width))
     parts += _fact_lines(document)
     settings = document["settings"]
     parts.append(
         Text(
-            f"{settings['rounds']} rounds, arms interleaved, windows of "
+            f"{counted(settings['rounds'], 'round')}, arms interleaved, windows of "
             f"{settings['duration_s']:.3g} s after {settings['warmup_s']:.3g} s of warm-up.",
             style="dim",
         )

@@ -26,6 +26,10 @@ KINDS = ("echo", "micro", "idle")
 # Above this share of a window somebody else had the server's core: the row is marked.
 DISTURBED_SHARE = 0.05
 
+# User and system are told apart by the timer tick, 100 to 1000 times a second: with less CPU time
+# than this that says nothing.
+DIVIDED_FROM_NS = 300_000_000
+
 FLOORS = {"epoll": Entry("floor-epoll", "-"), "uring": Entry("floor-uring", "-")}
 
 
@@ -54,12 +58,12 @@ def arm_facts(names: list[str], checked: dict[str, dict], malloc: str = "none") 
     }
 
 
-def _control(run: EchoRun, cell: Cell, entry: Entry) -> Entry | None:
-    """asyncio in the same mode; for what has no modes, in the first one that was measured."""
+def _in_mode(run: EchoRun, cell: Cell, entry: Entry, arm: str) -> Entry | None:
+    """`arm` in the same mode; for what has no modes, in the first one that was measured."""
     modes = (entry.mode,) if entry.mode != "-" else run.plan.modes
     for mode in modes:
-        if (cell, Entry("asyncio", mode)) in run.samples:
-            return Entry("asyncio", mode)
+        if (cell, Entry(arm, mode)) in run.samples:
+            return Entry(arm, mode)
     return None
 
 
@@ -79,7 +83,9 @@ def _figures(samples: list[Sample], size_bytes: int) -> dict:
     latency["max"] = max(s.latency_max_ns for s in samples) / 1e3
     cpu = Spread.of(s.cpu_us for s in samples)
     # Divided by the ticks of all rounds together: those of one window are few.
-    user_share = sum(s.cpu_user_ns for s in samples) / sum(s.cpu_ns for s in samples)
+    total_ns = sum(s.cpu_ns for s in samples)
+    user_share = sum(s.cpu_user_ns for s in samples) / total_ns
+    is_divided = total_ns >= DIVIDED_FROM_NS
     return {
         "rounds": len(samples),
         "requests": sum(s.requests_all for s in samples),
@@ -87,8 +93,8 @@ def _figures(samples: list[Sample], size_bytes: int) -> dict:
         "mb_per_s": Spread.of(s.requests_per_s * size_bytes / 1e6 for s in samples).as_dict(),
         "latency_us": latency,
         "cpu_us": cpu.as_dict(),
-        "cpu_user_us": cpu.median * user_share,
-        "cpu_system_us": cpu.median * (1 - user_share),
+        "cpu_user_us": cpu.median * user_share if is_divided else None,
+        "cpu_system_us": cpu.median * (1 - user_share) if is_divided else None,
         "cpu_us_by_round": [s.cpu_us for s in samples],
         "server_busy": Spread.of(s.server_busy for s in samples).as_dict(),
         "histogram_ns": histogram,
@@ -109,18 +115,23 @@ def _row(run: EchoRun, cell: Cell, entry: Entry) -> dict:
     samples = run.samples.get(key)
     if not samples:
         return row
-    control = _control(run, cell, entry)
+    control = _in_mode(run, cell, entry, "asyncio")
     # With a thread per connection the threads keep each other waiting: that is no disturbance.
     waits = [s.wait_share for s in samples] if entry.arm != "sockets-threads" else [0.0]
-    return row | _figures(samples, cell.size_bytes) | {
-        "cpu_vs_asyncio": _cpu_ratio(run, cell, entry, control),
-        "cpu_vs_asyncio_mode": control.mode if control else None,
-        "cpu_vs_floor_epoll": _cpu_ratio(run, cell, entry, FLOORS["epoll"]),
-        "cpu_vs_floor_uring": _cpu_ratio(run, cell, entry, FLOORS["uring"]),
-        "near_floor": ARMS[entry.arm].interface,
-        "disturbed_rounds": sum(w > DISTURBED_SHARE for w in waits),
-        "syscalls_per_request": run.syscalls.get(key),
-    }
+    return (
+        row
+        | _figures(samples, cell.size_bytes)
+        | {
+            "cpu_vs_asyncio": _cpu_ratio(run, cell, entry, control),
+            "cpu_vs_asyncio_mode": control.mode if control else None,
+            "cpu_vs_uvloop": _cpu_ratio(run, cell, entry, _in_mode(run, cell, entry, "uvloop")),
+            "cpu_vs_floor_epoll": _cpu_ratio(run, cell, entry, FLOORS["epoll"]),
+            "cpu_vs_floor_uring": _cpu_ratio(run, cell, entry, FLOORS["uring"]),
+            "near_floor": ARMS[entry.arm].interface,
+            "disturbed_rounds": sum(w > DISTURBED_SHARE for w in waits),
+            "syscalls_per_request": run.syscalls.get(key),
+        }
+    )
 
 
 def _sample(cell: Cell, entry: Entry, sample: Sample) -> dict:

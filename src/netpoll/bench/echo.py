@@ -210,7 +210,7 @@ class EchoRunner:
             for cell in plan.cells:
                 for entry in rotated(plan.entries, round_number * 5):
                     if self.is_out_of_time():
-                        self.result.stopped = f"the time limit of {plan.limit_s:g} s"
+                        self.result.stopped = f"the time limit of {plan.limit_s:.0f} s"
                         return
                     self.step(f"round {round_number + 1} of {plan.rounds}, {cell}", str(entry))
                     self.measure_entry(cell, entry, round_number)
@@ -283,6 +283,9 @@ class EchoRunner:
         for cell in self.plan.cells:
             for entry in self.plan.entries:
                 key = cell, entry
+                if self.is_out_of_time():
+                    self.result.stopped = f"the time limit of {self.plan.limit_s:.0f} s"
+                    return
                 self.step(f"system calls, {cell}", str(entry))
                 if key not in self.result.samples:
                     continue

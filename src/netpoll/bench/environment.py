@@ -41,6 +41,7 @@ def netpoll_facts() -> dict:
 
 def describe(pinning: Pinning) -> dict:
     """Everything about this machine and this interpreter that a reader has to know."""
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return {
         "kernel": platform.release(),
@@ -55,7 +56,7 @@ def describe(pinning: Pinning) -> dict:
         "python": platform.python_version(),
         "python_implementation": platform.python_implementation(),
         "python_compiler": platform.python_compiler(),
-        "python_optimized": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
+        "python_optimized": "--enable-optimizations" in options,
         "gil": gil,
         "pinning": dataclasses.asdict(pinning) | {"sentence": pinning.sentence()},
         "netpoll_probe": netpoll_facts(),

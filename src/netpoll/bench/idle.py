@@ -71,7 +71,12 @@ def user_memory_bytes(pid: int) -> int:
 
 def _connect(server: Server, connections: int, stop_fd: int) -> _native.Load:
     load = _native.Load(
-        server.address, connections, MESSAGE_BYTES, stop_fd=stop_fd, stall_s=10.0
+        server.address,
+        connections,
+        MESSAGE_BYTES,
+        stop_fd=stop_fd,
+        stall_s=10.0,
+        reset_on_close=True,
     )
     load.run(0)  # one message each
     return load
@@ -79,16 +84,14 @@ def _connect(server: Server, connections: int, stop_fd: int) -> _native.Load:
 
 def measure_idle(plan: IdlePlan, entry: Entry, stop_fd: int = -1) -> float:
     """Bytes per connection. Raises ServerError or OSError when the server fails."""
-    with Server(
-        ARMS[entry.arm], entry.mode, cpu=plan.pinning.server_cpu, malloc=plan.malloc
-    ) as server:
+    arm, cpu = ARMS[entry.arm], plan.pinning.server_cpu
+    with Server(arm, entry.mode, cpu=cpu, malloc=plan.malloc) as server:
         with _connect(server, SEASON_CONNECTIONS, stop_fd):
             before = user_memory_bytes(server.pid)
             with _connect(server, plan.connections, stop_fd):
                 time.sleep(SETTLE_S)
                 after = user_memory_bytes(server.pid)
-            # The server first: it then meets no ten thousand ends of connections.
-            server.kill()
+                server.kill()  # before the connections end: it would have to end each of them
     return (after - before) / plan.connections
 
 
@@ -111,7 +114,7 @@ def run_idle(plan: IdlePlan, progress: Callable[[Step], None] = lambda step: Non
                 for entry in rotated(plan.entries, round_number):
                     spent_s = time.monotonic() - start
                     if plan.limit_s and spent_s + plan.measurement_s > plan.limit_s:
-                        run.stopped = f"the time limit of {plan.limit_s:g} s"
+                        run.stopped = f"the time limit of {plan.limit_s:.0f} s"
                         return run
                     group = f"round {round_number + 1} of {plan.rounds}"
                     progress(Step(done, total, group, str(entry)))

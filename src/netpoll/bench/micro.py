@@ -88,7 +88,7 @@ def run_micro(plan: MicroPlan, progress: Callable[[Step], None] = lambda step: N
         for round_number in range(plan.rounds):
             for arm in _rotated_arms(plan.arms, round_number):
                 if plan.limit_s and time.monotonic() - start + ROUND_S > plan.limit_s:
-                    run.stopped = f"the time limit of {plan.limit_s:g} s"
+                    run.stopped = f"the time limit of {plan.limit_s:.0f} s"
                     return run
                 progress(Step(done, total, f"round {round_number + 1} of {plan.rounds}", arm))
                 done += 1

@@ -19,7 +19,6 @@ from netpoll.bench.display import (
     LEGEND,
     MODE_TITLES,
     echo_footnotes,
-    near_floor_ratio,
     number,
     problems,
     rate,
@@ -71,18 +70,18 @@ def _tag(name: str, content: str, **attributes: str) -> str:
 
 def _table(head: Sequence[str], lines: Iterable[str], caption: str = "") -> str:
     cells = "".join(_tag("th", escape(name), scope="col") for name in head)
-    title = _tag("caption", caption) if caption else ""
+    title = _tag("p", caption, class_="caption") if caption else ""
     body = "".join(lines)
     return _tag(
         "div",
-        f'<div class="scroll"><table>{title}<thead><tr>{cells}</tr></thead>'
+        f'{title}<div class="scroll"><table><thead><tr>{cells}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>",
         class_="card",
     )
 
 
 def _line(head: str, cells: Iterable[str], own: bool = False) -> str:
-    return f'<tr>{_tag("th", head, scope="row", class_="own" if own else "")}{"".join(cells)}</tr>'
+    return f"<tr>{_tag('th', head, scope='row', class_='own' if own else '')}{''.join(cells)}</tr>"
 
 
 def _group_line(title: str, width: int) -> str:
@@ -189,6 +188,7 @@ def _echo_line(row: dict, most_us: float, with_calls: bool) -> str:
         _tag("td", number(row["cpu_user_us"])),
         _tag("td", number(row["cpu_system_us"])),
         _judged(row["cpu_vs_asyncio"]),
+        _judged(row["cpu_vs_uvloop"]),
         _judged(row["cpu_vs_floor_epoll"]),
         _judged(row["cpu_vs_floor_uring"]),
         _tag("td", rate(row["requests_per_s"]["median"])),
@@ -211,8 +211,8 @@ def _echo_tables(document: dict) -> str:
             continue
         with_calls = any(row["syscalls_per_request"] for row in measured)
         most_us = max(row["cpu_us"]["median"] for row in measured)
-        head = ["arm", "CPU µs", "min", "user", "sys", "× asyncio", "× floor-epoll"]
-        head += ["× floor-uring", "req/s", "MB/s", "p50 µs", "p99", "p99.9", "max"]
+        head = ["arm", "CPU µs", "min", "user", "sys", "× asyncio", "× uvloop"]
+        head += ["× floor-epoll", "× floor-uring", "req/s", "MB/s", "p50 µs", "p99", "p99.9", "max"]
         head += ["calls/req", "enters/req"] if with_calls else []
         lines = []
         for mode in _distinct(here, "mode"):

@@ -76,9 +76,7 @@ async def serve_streams(listener: socket.socket, read_bytes: int) -> None:
         finally:
             writer.close()
 
-    start = (
-        asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
-    )
+    start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
     server = await start(echo, sock=listener, backlog=BACKLOG)
     async with server:
         await asyncio.Event().wait()
