@@ -124,7 +124,11 @@ cdef extern from "np_timer.h" nogil:
         int64_t when_ns
         uint32_t pos
 
+    struct np_timer_slot:
+        np_timer *timer
+
     struct np_timer_heap:
+        np_timer_slot *slots
         uint32_t count
 
     void np_timer_heap_init(np_timer_heap *heap)

@@ -47,6 +47,7 @@ cdef class DebugHandle(Handle):
 cdef class TimerHandle(Handle):
     cdef np_timer timer
     cdef double when_s
+    cdef public object _source_traceback    # in debug mode
 
 
 cdef class Watcher(Completion):

@@ -272,10 +272,6 @@ cdef class TimerHandle(Handle):
     def _scheduled(self):
         return self.timer.pos != 0
 
-    @property
-    def _source_traceback(self):
-        return None
-
     def when(self):
         """The deadline, in seconds of loop.time()."""
         return self.when_s
@@ -576,6 +572,8 @@ cdef class Loop:
     cdef Handle soon(self, object callback, tuple args):
         """call_soon for our own use: no checks."""
         cdef Handle handle = new_handle(self, callback, args, None)
+        if not np_inbox_is_empty(&self.inbox):
+            self._take_inbox()
         self.push_ready(handle)
         return handle
 
@@ -589,6 +587,8 @@ cdef class Loop:
             self._check_thread()
             self._check_callback(callback, "call_soon")
         cdef Handle handle = new_handle(self, callback, args or None, context)
+        if not np_inbox_is_empty(&self.inbox):
+            self._take_inbox()  # they came first
         self.push_ready(handle)
         return handle
 
@@ -610,6 +610,8 @@ cdef class Loop:
         handle.args = args
         handle.context = PyContext_CopyCurrent() if context is None else context
         handle.when_s = when_s
+        if self._debug:
+            handle._source_traceback = format_helpers.extract_stack()
         if when_s > 9.2e9:
             handle.timer.when_ns = INT64_MAX
         elif when_s < -9.2e9:
@@ -738,25 +740,22 @@ cdef class Loop:
 
     cdef int _turn(self) except -1:
         cdef int64_t timeout_ns
-        cdef uint32_t count
         self.turns += 1
         if self.dirty_count:
             self._end_turn()
         timeout_ns = self._timeout_ns()
         if self.events_next == self.events_count and (timeout_ns or self.ops.has_work(self.be)):
             self._wait(timeout_ns)
+        # First what was waiting before these events came: asyncio's order, which lets a task that
+        # awaits a connection have it before the connection's first bytes are delivered.
+        self._run_ready(self.ready_count)
         if self.events_next < self.events_count:
             self._dispatch()
         if not np_inbox_is_empty(&self.inbox):
             self._take_inbox()
         if self.timers.count:
             self._fire_timers()
-        count = self.ready_count
-        if count:
-            if self._debug:
-                self._run_ready_debug(count)
-            else:
-                self._run_ready(count)
+        self._run_ready(self.ready_count)
         return 0
 
     cdef int _wait(self, int64_t timeout_ns) except -1:
@@ -811,7 +810,10 @@ cdef class Loop:
             self.push_ready(handle)
 
     cdef int _run_ready(self, uint32_t count) except -1:
+        """Runs the oldest `count` callbacks; what they schedule has to wait."""
         cdef PyObject *item
+        if self._debug:
+            return self._run_ready_debug(count)
         while count:
             count -= 1
             item = self.ready[self.ready_head]
@@ -848,6 +850,34 @@ cdef class Loop:
             finally:
                 self._current_handle = None
         return 0
+
+    # Debuggers, and code that steps a loop by hand, know asyncio's loops by these three.
+
+    def _run_once(self):
+        """One turn; waits if there is nothing to do."""
+        self._enable()
+        self._turn()
+
+    @property
+    def _ready(self):
+        """The callbacks that are due, oldest first: a copy."""
+        cdef uint32_t i
+        return [<object>self.ready[(self.ready_head + i) & (self.ready_cap - 1)]
+                for i in range(self.ready_count)]
+
+    @_ready.setter
+    def _ready(self, value):
+        pass  # BaseEventLoop sets its own queue up; ours is native
+
+    @property
+    def _scheduled(self):
+        """The armed timers, in no particular order: a copy."""
+        cdef uint32_t i
+        return [timer_owner(self.timers.slots[i].timer) for i in range(self.timers.count)]
+
+    @_scheduled.setter
+    def _scheduled(self, value):
+        pass
 
     # -- stop, close, report --------------------------------------------------------------------
 

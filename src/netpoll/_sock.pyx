@@ -11,7 +11,7 @@ to go.
 from cpython.buffer cimport (
     PyBUF_CONTIG, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer)
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.errno cimport EAGAIN
+from libc.errno cimport EAGAIN, EBADF
 from libc.stdint cimport uint32_t
 from libc.string cimport strerror
 
@@ -43,10 +43,10 @@ cdef class SockOp(Awaitable):
     cdef object step(self):
         if self.op:
             raise RuntimeError("this socket call is being awaited already")
-        if self.fd != self.sock.fileno():
-            if self.fd >= 0 or self.sock.fileno() < 0:
-                raise OSError(9, "Bad file descriptor: the socket was closed meanwhile")
-            self.fd = self.sock.fileno()
+        cdef int fd = self.sock.fileno()
+        if fd != self.fd and self.future is not None:
+            raise OSError(EBADF, "Bad file descriptor: the socket was closed meanwhile")
+        self.fd = fd
         result = self.attempt()
         if self.is_done:
             return result
@@ -133,13 +133,13 @@ cdef class SendAllOp(SockOp):
 
 
 cdef class CallOp(SockOp):
-    """Any method of the socket that raises BlockingIOError when it must wait."""
-    cdef object method
+    """Any method of the socket, by name, that raises BlockingIOError when it must wait."""
+    cdef str method
     cdef tuple args
 
     cdef object attempt(self):
         try:
-            result = self.method(*self.args)
+            result = getattr(self.sock, self.method)(*self.args)
         except (BlockingIOError, InterruptedError):
             return None
         self.is_done = True
@@ -226,16 +226,16 @@ def connect(Loop loop, sock, address):
     return begin(op, loop, sock, POLLOUT)
 
 
-def call_in(Loop loop, sock, method, *args):
-    """Awaitable: method(*args), a receiving method of sock."""
+def call_in(Loop loop, sock, str method, *args):
+    """Awaitable: sock.method(*args), a receiving method."""
     cdef CallOp op = CallOp.__new__(CallOp)
     op.method = method
     op.args = args
     return begin(op, loop, sock, POLLIN)
 
 
-def call_out(Loop loop, sock, method, *args):
-    """Awaitable: method(*args), a sending method of sock."""
+def call_out(Loop loop, sock, str method, *args):
+    """Awaitable: sock.method(*args), a sending method."""
     cdef CallOp op = CallOp.__new__(CallOp)
     op.method = method
     op.args = args

@@ -28,6 +28,7 @@ cdef class StreamTransport(Completion):
     cdef uint32_t bulk_bytes    # size of the next direct read
     cdef uint16_t small_reads_count
     cdef uint16_t lost_writes_count
+    cdef object empty_waiter    # sendfile waits for the chain to run empty
     cdef object error           # what connection_lost will get
     cdef object __weakref__
 

@@ -71,6 +71,7 @@ cdef enum:  # StreamTransport.flags
     ABORTED = 1 << 11       # what is unsent is dropped
     SENDING = 1 << 12       # write_op is a SEND; else a POLL for POLLOUT
     LOST_QUEUED = 1 << 13   # connection_lost is in the loop's queue
+    LENT = 1 << 15          # the socket is being written to by sendfile
     RESUMING = 1 << 14      # the stash will be delivered by a callback in the loop's queue
 
 cdef enum:  # stash_end
@@ -83,7 +84,8 @@ cdef int _AF_INET6 = AF_INET6
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object Protocol = asyncio.BaseProtocol
-cdef object SendfileMode = constants._SendfileMode.FALLBACK
+cdef object FlowControlMixin = asyncio.transports._FlowControlMixin
+cdef object SendfileMode = constants._SendfileMode.TRY_NATIVE
 
 
 # Since Python 3.12.3 and 3.13 a server knows its transports; before it only counted them.
@@ -117,6 +119,11 @@ cdef object os_error(int err):
 
 cdef class StreamTransport(Completion):
     """A connected stream socket, with the interface of asyncio.Transport."""
+
+    # isinstance(transport, asyncio.Transport) holds, and asyncio's sendfile asks for this one.
+    @property
+    def __class__(self):
+        return FlowControlMixin
 
     _start_tls_compatible = True
     _sendfile_compatible = SendfileMode
@@ -483,7 +490,9 @@ cdef class StreamTransport(Completion):
         self.write_bytes(exact)
 
     cdef int write_bytes(self, bytes data) except -1:
-        if self.flags & (EOF_ASKED | CLOSING):
+        if self.flags & (EOF_ASKED | CLOSING | LENT):
+            if self.flags & LENT:
+                raise RuntimeError("unable to write; sendfile is in progress")
             if self.flags & EOF_ASKED:
                 raise RuntimeError("Cannot call write() after write_eof()")
             if self.flags & LOST:
@@ -505,6 +514,8 @@ cdef class StreamTransport(Completion):
         """Sends several pieces, in order, as few system calls as the kernel allows."""
         if self.flags & EOF_ASKED:
             raise RuntimeError("Cannot call writelines() after write_eof()")
+        if self.flags & LENT:
+            raise RuntimeError("unable to writelines; sendfile is in progress")
         cdef list pieces = [p if type(p) is bytes else bytes(memoryview(p)) for p in list_of_data]
         if self.flags & LOST:
             self.warn_lost(b"".join(pieces))
@@ -623,6 +634,8 @@ cdef class StreamTransport(Completion):
         return 0
 
     cdef int wrote_all(self) except -1:
+        if self.flags & LENT and not self.empty_waiter.done():
+            self.empty_waiter.set_result(None)
         if self.flags & (EOF_ASKED | CLOSING) and not self.flags & LOST:
             if self.flags & CLOSING:
                 self.lose(None)
@@ -647,6 +660,30 @@ cdef class StreamTransport(Completion):
         self.flags |= EOF_ASKED
         if not self.out.count:
             np_sock_shutdown(self.fd, SHUT_WR)
+
+    # loop.sendfile writes to the socket itself, once what was written before has left.
+
+    def _make_empty_waiter(self):
+        if self.flags & LENT:
+            raise RuntimeError("Empty waiter is already set")
+        self.flags |= LENT
+        self.empty_waiter = self.loop.create_future()
+        if not self.out.count:
+            self.empty_waiter.set_result(None)
+        return self.empty_waiter
+
+    def _reset_empty_waiter(self):
+        self.flags &= ~LENT
+        self.empty_waiter = None
+
+    @property
+    def _lent(self):
+        return bool(self.flags & LENT)
+
+    def _socket(self):
+        if self.sock is None:
+            self.sock = py_socket.socket(fileno=self.fd)
+        return self.sock
 
     def can_write_eof(self):
         return True
@@ -725,6 +762,8 @@ cdef class StreamTransport(Completion):
             return 0
         self.flags |= LOST
         self.error = exc
+        if self.flags & LENT and not self.empty_waiter.done():
+            self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
         return self.op_ended()
 
     cdef int op_ended(self) except -1:
@@ -787,15 +826,8 @@ cdef class StreamTransport(Completion):
         return self.loop
 
     @property
-    def _sock_fd(self):
-        return self.fd
-
-    @property
     def _extra(self):
         return self.extra if self.extra is not None else {}
-
-    def _server_is(self, server):
-        return self.server is server
 
     def get_extra_info(self, name, default=None):
         """'socket', 'peername', 'sockname', or what the maker of the transport added."""
@@ -805,12 +837,10 @@ cdef class StreamTransport(Completion):
             return self.peer_name(default)
         if self.fd < 0 or name not in ("socket", "sockname"):
             return default
-        if self.sock is None:
-            self.sock = py_socket.socket(fileno=self.fd)
         if name == "socket":
-            return self.remember("socket", trsock.TransportSocket(self.sock))
+            return self.remember("socket", trsock.TransportSocket(self._socket()))
         try:
-            return self.remember("sockname", self.sock.getsockname())
+            return self.remember("sockname", self._socket().getsockname())
         except OSError:
             return default
 
@@ -829,10 +859,8 @@ cdef class StreamTransport(Completion):
             return (host, peer.port, peer.flow_info, peer.scope_id)
         if self.fd < 0:
             return default
-        if self.sock is None:
-            self.sock = py_socket.socket(fileno=self.fd)
         try:
-            return self.remember("peername", self.sock.getpeername())
+            return self.remember("peername", self._socket().getpeername())
         except OSError:
             return default
 

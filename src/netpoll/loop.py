@@ -17,7 +17,7 @@ import sys
 import threading
 import warnings
 import weakref
-from asyncio import base_events, constants, events, format_helpers, log, sslproto
+from asyncio import base_events, constants, events, format_helpers, sslproto
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -53,7 +53,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         # Not SelectorEventLoop's own __init__: there is no selector.
         base_events.BaseEventLoop.__init__(self)
         self._selector = None
-        self._internal_fds = 0
+        self._internal_fds = 1  # the wake-up eventfd
         self._transports = weakref.WeakValueDictionary()  # asyncio's own transports on this loop
         self._signal_handlers: dict[int, Any] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
@@ -111,25 +111,12 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        self._remove_signal_handlers()
         for acceptor in list(self._acceptors.values()):
             acceptor.stop()
         self._acceptors.clear()
-        self._close_self_pipe()
-        base_events.BaseEventLoop.close(self)
+        super().close()  # signal handlers, the wake-up pipe, the executor
         self._close_native()
-
-    def _remove_signal_handlers(self) -> None:
-        if self._signal_handlers and sys.is_finalizing():
-            warnings.warn(
-                f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal "
-                "handlers removal",
-                ResourceWarning,
-                source=self,
-            )
-            self._signal_handlers.clear()
-        for sig in list(self._signal_handlers):
-            self.remove_signal_handler(sig)
+        self._internal_fds = 0
 
     def _callback_failed(self, handle, callback, args, exc) -> None:
         source = format_helpers._format_callback_source(callback, args)
@@ -143,7 +130,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self.call_exception_handler(context)
 
     def _callback_slow(self, handle, taken_s: float) -> None:
-        log.logger.warning(
+        base_events.logger.warning(
             "Executing %s took %.3f seconds", base_events._format_handle(handle), taken_s
         )
 
@@ -184,7 +171,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
 
     def _ensure_fd_no_transport(self, fd) -> None:
         transport = self._fd_transport(_fileno(fd))
-        if transport is not None and not transport.is_closing():
+        if transport is not None and not (transport.is_closing() or transport._lent):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
         super()._ensure_fd_no_transport(fd)
 
@@ -225,12 +212,12 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     def sock_recvfrom(self, sock, bufsize: int):
         """Awaitable: (data, address) of one datagram."""
         self._check_socket(sock)
-        return _sock.call_in(self, sock, sock.recvfrom, bufsize)
+        return _sock.call_in(self, sock, "recvfrom", bufsize)
 
     def sock_recvfrom_into(self, sock, buf, nbytes: int = 0):
         """Awaitable: (bytes written into buf, address) of one datagram."""
         self._check_socket(sock)
-        return _sock.call_in(self, sock, sock.recvfrom_into, buf, nbytes or len(buf))
+        return _sock.call_in(self, sock, "recvfrom_into", buf, nbytes or len(buf))
 
     def sock_sendall(self, sock, data):
         """Awaitable: None once the kernel has taken all of data."""
@@ -240,7 +227,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     def sock_sendto(self, sock, data, address):
         """Awaitable: bytes sent to address as one datagram."""
         self._check_socket(sock)
-        return _sock.call_out(self, sock, sock.sendto, data, address)
+        return _sock.call_out(self, sock, "sendto", data, address)
 
     def sock_accept(self, sock):
         """Awaitable: (connection, address)."""
@@ -262,6 +249,19 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
         self._ensure_fd_no_transport(sock)
         return _transport.make_transport(self, sock, protocol, waiter, extra, server)
+
+    async def _sendfile_native(self, transp, file, offset, count):
+        reading = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        try:
+            return await self.sock_sendfile(
+                transp._socket(), file, offset, count, fallback=False
+            )
+        finally:
+            transp._reset_empty_waiter()
+            if reading:
+                transp.resume_reading()
 
     def _make_ssl_transport(
         self,
@@ -309,7 +309,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
                 "ssl_handshake_timeout": ssl_handshake_timeout,
                 "ssl_shutdown_timeout": ssl_shutdown_timeout,
             }
-        self._acceptors[sock.fileno()] = _transport.Acceptor(
+        self._acceptors[_fileno(sock)] = _transport.Acceptor(
             self, sock, protocol_factory, server, options
         )
 
