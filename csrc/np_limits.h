@@ -23,9 +23,9 @@
  * queue is much longer than the submission queue; the kernel keeps what does not fit (NODROP). */
 #define NP_CQ_DEFAULT_ENTRIES 4096
 
-/* Since Linux 6.14 a ring is charged to its user's RLIMIT_MEMLOCK, a closed one until the kernel has
- * taken it down: 4 to 10 ms here. A program that makes and closes many loops waits for that; without
- * it, the 82nd asyncio.run in a row failed under the usual 8 MiB. */
+/* Since Linux 6.14 a ring is charged to its user's RLIMIT_MEMLOCK, and a closed one until the
+ * kernel has taken it down: 4 to 10 ms here. A program that makes and closes many loops waits for
+ * that; without it, the 82nd asyncio.run in a row failed under the usual 8 MiB. */
 #define NP_RING_RETRY_NS 1000000
 #define NP_RING_RETRY_MAX_COUNT 100
 
