@@ -132,6 +132,15 @@ def test_liburing_is_inside() -> None:
         assert not [name for name in needed if "uring" in name]
 
 
+def test_sanitizers_are_where_they_should_be() -> None:
+    """In the lane that is named after them, and in no build that is for use."""
+    for path in extension_files():
+        command = ["nm", "-u", str(path)]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True)
+        is_sanitized = "__asan_init" in listing.stdout and "__ubsan_handle" in listing.stdout
+        assert is_sanitized == ("NETPOLL_SANITIZED" in os.environ), path.name
+
+
 def test_nothing_else_is_needed_at_run_time() -> None:
     requirements = importlib.metadata.requires("netpoll") or []
     assert [r for r in requirements if "extra ==" not in r] == []
