@@ -3,7 +3,7 @@
  * The only file of the core that calls epoll. Two ways of registering an fd, see epoll_ctl(2):
  *   - while a RECV or ACCEPT is armed: level triggered, and interest that nobody has any more is
  *     withdrawn only when it fires (a paused and resumed reader costs no system call);
- *   - with POLLs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each POLL. The fd may be the
+ *   - with POLLs and TAKEs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each of them. The fd may be the
  *     user's: if he closed it in between and the number was reused, MOD says ENOENT and we ADD.
  */
 #define _GNU_SOURCE /* accept4, epoll_pwait2 */
@@ -176,7 +176,7 @@ static uint32_t fd_wanted(struct np_epoll *e, int fd, bool *multishot)
     for (uint32_t i = e->fds[fd].ops; i;) {
         struct np_op *op = np_op_at(&e->head.slab, i - 1);
         mask |= op_mask(op);
-        *multishot |= op->kind != NP_OP_POLL;
+        *multishot |= op->kind == NP_OP_RECV || op->kind == NP_OP_ACCEPT;
         i = op->next;
     }
     return mask;
@@ -226,7 +226,7 @@ static int epoll_arm(struct np_backend *be, struct np_op *op)
         err = -EBADF;
     else if ((uint32_t)op->fd >= e->fds_count)
         err = fd_table_grow(e, op->fd);
-    if (err == 0 && op->kind == NP_OP_RECV && !e->scratch.base)
+    if (err == 0 && (op->kind == NP_OP_RECV || op->kind == NP_OP_TAKE) && !e->scratch.base)
         err = np_arena_open(&e->scratch, e->scratch_bytes, NP_ARENA_LADDER);
     if (err < 0)
         goto fail;
@@ -321,6 +321,8 @@ static int do_recv(struct np_epoll *e, struct np_op *op, struct np_event *event)
 {
     size_t room = e->scratch_bytes - e->scratch_used;
     size_t want = room < e->recv_max_bytes ? room : e->recv_max_bytes;
+    if (op->kind == NP_OP_TAKE && want > op->len_bytes)
+        want = op->len_bytes;
     uint8_t *at = e->scratch.base + e->scratch_used;
     ssize_t n = recv(op->fd, at, want, MSG_DONTWAIT);
     if (n > 0) {
@@ -328,6 +330,11 @@ static int do_recv(struct np_epoll *e, struct np_op *op, struct np_event *event)
         if (e->scratch_used > e->scratch_bytes)
             e->scratch_used = e->scratch_bytes;
         e->stats.recv_bytes += (uint64_t)n;
+        if (op->kind == NP_OP_TAKE) {
+            finish(e, op, (int)n, event);
+            event->data = at;
+            return 1;
+        }
         np_op_emit(event, op, at, (int)n, NP_EV_MORE | ((size_t)n == want ? NP_EV_NONEMPTY : 0));
         return 1;
     }
@@ -375,7 +382,7 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
         if (!bits)
             continue;
         unwanted &= ~bits;
-        if (op->kind == NP_OP_RECV) {
+        if (op->kind == NP_OP_RECV || op->kind == NP_OP_TAKE) {
             if (e->scratch_used == e->scratch_bytes) {
                 e->stats.enobufs++;
                 return n ? n : -ENOBUFS;

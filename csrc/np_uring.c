@@ -245,6 +245,11 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
         io_uring_sqe_set_flags(sqe, IOSQE_BUFFER_SELECT);
         sqe->buf_group = NP_URING_BUF_GROUP;
         break;
+    case NP_OP_TAKE:
+        io_uring_prep_recv(sqe, op->fd, NULL, op->len_bytes, 0);
+        io_uring_sqe_set_flags(sqe, IOSQE_BUFFER_SELECT);
+        sqe->buf_group = NP_URING_BUF_GROUP;
+        break;
     case NP_OP_SEND:
         fill_send(u, sqe, op);
         break;
@@ -328,11 +333,16 @@ static void arm_wake(struct np_uring *u)
     u->wake_armed = true;
 }
 
+static bool takes_buffer(const struct np_op *op)
+{
+    return op->kind == NP_OP_RECV || op->kind == NP_OP_TAKE;
+}
+
 static int uring_arm(struct np_backend *be, struct np_op *op)
 {
     struct np_uring *u = self(be);
     int err = u->forked ? -EPERM : 0; /* the queue is the parent's too: not one entry more */
-    if (err == 0 && op->kind == NP_OP_RECV && !u->bufs.count)
+    if (err == 0 && takes_buffer(op) && !u->bufs.count)
         err = bufs_open(u);
     if (err < 0) {
         np_op_free(&u->head.slab, op);
@@ -493,7 +503,7 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
         data = np_bufring_consume(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT),
                                   res > 0 ? (uint32_t)res : 0, rest);
     }
-    if (op->kind == NP_OP_RECV && res > 0) {
+    if (takes_buffer(op) && res > 0) {
         u->stats.recv_bytes += (uint64_t)res;
         op->fed = 1;
     } else if (op->kind == NP_OP_SEND && res > 0) {
@@ -506,7 +516,7 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
     }
     bool goes_on = op->state != NP_ORPHAN && ((op->kind == NP_OP_RECV && res > 0) ||
                                               (op->kind == NP_OP_ACCEPT && res >= 0));
-    if (op->kind == NP_OP_RECV && res == -ENOBUFS) {
+    if (takes_buffer(op) && res == -ENOBUFS) {
         /* Backpressure, not an error: it starts again when buffers have come back. */
         u->stats.enobufs++;
         if (op->state == NP_ORPHAN) {

@@ -38,6 +38,7 @@ cdef extern from "np_op.h" nogil:
     enum:
         NP_OP_ACCEPT
         NP_OP_RECV
+        NP_OP_TAKE
         NP_OP_SEND
         NP_OP_POLL
         NP_FREE
@@ -45,6 +46,7 @@ cdef extern from "np_op.h" nogil:
 
     struct np_op:
         void *owner
+        size_t len_bytes
         uint32_t poll_mask
         uint8_t state
 

@@ -76,6 +76,9 @@ cdef class Loop:
     # Transports by fd (borrowed): who owns this number.
     cdef PyObject **fd_owners
     cdef uint32_t fd_owners_cap
+    cdef dict unread            # by fd, bytes received for a task that was cancelled meanwhile
+    cdef uint8_t *hints         # by fd, what the socket calls remember of it
+    cdef uint32_t hints_cap
     cdef uint32_t transports_count
     cdef np_timer_heap timers
     cdef np_inbox inbox
@@ -107,9 +110,10 @@ cdef class Loop:
     cdef int _drop_event(self, np_event *event) except -1
     cdef int push_ready(self, Handle handle) except -1
     cdef Handle soon(self, object callback, tuple args)
-    cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t mask) except? 0
+    cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t argument) except? 0
     cdef int cancel(self, np_udata op) except -1
     cdef int mark_dirty(self, Completion who) except -1
     cdef int own_fd(self, int fd, Completion owner) except -1
     cdef int disown_fd(self, int fd) except -1
     cdef object fd_owner(self, int fd)
+    cdef uint8_t *fd_hints(self, int fd) noexcept

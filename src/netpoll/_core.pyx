@@ -387,6 +387,7 @@ cdef class Loop:
         self.inbox.wake_fd = -1
         self.readers = {}
         self.writers = {}
+        self.unread = {}
         self.slow_callback_duration = 0.1
         self.fork_generation = fork_count
         self.resolution_s = time.get_clock_info("monotonic").resolution
@@ -430,6 +431,7 @@ cdef class Loop:
         free(self.ready)
         free(self.dirty)
         free(self.fd_owners)
+        free(self.hints)
         np_timer_heap_close(&self.timers)
 
     # -- queues ---------------------------------------------------------------------------------
@@ -502,8 +504,11 @@ cdef class Loop:
 
     # -- operations -----------------------------------------------------------------------------
 
-    cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t mask) except? 0:
-        """Starts an operation; it holds a reference to owner until its last event."""
+    cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t argument) except? 0:
+        """Starts an operation; it holds a reference to owner until its last event.
+
+        argument: POLL, the poll(2) bits; TAKE, the most to receive, bytes.
+        """
         cdef np_op *op
         cdef np_udata udata
         cdef int err
@@ -512,7 +517,8 @@ cdef class Loop:
         op = np_op_alloc(&np_head(self.be).slab, kind, fd, <void*>owner)
         if op is NULL:
             raise MemoryError("no memory for an operation")
-        op.poll_mask = mask
+        op.poll_mask = argument
+        op.len_bytes = argument
         udata = np_op_udata(op)
         err = self.ops.arm(self.be, op)
         if err < 0:
@@ -556,6 +562,24 @@ cdef class Loop:
         if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is not NULL:
             return <object>self.fd_owners[fd]
         return None
+
+    cdef uint8_t *fd_hints(self, int fd) noexcept:
+        """One byte per fd for the socket calls; NULL without memory. Stale ones do no harm."""
+        cdef uint8_t *hints
+        cdef uint32_t cap
+        if <uint32_t>fd >= self.hints_cap:
+            if fd < 0:
+                return NULL
+            cap = self.hints_cap or 64
+            while cap <= <uint32_t>fd:
+                cap *= 2
+            hints = <uint8_t*>realloc(self.hints, cap)
+            if hints is NULL:
+                return NULL
+            memset(hints + self.hints_cap, 0, cap - self.hints_cap)
+            self.hints = hints
+            self.hints_cap = cap
+        return self.hints + fd
 
     def _fd_transport(self, int fd):
         """The open transport that owns fd, or None."""

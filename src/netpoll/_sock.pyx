@@ -2,27 +2,46 @@
 """loop.sock_*: one completion each, and nothing lost when the waiting task is cancelled.
 
 Each call first tries the system call itself: when it need not wait, there is nothing to schedule.
-When it must, it arms one POLL and does the call after the task has resumed. So neither a received
-byte nor an accepted connection exists before somebody is there to take it; a receive that the
-kernel did on its own could finish just as its task is cancelled, and its bytes would have nowhere
-to go.
+When it must, it arms one POLL and does the call after the task has resumed: neither a received
+byte nor an accepted connection exists before somebody is there to take it.
+
+sock_recv has a shorter way for small messages: a TAKE, whose bytes come with the completion. They
+belong to the task from then on; if it is cancelled before it resumes, they are put aside for the
+next sock_recv of that fd (asyncio drops them).
+
+Two hints per fd choose the way, and cost no more than time when they are wrong: DRAINED (the last
+receive got less than it asked for, so there is no use in trying before waiting) and BULK (the last
+one was large: POLL, then receive into an object of the full size).
 """
 
 from cpython.buffer cimport (
     PyBUF_CONTIG, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer)
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EBADF
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport strerror
 
 from netpoll._c cimport (
-    NP_OP_POLL, Py_DECREF, PyBytes_New, PyObject, _PyBytes_Resize, iovec, np_event, np_sock_error,
+    ECANCELED, NP_OP_POLL, NP_OP_TAKE, Py_DECREF, PyBytes_New, PyObject, _PyBytes_Resize, iovec, np_event, np_sock_error,
     np_sock_recv, np_sock_send, np_udata)
 from netpoll._core cimport Awaitable, Loop, install_awaitable_slots
+
+import ssl as _ssl
 
 cdef enum:
     POLLIN = 1
     POLLOUT = 4
+    # Small receives are copied once, out of shared memory or off the stack: allocating what the
+    # caller asked for and giving most of it back costs more, and scatters the heap.
+    TAKE_MAX_BYTES = 8192
+    # A bulk receive below this was not one.
+    BULK_LEAVE_BYTES = 2048
+
+cdef enum:  # hints, per fd
+    DRAINED = 1
+    BULK = 2
+
+cdef object SSLSocket = _ssl.SSLSocket
 
 
 cdef object os_error(ptrdiff_t err):
@@ -68,24 +87,92 @@ cdef class SockOp(Awaitable):
 
 cdef class RecvOp(SockOp):
     cdef Py_ssize_t size
+    cdef bytes taken        # what the TAKE brought
+    cdef int error          # or its -errno
+
+    cdef object step(self):
+        cdef uint8_t *hints
+        if self.future is None:
+            if self.loop.unread:
+                put_aside = self.loop.unread.pop(self.fd, None)
+                if put_aside is not None:
+                    return self.take_aside(put_aside)
+            hints = self.loop.fd_hints(self.fd)
+            if hints is not NULL and hints[0] == DRAINED:
+                self.op = self.loop.arm(NP_OP_TAKE, self.fd, self, min(self.size, TAKE_MAX_BYTES))
+                return self.wait_on(self.loop)
+        elif self.taken is not None:
+            self.is_done = True
+            return self.taken
+        elif self.error:
+            raise os_error(self.error)
+        return SockOp.step(self)
+
+    cdef object take_aside(self, bytes data):
+        if len(data) > self.size:
+            self.loop.unread[self.fd] = data[self.size:]
+            data = data[:self.size]
+        self.is_done = True
+        return data
+
+    cdef int on_event(self, Loop loop, np_event *event) except -1:
+        cdef uint8_t *hints
+        if event.kind == NP_OP_TAKE:
+            if event.res >= 0:
+                self.taken = PyBytes_FromStringAndSize(<char*>event.data, event.res)
+                hints = loop.fd_hints(self.fd)
+                if event.res == min(self.size, TAKE_MAX_BYTES):
+                    hints[0] = BULK  # perhaps more is there
+                if self.is_done:
+                    self.put_aside()
+            elif event.res != -ECANCELED:
+                self.error = event.res
+        return SockOp.on_event(self, loop, event)
+
+    cdef int put_aside(self) except -1:
+        if self.taken:
+            self.loop.unread[self.fd] = self.loop.unread.get(self.fd, b"") + self.taken
+            self.taken = None
+        return 0
+
+    cdef int abandon(self) except -1:
+        self.put_aside()
+        return SockOp.abandon(self)
 
     cdef object attempt(self):
-        cdef PyObject *data = PyBytes_New(NULL, self.size)
-        cdef char *base = PyBytes_AS_STRING(<object>data)
+        cdef char scratch[TAKE_MAX_BYTES]
+        cdef uint8_t *hints = self.loop.fd_hints(self.fd)
+        cdef PyObject *data
+        cdef char *base
         cdef ptrdiff_t got
-        with nogil:
-            got = np_sock_recv(self.fd, base, self.size)
-        if got < 0:
-            Py_DECREF(data)
-            if got == -EAGAIN:
+        cdef Py_ssize_t size = self.size
+        if size <= TAKE_MAX_BYTES or hints is NULL or not hints[0] & BULK:
+            size = min(size, TAKE_MAX_BYTES)
+            got = np_sock_recv(self.fd, scratch, size)
+            if got >= 0:
+                if hints is not NULL:
+                    hints[0] = DRAINED if got < size else BULK
+                self.is_done = True
+                return PyBytes_FromStringAndSize(scratch, got)
+        else:
+            if hints[0] & DRAINED and self.future is None:
                 return None
-            raise os_error(got)
-        if got < self.size:
-            _PyBytes_Resize(&data, got)
-        received = <object>data
-        Py_DECREF(data)
-        self.is_done = True
-        return received
+            data = PyBytes_New(NULL, size)
+            base = PyBytes_AS_STRING(<object>data)
+            with nogil:
+                got = np_sock_recv(self.fd, base, size)
+            if got >= 0:
+                hints[0] = (BULK if got >= BULK_LEAVE_BYTES else 0) | (DRAINED if got < size else 0)
+                if got < size:
+                    _PyBytes_Resize(&data, got)
+                received = <object>data
+                Py_DECREF(data)
+                self.is_done = True
+                return received
+            Py_DECREF(data)
+        if got == -EAGAIN:
+            return None
+        raise os_error(got)
 
 
 cdef class RecvIntoOp(SockOp):
@@ -183,6 +270,10 @@ for _cls in (RecvOp, RecvIntoOp, SendAllOp, CallOp, AcceptOp, ConnectOp):
 
 
 cdef SockOp begin(SockOp op, Loop loop, object sock, uint32_t mask):
+    if isinstance(sock, SSLSocket):
+        raise TypeError("Socket cannot be of type SSLSocket")
+    if loop._debug and sock.gettimeout() != 0:
+        raise ValueError("the socket must be non-blocking")
     op.loop = loop
     op.sock = sock
     op.fd = sock.fileno()
@@ -190,53 +281,61 @@ cdef SockOp begin(SockOp op, Loop loop, object sock, uint32_t mask):
     return op
 
 
-def recv(Loop loop, sock, Py_ssize_t size):
-    """Awaitable: up to `size` bytes, b"" at the end of the stream."""
+# These are methods of the loop: loop.py puts them into its class.
+
+def sock_recv(Loop self, sock, Py_ssize_t n):
+    """Awaitable: up to n bytes; b"" at the end of the stream."""
     cdef RecvOp op = RecvOp.__new__(RecvOp)
-    if size < 0:
+    if n < 0:
         raise ValueError("negative buffersize in recv")
-    op.size = size
-    return begin(op, loop, sock, POLLIN)
+    op.size = n
+    return begin(op, self, sock, POLLIN)
 
 
-def recv_into(Loop loop, sock, buffer):
-    """Awaitable: bytes written into buffer."""
+def sock_recv_into(Loop self, sock, buf):
+    """Awaitable: the number of bytes written into buf."""
     cdef RecvIntoOp op = RecvIntoOp.__new__(RecvIntoOp)
-    op.buffer = buffer
-    return begin(op, loop, sock, POLLIN)
+    op.buffer = buf
+    return begin(op, self, sock, POLLIN)
 
 
-def sendall(Loop loop, sock, data):
-    """Awaitable: None once everything was taken. The buffer is held until then."""
+def sock_recvfrom(Loop self, sock, bufsize):
+    """Awaitable: (data, address) of one datagram."""
+    return call(self, sock, POLLIN, "recvfrom", (bufsize,))
+
+
+def sock_recvfrom_into(Loop self, sock, buf, nbytes=0):
+    """Awaitable: (bytes written into buf, address) of one datagram."""
+    return call(self, sock, POLLIN, "recvfrom_into", (buf, nbytes or len(buf)))
+
+
+def sock_sendall(Loop self, sock, data):
+    """Awaitable: None once the kernel has taken all of data. The buffer is held until then."""
     cdef SendAllOp op = SendAllOp.__new__(SendAllOp)
     PyObject_GetBuffer(data, &op.view, PyBUF_SIMPLE)
     op.has_view = True
-    return begin(op, loop, sock, POLLOUT)
+    return begin(op, self, sock, POLLOUT)
 
 
-def accept(Loop loop, sock):
+def sock_sendto(Loop self, sock, data, address):
+    """Awaitable: bytes sent to address as one datagram."""
+    return call(self, sock, POLLOUT, "sendto", (data, address))
+
+
+def sock_accept(Loop self, sock):
     """Awaitable: (connection, address); the connection is nonblocking."""
-    return begin(AcceptOp.__new__(AcceptOp), loop, sock, POLLIN)
+    return begin(AcceptOp.__new__(AcceptOp), self, sock, POLLIN)
 
 
-def connect(Loop loop, sock, address):
-    """Awaitable: None once connected to the resolved address."""
+def connect_resolved(Loop self, sock, address):
+    """Awaitable: None once connected to an address that needs no resolving."""
     cdef ConnectOp op = ConnectOp.__new__(ConnectOp)
     op.address = address
-    return begin(op, loop, sock, POLLOUT)
+    return begin(op, self, sock, POLLOUT)
 
 
-def call_in(Loop loop, sock, str method, *args):
-    """Awaitable: sock.method(*args), a receiving method."""
+cdef CallOp call(Loop loop, object sock, uint32_t mask, str method, tuple args):
     cdef CallOp op = CallOp.__new__(CallOp)
     op.method = method
     op.args = args
-    return begin(op, loop, sock, POLLIN)
-
-
-def call_out(Loop loop, sock, str method, *args):
-    """Awaitable: sock.method(*args), a sending method."""
-    cdef CallOp op = CallOp.__new__(CallOp)
-    op.method = method
-    op.args = args
-    return begin(op, loop, sock, POLLOUT)
+    return begin(op, loop, sock, mask)

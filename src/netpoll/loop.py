@@ -194,55 +194,24 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
 
     # -- socket calls ---------------------------------------------------------------------------
 
-    def _check_socket(self, sock) -> None:
-        base_events._check_ssl_socket(sock)
-        if self._debug and sock.gettimeout() != 0:
-            raise ValueError("the socket must be non-blocking")
-
-    def sock_recv(self, sock, n: int):
-        """Awaitable: up to n bytes; b"" at the end of the stream."""
-        self._check_socket(sock)
-        return _sock.recv(self, sock, n)
-
-    def sock_recv_into(self, sock, buf):
-        """Awaitable: the number of bytes written into buf."""
-        self._check_socket(sock)
-        return _sock.recv_into(self, sock, buf)
-
-    def sock_recvfrom(self, sock, bufsize: int):
-        """Awaitable: (data, address) of one datagram."""
-        self._check_socket(sock)
-        return _sock.call_in(self, sock, "recvfrom", bufsize)
-
-    def sock_recvfrom_into(self, sock, buf, nbytes: int = 0):
-        """Awaitable: (bytes written into buf, address) of one datagram."""
-        self._check_socket(sock)
-        return _sock.call_in(self, sock, "recvfrom_into", buf, nbytes or len(buf))
-
-    def sock_sendall(self, sock, data):
-        """Awaitable: None once the kernel has taken all of data."""
-        self._check_socket(sock)
-        return _sock.sendall(self, sock, data)
-
-    def sock_sendto(self, sock, data, address):
-        """Awaitable: bytes sent to address as one datagram."""
-        self._check_socket(sock)
-        return _sock.call_out(self, sock, "sendto", data, address)
-
-    def sock_accept(self, sock):
-        """Awaitable: (connection, address)."""
-        self._check_socket(sock)
-        return _sock.accept(self, sock)
+    sock_recv = _sock.sock_recv
+    sock_recv_into = _sock.sock_recv_into
+    sock_recvfrom = _sock.sock_recvfrom
+    sock_recvfrom_into = _sock.sock_recvfrom_into
+    sock_sendall = _sock.sock_sendall
+    sock_sendto = _sock.sock_sendto
+    sock_accept = _sock.sock_accept
+    _connect_resolved = _sock.connect_resolved
 
     async def sock_connect(self, sock, address) -> None:
         """Connects; a host name is resolved first."""
-        self._check_socket(sock)
+        base_events._check_ssl_socket(sock)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             resolved = await self._ensure_resolved(
                 address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
             )
             address = resolved[0][4]
-        await _sock.connect(self, sock, address)
+        await self._connect_resolved(sock, address)
 
     # -- transports and servers -----------------------------------------------------------------
 
