@@ -3,8 +3,9 @@
  * The only file of the core that calls epoll. Two ways of registering an fd, see epoll_ctl(2):
  *   - while a RECV or ACCEPT is armed: level triggered, and interest that nobody has any more is
  *     withdrawn only when it fires (a paused and resumed reader costs no system call);
- *   - with POLLs and TAKEs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each of them. The fd may be the
- *     user's: if he closed it in between and the number was reused, MOD says ENOENT and we ADD.
+ *   - with POLLs and TAKEs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each of them. The
+ *     fd may be the user's: if he closed it in between and the number was reused, MOD says ENOENT
+ *     and we ADD.
  */
 #define _GNU_SOURCE /* accept4, epoll_pwait2 */
 #include <errno.h>

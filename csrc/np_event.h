@@ -5,7 +5,8 @@
  * Ownership `owner` is the cookie that was given when the operation was armed. While an operation
  *           is armed it holds one reference to its owner; an event without NP_EV_MORE is the
  *           operation's last and hands that reference to whoever dispatches it.
- *           `data` (NP_OP_RECV and TAKE with res > 0) is the backend's memory: valid until the next harvest.
+ *           `data` (RECV and TAKE with res > 0) is the backend's memory: valid until the next
+ *           harvest.
  */
 #ifndef NP_EVENT_H
 #define NP_EVENT_H
