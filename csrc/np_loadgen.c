@@ -137,7 +137,8 @@ static int open_conn(struct np_load *load, uint32_t index)
         return errno == EINPROGRESS || errno == EAGAIN ? -ETIMEDOUT : -errno;
     if (fcntl(conn->fd, F_SETFL, O_NONBLOCK) < 0)
         return -errno;
-    struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u32 = index };
+    struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                                 .data.u32 = index };
     if (epoll_ctl(load->epoll_fd, EPOLL_CTL_ADD, conn->fd, &event) < 0)
         return -errno;
     return 0;
@@ -278,7 +279,7 @@ static int check_piece(struct np_load *load, struct load_conn *conn, uint32_t le
     return 0;
 }
 
-static int receive(struct np_load *load, struct load_conn *conn)
+static int receive(struct np_load *load, struct load_conn *conn, int ended)
 {
     for (;;) {
         ssize_t n = recv(conn->fd, load->scratch, SCRATCH_BYTES, MSG_DONTWAIT);
@@ -298,8 +299,9 @@ static int receive(struct np_load *load, struct load_conn *conn)
             if (err < 0)
                 return err;
         }
-        /* A short read emptied the socket: the next byte raises a new edge. */
-        if (n < SCRATCH_BYTES)
+        /* A short read emptied the socket, and the next byte raises a new edge; the end of the
+         * stream may have come with this one. */
+        if (n < SCRATCH_BYTES && !ended)
             return 0;
     }
 }
@@ -310,7 +312,7 @@ static int handle(struct np_load *load, const struct epoll_event *event)
         return fail(load, NP_LOAD_FAULT_STOPPED, 0, -EINTR);
     struct load_conn *conn = &load->conns[event->data.u32];
     if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-        int err = receive(load, conn);
+        int err = receive(load, conn, (event->events & (EPOLLRDHUP | EPOLLHUP)) != 0);
         if (err < 0)
             return err;
     }

@@ -173,9 +173,9 @@ def _add_echo(subparsers) -> None:
     )
     parser.add_argument(
         "--malloc",
-        choices=("asyncio", "all", "none"),
-        default="asyncio",
-        help="which arms run with the glibc settings that asyncio needs to look its best",
+        choices=("all", "asyncio", "none"),
+        default="all",
+        help="who runs with glibc settings that keep large reads off mmap; default: all",
     )
     parser.add_argument(
         "--syscalls",
@@ -227,9 +227,9 @@ def _add_idle(subparsers) -> None:
     parser.add_argument("--connections", type=_number(int, 1, 25_000), default=10_000, metavar="N")
     parser.add_argument(
         "--malloc",
-        choices=("asyncio", "all", "none"),
+        choices=("all", "asyncio", "none"),
         default="none",
-        help="which arms run with other glibc settings",
+        help="as in bench echo; default: none",
     )
     parser.set_defaults(run=run_idle)
 

@@ -182,22 +182,27 @@ LEGEND = (
 )
 
 
+def malloc_note(document: dict) -> str:
+    """Which servers ran with which glibc settings; empty when none did."""
+    ran = {name: facts for name, facts in document["arms"].items() if not facts["skipped"]}
+    tuned = [name for name, facts in ran.items() if facts["malloc"]]
+    if not tuned:
+        return ""
+    who = "Every server" if len(tuned) == len(ran) else ", ".join(tuned)
+    settings = " ".join(f"{k}={v}" for k, v in ran[tuned[0]]["malloc"].items())
+    return (
+        f"{who} ran with {settings}: with glibc's defaults 256 KiB reads, such as asyncio's, go to "
+        "mmap and back, and asyncio would look up to four times slower."
+    )
+
+
 def echo_footnotes(document: dict, narrow: bool) -> list[str]:
     """What the tables do not say by themselves."""
     notes = [LEGEND]
     if narrow:
         notes.append("More columns (p99.9, min, user, sys, ×uvl) fit into a wider terminal.")
-    tuned = {
-        name: facts["malloc"]
-        for name, facts in document["arms"].items()
-        if facts["malloc"] and not facts["skipped"]
-    }
-    if tuned:
-        settings = " ".join(f"{k}={v}" for k, v in next(iter(tuned.values())).items())
-        notes.append(
-            f"{', '.join(tuned)} ran with {settings}: with glibc's defaults its 256 KiB reads go "
-            "to mmap and back, and it would look up to four times slower."
-        )
+    if note := malloc_note(document):
+        notes.append(note)
     if any(row.get("disturbed_rounds") for row in document["rows"]):
         notes.append("! something else ran on the server's core for a part of the time.")
     if any(row["mode"] == "-" for row in document["rows"]):

@@ -55,7 +55,7 @@ class EchoPlan:
     duration_s: float = 1.0
     warmup_s: float = 0.2
     fresh: bool = True
-    malloc: str = "asyncio"
+    malloc: str = "all"
     limit_s: float | None = None
     stall_s: float = 5.0
     syscalls: bool = False

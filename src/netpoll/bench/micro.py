@@ -60,10 +60,10 @@ class MicroChild(Child):
     """One arm's process, waiting to be told to run a round."""
 
     def __init__(self, arm: str, plan: MicroPlan):
-        args = ["--arm", arm, "--scale", str(plan.scale)]
+        args = ["-m", "netpoll.bench.micro", "--arm", arm, "--scale", str(plan.scale)]
         args += ["--workloads", ",".join(plan.workloads)]
         env = child_environment(ARMS[arm])
-        super().__init__("netpoll.bench.micro", args, env, plan.pinning.server_cpu, commands=True)
+        super().__init__(args, env, plan.pinning.server_cpu, commands=True)
 
     def round(self) -> dict[str, float]:
         """Runs one round. Raises ServerError when the child ended or hangs."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from netpoll.bench.arms import MALLOC_TUNED, Arm
 
 START_TIMEOUT_S = 20.0
+SERVER = ("-m", "netpoll.bench.server")
 
 # The kinds of a process CPU clock, from the kernel's posix-timers.h: all of a process's time as
 # the scheduler accounts it, exact to the nanosecond; and its division, sampled at each timer tick.
@@ -137,9 +138,9 @@ def raise_fd_limit(wanted: int) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def child_environment(arm: Arm, malloc: str = "asyncio") -> dict[str, str]:
-    """The environment of an arm's process. `malloc` says which arms get `MALLOC_TUNED`: "asyncio"
-    (the control only), "all" or "none"."""
+def child_environment(arm: Arm, malloc: str = "none") -> dict[str, str]:
+    """The environment of an arm's process. `malloc` says who gets `MALLOC_TUNED`: "all",
+    "asyncio" (the control only) or "none"."""
     env = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
     return env | malloc_settings(arm, malloc)
 
@@ -153,20 +154,15 @@ def malloc_settings(arm: Arm, malloc: str) -> dict[str, str]:
 class Child:
     """A Python child that answers with one line of JSON and is killed at the end.
 
-    Use it as a context manager. `module` is run with -m; `cpu` pins it (None: not at all);
+    Use it as a context manager. `args` are the interpreter's; `cpu` pins it (None: not at all);
     `commands`: it listens to its standard input.
     """
 
     def __init__(
-        self,
-        module: str,
-        args: Iterable[str],
-        env: dict[str, str],
-        cpu: int | None,
-        commands: bool = False,
+        self, args: Iterable[str], env: dict[str, str], cpu: int | None, commands: bool = False
     ):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *args],
+            [sys.executable, *args],
             stdin=subprocess.PIPE if commands else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -235,13 +231,13 @@ class Server(Child):
         cpu: int | None,
         bulk: bool = False,
         listen: str = "tcp",
-        malloc: str = "asyncio",
+        malloc: str = "none",
     ):
-        args = ["--arm", arm.name, "--mode", mode, "--listen", listen]
+        args = [*SERVER, "--arm", arm.name, "--mode", mode, "--listen", listen]
         if bulk:
             args.append("--bulk")
         env = child_environment(arm, malloc)
-        super().__init__("netpoll.bench.server", args, env, cpu)
+        super().__init__(args, env, cpu)
         try:
             facts = self.answer()
         except BaseException:
@@ -262,9 +258,7 @@ def check_arms(arms: Iterable[Arm]) -> dict[str, dict]:
     try:
         for arm in arms:
             env = child_environment(arm)
-            children[arm.name] = Child(
-                "netpoll.bench.server", ["--arm", arm.name, "--check"], env, None
-            )
+            children[arm.name] = Child([*SERVER, "--arm", arm.name, "--check"], env, None)
         for name, child in children.items():
             try:
                 facts[name] = child.answer()

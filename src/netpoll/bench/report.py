@@ -416,8 +416,10 @@ def _facts(document: dict) -> str:
         "Cores": e["pinning"]["sentence"],
         "Arms": versions,
         "netpoll": probe.get("unavailable") or json.dumps(probe, default=str),
-        "Settings": ", ".join(
-            f"{k}: {v}" for k, v in settings.items() if k != "cells" and v is not None
+        "Settings": "; ".join(
+            f"{name} {' '.join(value) if isinstance(value, (list, tuple)) else value}"
+            for name, value in settings.items()
+            if name != "cells" and value is not None
         ),
         "Command": "python -m netpoll " + " ".join(document["command"]),
     }
