@@ -1,0 +1,162 @@
+"""call_soon_threadsafe and what is built on it, from other threads."""
+
+import asyncio
+import collections
+import threading
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.control
+
+
+def test_eight_threads_keep_each_its_own_order(loop: Any) -> None:
+    """Bug class 15: nothing lost, nothing doubled, each producer's order kept."""
+    threads_count, calls_count = 8, 5000
+    seen: dict[int, list[int]] = collections.defaultdict(list)
+    total = 0
+
+    def note(thread: int, number: int) -> None:
+        nonlocal total
+        seen[thread].append(number)
+        total += 1
+        if total == threads_count * calls_count:
+            loop.stop()
+
+    def produce(thread: int) -> None:
+        for number in range(calls_count):
+            loop.call_soon_threadsafe(note, thread, number)
+
+    threads = [threading.Thread(target=produce, args=(n,)) for n in range(threads_count)]
+    for thread in threads:
+        thread.start()
+    loop.run_forever()
+    for thread in threads:
+        thread.join()
+    assert dict(seen) == {n: list(range(calls_count)) for n in range(threads_count)}
+
+
+def test_a_sleeping_loop_wakes_up(loop: Any) -> None:
+    """Each call finds the loop asleep, without a timer to help."""
+    rounds = 50
+    done = threading.Semaphore(0)
+
+    def poke() -> None:
+        for _ in range(rounds):
+            loop.call_soon_threadsafe(done.release)
+            assert done.acquire(timeout=20), "the loop slept on"
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=poke)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+
+
+def test_threadsafe_calls_before_the_loop_runs(loop: Any) -> None:
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(seen.append, 1))
+    thread.start()
+    thread.join()
+    loop.call_soon(seen.append, 2)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert sorted(seen) == [1, 2]
+
+
+def test_order_within_the_loop_thread(loop: Any) -> None:
+    """From the loop's own thread it queues like call_soon: in the order of the calls."""
+    seen: list[int] = []
+
+    def first() -> None:
+        for number in range(0, 20, 2):
+            loop.call_soon_threadsafe(seen.append, number)
+            loop.call_soon_threadsafe(seen.append, number + 1)
+
+    loop.call_soon(first)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert seen == list(range(20))
+
+
+def test_a_threadsafe_handle_can_be_cancelled(loop: Any) -> None:
+    seen: list[int] = []
+    handle = loop.call_soon_threadsafe(seen.append, 1)
+    loop.call_soon_threadsafe(seen.append, 2)
+    handle.cancel()
+    assert handle.cancelled()
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert seen == [2]
+
+
+def test_threadsafe_producers_do_not_starve_timers(loop: Any) -> None:
+    """Bug class 10: a flood from another thread leaves timers their turn."""
+    stop = threading.Event()
+
+    def flood() -> None:
+        while not stop.is_set():
+            loop.call_soon_threadsafe(int)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        loop.run_until_complete(asyncio.sleep(0.05))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_run_coroutine_threadsafe(loop: Any) -> None:
+    results: list[Any] = []
+
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        return number * 2
+
+    def ask() -> None:
+        futures = [asyncio.run_coroutine_threadsafe(double(n), loop) for n in range(100)]
+        results.extend(future.result(20) for future in futures)
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert results == [n * 2 for n in range(100)]
+
+
+def test_stop_from_another_thread(loop: Any) -> None:
+    timer = threading.Timer(0.02, lambda: loop.call_soon_threadsafe(loop.stop))
+    timer.start()
+    loop.run_forever()
+    timer.join()
+    assert not loop.is_running()
+
+
+def test_threads_that_race_with_close_get_an_error_or_are_served(loop: Any) -> None:
+    """Bug class 15: no crash, no call after close, every refusal is a RuntimeError."""
+    refused: list[BaseException] = []
+    go_on = True
+
+    def produce() -> None:
+        while go_on:
+            try:
+                loop.call_soon_threadsafe(int)
+            except RuntimeError as error:
+                refused.append(error)
+                return
+
+    threads = [threading.Thread(target=produce) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    loop.run_until_complete(asyncio.sleep(0.02))
+    loop.close()
+    for thread in threads:
+        thread.join(20)
+    go_on = False
+    assert [str(error) for error in refused] == ["Event loop is closed"] * 4
+
+
+def test_to_thread_and_queue_between_threads(loop: Any) -> None:
+    async def main() -> list[int]:
+        return await asyncio.gather(*(asyncio.to_thread(pow, n, 2) for n in range(50)))
+
+    assert loop.run_until_complete(main()) == [n * n for n in range(50)]
