@@ -17,9 +17,9 @@ __all__ = ["ARMS", "DEFAULT_ARMS", "LOOP_ARMS", "LOOP_MODES", "PEER_ARMS", "Arm"
 LOOP_MODES = ("protocol", "streams", "sock")
 
 # asyncio receives into a new bytes object of 256 KiB per read, as do sock_recv and socket.recv when
-# they are asked for so much. With glibc's defaults each of these is mapped and unmapped (or the heap
-# is trimmed and grown again), which makes asyncio look four times slower than it is. These keep
-# such blocks on the heap.
+# they are asked for so much. With glibc's defaults each of these is mapped and unmapped (or the
+# heap is trimmed and grown again), which makes asyncio look four times slower than it is. These
+# keep such blocks on the heap.
 MALLOC_TUNED = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "67108864"}
 
 
