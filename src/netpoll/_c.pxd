@@ -193,6 +193,7 @@ cdef extern from "Python.h":
     void Py_XDECREF "Py_XDECREF"(PyObject *o)
     PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *v, Py_ssize_t n) except NULL
     PyObject *PyExc_StopIteration
+    Py_ssize_t Py_REFCNT(PyObject *o)
 
     ctypedef enum PySendResult:
         PYGEN_RETURN
@@ -205,6 +206,27 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyAsyncMethods *tp_as_async
         void *tp_iternext
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define NP_CAN_REUSE_BYTES 0
+    #else
+    #define NP_CAN_REUSE_BYTES 1
+    #endif
+    /* A bytes object that nobody but its owner refers to becomes a fresh one of `size` bytes. */
+    static inline void np_bytes_renew(PyObject *o, Py_ssize_t size)
+    {
+    #pragma GCC diagnostic push
+    #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+        ((PyBytesObject *)o)->ob_shash = -1;
+    #pragma GCC diagnostic pop
+        Py_SET_SIZE((PyVarObject *)o, size);
+        PyBytes_AS_STRING(o)[size] = 0;
+    }
+    """
+    int NP_CAN_REUSE_BYTES
+    void np_bytes_renew(PyObject *o, Py_ssize_t size)
 
 cdef extern from "string.h" nogil:
     void *memmem(const void *haystack, size_t haystack_bytes, const void *needle,

@@ -7,6 +7,15 @@ from netpoll._c cimport (
     np_inbox_node, np_stats, np_timer, np_timer_heap, np_udata)
 
 
+cdef enum:
+    BULK_POOL_COUNT = 6
+
+
+cdef struct BulkSlot:
+    PyObject *data          # a bytes object, or NULL
+    Py_ssize_t size         # what was allocated for it, bytes
+
+
 cdef struct InboxItem:
     np_inbox_node node      # first: the inbox hands nodes back, and the node is the item
     PyObject *handle
@@ -77,6 +86,9 @@ cdef class Loop:
     cdef PyObject **fd_owners
     cdef uint32_t fd_owners_cap
     cdef dict unread            # by fd, bytes received for a task that was cancelled meanwhile
+    # Objects for direct reads, kept to be used again: see _transport.pyx.
+    cdef BulkSlot bulk_pool[BULK_POOL_COUNT]
+    cdef uint32_t bulk_next, bulk_users_count
     cdef uint8_t *hints         # by fd, what the socket calls remember of it
     cdef uint32_t hints_cap
     cdef uint32_t transports_count
@@ -116,4 +128,6 @@ cdef class Loop:
     cdef int own_fd(self, int fd, Completion owner) except -1
     cdef int disown_fd(self, int fd) except -1
     cdef object fd_owner(self, int fd)
+    cdef PyObject *take_bulk(self, Py_ssize_t size) except NULL
+    cdef int drop_bulk(self) except -1
     cdef uint8_t *fd_hints(self, int fd) noexcept

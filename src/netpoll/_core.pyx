@@ -18,7 +18,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset, strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_WAIT_MAX_NS,
+    ECANCELED, NP_CAN_REUSE_BYTES, NP_WAIT_MAX_NS, Py_REFCNT, PyBytes_New, np_bytes_renew,
     NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
     NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI, NP_FREE, NP_OP_ACCEPT,
     NP_OP_CHUNK_SLOTS, NP_OP_POLL, PYGEN_NEXT, PYGEN_RETURN, Py_DECREF, Py_INCREF, Py_XDECREF, PyContext_CopyCurrent,
@@ -418,7 +418,7 @@ cdef class Loop:
 
     def __dealloc__(self):
         cdef uint32_t i
-        cdef np_timer *timer
+        self.drop_bulk()
         if self.be is not NULL:
             self.ops.forked(self.be)  # never closed: operations may be left in it
             self.ops.close(self.be)
@@ -562,6 +562,40 @@ cdef class Loop:
         if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is not NULL:
             return <object>self.fd_owners[fd]
         return None
+
+    cdef PyObject *take_bulk(self, Py_ssize_t size) except NULL:
+        """A bytes object of `size` bytes to receive into; the caller gets a new reference.
+
+        Fresh objects of this size would make glibc grow and trim the heap for each of them, and
+        the kernel clear pages for each: at 1 MiB messages, half of all CPU. So the last few are
+        kept, and one that nobody else refers to any more is used again.
+        """
+        cdef BulkSlot *slot
+        cdef uint32_t i
+        if NP_CAN_REUSE_BYTES:
+            for i in range(BULK_POOL_COUNT):
+                slot = &self.bulk_pool[i]
+                if slot.size == size and Py_REFCNT(slot.data) == 1:
+                    np_bytes_renew(slot.data, size)
+                    Py_INCREF(slot.data)
+                    return slot.data
+        cdef PyObject *data = PyBytes_New(NULL, size)
+        if NP_CAN_REUSE_BYTES:
+            slot = &self.bulk_pool[self.bulk_next]
+            self.bulk_next = (self.bulk_next + 1) % BULK_POOL_COUNT
+            Py_XDECREF(slot.data)
+            slot.data = data
+            slot.size = size
+            Py_INCREF(data)
+        return data
+
+    cdef int drop_bulk(self) except -1:
+        cdef uint32_t i
+        for i in range(BULK_POOL_COUNT):
+            Py_XDECREF(self.bulk_pool[i].data)
+            self.bulk_pool[i].data = NULL
+            self.bulk_pool[i].size = 0
+        return 0
 
     cdef uint8_t *fd_hints(self, int fd) noexcept:
         """One byte per fd for the socket calls; NULL without memory. Stale ones do no harm."""

@@ -51,6 +51,8 @@ cdef class StreamTransport(Completion):
     cdef int wrote_all(self) except -1
     cdef int warn_lost(self, bytes data) except -1
     cdef int note_size(self, Py_ssize_t got) except -1
+    cdef int enter_bulk(self) except -1
+    cdef int leave_bulk(self) except -1
     cdef int call_protocol(self, str name) except -1
     cdef int close_fd(self) except -1
     cdef object remember(self, str name, object value)
