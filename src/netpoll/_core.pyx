@@ -571,7 +571,7 @@ cdef class Loop:
         kept, and one that nobody else refers to any more is used again.
         """
         cdef BulkSlot *slot
-        cdef uint32_t i
+        cdef int i
         if NP_CAN_REUSE_BYTES:
             for i in range(BULK_POOL_COUNT):
                 slot = &self.bulk_pool[i]
@@ -590,7 +590,7 @@ cdef class Loop:
         return data
 
     cdef int drop_bulk(self) except -1:
-        cdef uint32_t i
+        cdef int i
         for i in range(BULK_POOL_COUNT):
             Py_XDECREF(self.bulk_pool[i].data)
             self.bulk_pool[i].data = NULL
