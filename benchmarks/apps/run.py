@@ -37,7 +37,7 @@ class AppServer(Child):
     def __init__(self, app: str, arm: str, cpu: int, upstream: object):
         script = Path(__file__).with_name("serve.py")
         args = [str(script), "--app", app, "--arm", arm, "--upstream", json.dumps(upstream)]
-        super().__init__(args, child_environment(ARMS[arm]), cpu)
+        super().__init__(args, child_environment(ARMS[arm], "all"), cpu)
         try:
             facts = self.answer()
         except ServerError:

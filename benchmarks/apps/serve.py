@@ -7,8 +7,8 @@ import json
 import signal
 import socket
 
-from netpoll.bench import _native
 from netpoll.bench.arms import ARMS, ArmUnavailable
+from netpoll.bench.process import die_with_parent
 from netpoll.bench.server import listening_socket, raise_fd_limit
 
 PIECE_BYTES = 64 * 1024
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--upstream", type=json.loads, help='["127.0.0.1", 1234]')
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _native.die_with_parent(signal.SIGKILL)
+    die_with_parent()
     raise_fd_limit()
     if options.app != "proxy" and importlib.util.find_spec(options.app) is None:
         print(json.dumps({"unavailable": f"{options.app} is not installed"}), flush=True)

@@ -3,6 +3,8 @@
 import argparse
 import json
 import random
+import select
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from netpoll.bench.cells import (
     size_text,
 )
 from netpoll.bench.stats import Spread, merge, paired_ratio, percentile_ns
+from netpoll.bench.watch import INTERRUPTED, Watch
 
 # ---- cells ----------------------------------------------------------------------------------
 
@@ -269,3 +272,25 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for command in ("echo", "micro", "idle", "show"):
         assert command in text
+
+
+# ---- how a run ends early -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_insists(signum: int) -> None:
+    before = signal.getsignal(signum)
+    with pytest.raises(KeyboardInterrupt), Watch() as watch:
+        assert watch.why_stop(1e9) is None
+        signal.raise_signal(signum)
+        assert watch.why_stop(0) == INTERRUPTED
+        assert select.select([watch.fd], [], [], 0)[0] == [watch.fd]
+        signal.raise_signal(signum)
+    assert signal.getsignal(signum) is before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_no_step_begins_that_would_end_too_late() -> None:
+    with Watch(limit_s=60) as watch:
+        assert watch.why_stop(30) is None
+        assert watch.why_stop(61) == "the time limit of 60 s"

@@ -7,6 +7,7 @@ How it measures, and why so, is written in benchmarks/README.md. The parts:
     server       one echo server, a process of its own
     cells        what is measured: sizes, connections, modes, the scenarios
     process      children, cores, CPU clocks
+    watch        Ctrl-C and the time limit
     echo         the interleaved run; micro, idle: the two other commands
     stats        medians, spreads, percentiles, paired ratios
     environment  what the figures depend on: kernel, CPU, versions, settings

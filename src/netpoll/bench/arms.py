@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -73,6 +74,8 @@ class Arm:
         """The version of its distribution, None for what comes with Python or with netpoll."""
         if not self.distribution:
             return None
+        if self.distribution == "netpoll":  # which may run from its source tree
+            return getattr(sys.modules.get("netpoll"), "__version__", None)
         try:
             return version(self.distribution)
         except PackageNotFoundError:

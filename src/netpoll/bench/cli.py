@@ -24,6 +24,9 @@ from netpoll.bench.cells import (
     parse_size,
 )
 from netpoll.bench.primitives import WORKLOADS
+from netpoll.bench.watch import INTERRUPTED
+
+Subparsers = argparse._SubParsersAction  # argparse has no public name for it
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -125,7 +128,7 @@ def default_arms(kind: str) -> tuple[str, ...]:
     return tuple(name for name in DEFAULT_ARMS if ARMS[name].kind in kinds[kind])
 
 
-def _add_echo(subparsers) -> None:
+def _add_echo(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "echo",
         help="servers under load: requests per second, latency, server CPU per request",
@@ -185,7 +188,7 @@ def _add_echo(subparsers) -> None:
     parser.set_defaults(run=run_echo)
 
 
-def _add_micro(subparsers) -> None:
+def _add_micro(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "micro",
         help="loop primitives: call_soon, timers, sleep(0), futures, gather; ns per operation",
@@ -210,7 +213,7 @@ def _add_micro(subparsers) -> None:
     parser.set_defaults(run=run_micro)
 
 
-def _add_idle(subparsers) -> None:
+def _add_idle(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "idle",
         help="memory: what ten thousand idle connections cost",
@@ -234,7 +237,7 @@ def _add_idle(subparsers) -> None:
     parser.set_defaults(run=run_idle)
 
 
-def _add_show(subparsers) -> None:
+def _add_show(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "show", help="a result that was saved: its table, and its page with --html"
     )
@@ -243,7 +246,7 @@ def _add_show(subparsers) -> None:
     parser.set_defaults(run=run_show)
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Mounts ``bench`` on the subparsers of ``python -m netpoll``; the parsed arguments then carry
     `run`, a function of themselves that returns the exit code."""
     parser = subparsers.add_parser("bench", help="benchmarks: servers, loop primitives, memory")
@@ -390,7 +393,7 @@ def _finish(document: dict, options: argparse.Namespace, kind: str, console) -> 
 
     display.show(console, document)
     _write(document, options, kind, console)
-    if document["stopped"] == "interrupted":
+    if document["stopped"] == INTERRUPTED:
         return EXIT_INTERRUPTED
     rows = document["rows"]
     failed = any(row["fault"] for row in rows) or not any(row["rounds"] for row in rows)

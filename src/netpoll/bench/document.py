@@ -10,6 +10,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from netpoll.bench.arms import ARMS
 from netpoll.bench.cells import Cell, Entry
@@ -103,7 +104,7 @@ def _figures(samples: list[Sample], size_bytes: int) -> dict:
 
 def _row(run: EchoRun, cell: Cell, entry: Entry) -> dict:
     key = cell, entry
-    row = {
+    row: dict[str, Any] = {
         "connections": cell.connections,
         "size_bytes": cell.size_bytes,
         "cell": str(cell),
@@ -176,7 +177,7 @@ def micro_document(
     for workload in plan.workloads:
         for arm in plan.arms:
             by_round = run.samples.get((workload, arm), {})
-            row = {
+            row: dict[str, Any] = {
                 "workload": workload,
                 "title": WORKLOADS[workload].title,
                 "arm": arm,
@@ -209,7 +210,7 @@ def idle_document(
     rows = []
     for entry in plan.entries:
         by_round = run.samples.get(entry, {})
-        row = {
+        row: dict[str, Any] = {
             "arm": entry.arm,
             "mode": entry.mode,
             "fault": run.faults.get(entry),

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from netpoll.bench.process import (
 )
 from netpoll.bench.stats import Sample
 from netpoll.bench.syscalls import SyscallCounter
+from netpoll.bench.watch import INTERRUPTED, Watch
 
 START_S = 0.25  # a server child, until it listens
 SETTLE_S = 0.02  # connections, readings, the last answers of a window
@@ -109,20 +108,6 @@ Progress = Callable[[Step], None]
 
 
 @contextmanager
-def signal_fd() -> Iterator[int]:
-    """A descriptor that becomes readable when a signal arrives, so that the load generator, which
-    runs without the GIL, stops at Ctrl-C. Main thread only."""
-    reader, writer = socket.socketpair()
-    with reader, writer:
-        writer.setblocking(False)
-        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        try:
-            yield reader.fileno()
-        finally:
-            signal.set_wakeup_fd(previous)
-
-
-@contextmanager
 def on_cpu(cpu: int) -> Iterator[None]:
     """Keeps the calling thread on one core."""
     before = os.sched_getaffinity(0)
@@ -153,7 +138,7 @@ def measure(server: Server, load: _native.Load, duration_s: float, round_number:
     cpu = cpu_time(server.pid) - cpu_before
     load_cpu = time.thread_time_ns() - load_before
     wait_after = run_delay_ns(server.pid)
-    known = wait_before is not None and wait_after is not None
+    wait_ns = None if wait_before is None or wait_after is None else wait_after - wait_before
     return Sample(
         round=round_number,
         requests=result["requests"],
@@ -165,7 +150,7 @@ def measure(server: Server, load: _native.Load, duration_s: float, round_number:
         cpu_user_ns=cpu.user_ns,
         cpu_system_ns=cpu.system_ns,
         load_cpu_ns=load_cpu,
-        wait_ns=wait_after - wait_before if known else None,
+        wait_ns=wait_ns,
         latency_max_ns=result["latency_max_ns"],
         histogram=result["histogram"],
     )
@@ -179,46 +164,45 @@ class EchoRunner:
         self.progress = progress
         self.result = EchoRun(plan)
         self.servers: dict[tuple[Entry, bool], Server] = {}
-        self.stop_fd = -1
+        self.watch = Watch(plan.limit_s)
         self.steps_done = 0
-        self.start = time.monotonic()
 
     def run(self) -> EchoRun:
         raise_fd_limit(max(cell.connections for cell in self.plan.cells) + SPARE_FDS)
         result = self.result
-        try:
-            with signal_fd() as self.stop_fd, no_garbage_collection():
+        with self.watch, no_garbage_collection():
+            try:
                 with on_cpu(self.plan.pinning.load_cpu):
                     self.run_rounds()
                 if self.plan.syscalls and not result.stopped:
                     self.count_syscalls()
-        except (KeyboardInterrupt, _native.LoadStopped):
-            result.stopped = "interrupted"
-        finally:
-            for server in self.servers.values():
-                server.kill()
-        result.elapsed_s = time.monotonic() - self.start
+            except _native.LoadStopped:
+                result.stopped = INTERRUPTED
+            finally:
+                for server in self.servers.values():
+                    server.kill()
+        result.elapsed_s = self.watch.elapsed_s
         return result
 
-    def step(self, group: str, text: str) -> None:
-        self.progress(Step(self.steps_done, self.plan.count, group, text))
+    def may_step(self, group: str, entry: Entry) -> bool:
+        """Announces the next measurement; False when the run has to end before it."""
+        self.result.stopped = self.watch.why_stop(self.plan.measurement_s)
+        if self.result.stopped:
+            return False
+        self.progress(Step(self.steps_done, self.plan.count, group, str(entry)))
         self.steps_done += 1
+        return True
 
     def run_rounds(self) -> None:
         plan = self.plan
         for round_number in range(plan.rounds):
             for cell in plan.cells:
                 for entry in rotated(plan.entries, round_number * 5):
-                    if self.is_out_of_time():
-                        self.result.stopped = f"the time limit of {plan.limit_s:.0f} s"
+                    if not self.may_step(
+                        f"round {round_number + 1} of {plan.rounds}, {cell}", entry
+                    ):
                         return
-                    self.step(f"round {round_number + 1} of {plan.rounds}, {cell}", str(entry))
                     self.measure_entry(cell, entry, round_number)
-
-    def is_out_of_time(self) -> bool:
-        limit_s = self.plan.limit_s
-        spent_s = time.monotonic() - self.start
-        return limit_s is not None and spent_s + self.plan.measurement_s > limit_s
 
     def measure_entry(self, cell: Cell, entry: Entry, round_number: int) -> None:
         """One measurement into `samples`, or the reason into `faults`; a server that failed once
@@ -247,7 +231,7 @@ class EchoRunner:
             server.address,
             cell.connections,
             cell.size_bytes,
-            stop_fd=self.stop_fd,
+            stop_fd=self.watch.fd,
             stall_s=self.plan.stall_s,
         )
 
@@ -283,10 +267,8 @@ class EchoRunner:
         for cell in self.plan.cells:
             for entry in self.plan.entries:
                 key = cell, entry
-                if self.is_out_of_time():
-                    self.result.stopped = f"the time limit of {self.plan.limit_s:.0f} s"
+                if not self.may_step(f"system calls, {cell}", entry):
                     return
-                self.step(f"system calls, {cell}", str(entry))
                 if key not in self.result.samples:
                     continue
                 try:

@@ -34,7 +34,7 @@ def netpoll_facts() -> dict:
     try:
         import netpoll
 
-        return dataclasses.asdict(netpoll.probe())
+        return netpoll.probe().to_dict()
     except Exception as error:
         return {"unavailable": f"{type(error).__name__}: {error}"}
 

@@ -17,8 +17,9 @@ import psutil
 from netpoll.bench import _native
 from netpoll.bench.arms import ARMS
 from netpoll.bench.cells import Entry, entries, rotated
-from netpoll.bench.echo import SPARE_FDS, Step, no_garbage_collection, on_cpu, signal_fd
+from netpoll.bench.echo import SPARE_FDS, Step, no_garbage_collection, on_cpu
 from netpoll.bench.process import Pinning, Server, ServerError, raise_fd_limit
+from netpoll.bench.watch import INTERRUPTED, Watch
 
 SEASON_CONNECTIONS = 100
 MESSAGE_BYTES = 64
@@ -106,29 +107,33 @@ def run_idle(plan: IdlePlan, progress: Callable[[Step], None] = lambda step: Non
             "raise it (ulimit -Hn), or give fewer with --connections"
         )
     run = IdleRun(plan)
-    start = time.monotonic()
     done, total = 0, plan.rounds * len(plan.entries)
-    try:
-        with signal_fd() as stop_fd, no_garbage_collection(), on_cpu(plan.pinning.load_cpu):
-            for round_number in range(plan.rounds):
-                for entry in rotated(plan.entries, round_number):
-                    spent_s = time.monotonic() - start
-                    if plan.limit_s and spent_s + plan.measurement_s > plan.limit_s:
-                        run.stopped = f"the time limit of {plan.limit_s:.0f} s"
-                        return run
-                    group = f"round {round_number + 1} of {plan.rounds}"
-                    progress(Step(done, total, group, str(entry)))
-                    done += 1
-                    if entry in run.faults:
-                        continue
-                    try:
-                        figure = measure_idle(plan, entry, stop_fd)
-                    except (ServerError, OSError) as error:
-                        run.faults[entry] = str(error)
-                    else:
-                        run.samples.setdefault(entry, {})[round_number] = figure
-    except (KeyboardInterrupt, _native.LoadStopped):
-        run.stopped = "interrupted"
-    finally:
-        run.elapsed_s = time.monotonic() - start
+    with (
+        Watch(plan.limit_s) as watch,
+        no_garbage_collection(),
+        on_cpu(plan.pinning.load_cpu),
+    ):
+        for round_number in range(plan.rounds):
+            for entry in rotated(plan.entries, round_number):
+                run.elapsed_s = watch.elapsed_s
+                run.stopped = run.stopped or watch.why_stop(plan.measurement_s)
+                if run.stopped:
+                    return run
+                group = f"round {round_number + 1} of {plan.rounds}"
+                progress(Step(done, total, group, str(entry)))
+                done += 1
+                if entry not in run.faults:
+                    _keep_figure(run, entry, round_number, watch.fd)
+        run.elapsed_s = watch.elapsed_s
     return run
+
+
+def _keep_figure(run: IdleRun, entry: Entry, round_number: int, stop_fd: int) -> None:
+    try:
+        figure = measure_idle(run.plan, entry, stop_fd)
+    except _native.LoadStopped:
+        run.stopped = INTERRUPTED
+    except (ServerError, OSError) as error:
+        run.faults[entry] = str(error)
+    else:
+        run.samples.setdefault(entry, {})[round_number] = figure

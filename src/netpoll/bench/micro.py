@@ -16,11 +16,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from netpoll.bench import _native
 from netpoll.bench.arms import ARMS
 from netpoll.bench.echo import Step
 from netpoll.bench.primitives import WORKLOADS, run_workload
-from netpoll.bench.process import Child, Pinning, ServerError, child_environment
+from netpoll.bench.process import (
+    Child,
+    Pinning,
+    ServerError,
+    child_environment,
+    die_with_parent,
+)
+from netpoll.bench.watch import Watch
 
 ROUND_TIMEOUT_S = 60.0
 ROUND_S = 0.6  # about, of one arm
@@ -79,35 +85,36 @@ def _rotated_arms(arms: tuple[str, ...], by: int) -> tuple[str, ...]:
 def run_micro(plan: MicroPlan, progress: Callable[[Step], None] = lambda step: None) -> MicroRun:
     """Runs the plan; what is there by Ctrl-C or by the time limit is returned."""
     run = MicroRun(plan)
-    start = time.monotonic()
     children: dict[str, MicroChild] = {}
     done, total = 0, plan.rounds * len(plan.arms)
-    try:
-        for arm in plan.arms:
-            children[arm] = MicroChild(arm, plan)
-        for round_number in range(plan.rounds):
-            for arm in _rotated_arms(plan.arms, round_number):
-                if plan.limit_s and time.monotonic() - start + ROUND_S > plan.limit_s:
-                    run.stopped = f"the time limit of {plan.limit_s:.0f} s"
-                    return run
-                progress(Step(done, total, f"round {round_number + 1} of {plan.rounds}", arm))
-                done += 1
-                if arm in run.faults:
-                    continue
-                try:
-                    figures = children[arm].round()
-                except (ServerError, OSError) as error:
-                    run.faults[arm] = str(error)
-                    continue
-                for name, ns in figures.items():
-                    run.samples.setdefault((name, arm), {})[round_number] = ns
-    except KeyboardInterrupt:
-        run.stopped = "interrupted"
-    finally:
-        for child in children.values():
-            child.kill()
-        run.elapsed_s = time.monotonic() - start
+    with Watch(plan.limit_s) as watch:
+        try:
+            for arm in plan.arms:
+                children[arm] = MicroChild(arm, plan)
+            for round_number in range(plan.rounds):
+                for arm in _rotated_arms(plan.arms, round_number):
+                    run.stopped = watch.why_stop(ROUND_S * plan.scale)
+                    if run.stopped:
+                        return run
+                    progress(Step(done, total, f"round {round_number + 1} of {plan.rounds}", arm))
+                    done += 1
+                    if arm not in run.faults:
+                        _keep_round(run, children[arm], arm, round_number)
+        finally:
+            for child in children.values():
+                child.kill()
+            run.elapsed_s = watch.elapsed_s
     return run
+
+
+def _keep_round(run: MicroRun, child: MicroChild, arm: str, round_number: int) -> None:
+    try:
+        figures = child.round()
+    except (ServerError, OSError) as error:
+        run.faults[arm] = str(error)
+    else:
+        for name, ns in figures.items():
+            run.samples.setdefault((name, arm), {})[round_number] = ns
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", type=float, default=1.0)
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _native.die_with_parent(signal.SIGKILL)
+    die_with_parent()
     loop = ARMS[options.arm].new_loop()
     workloads = {name: WORKLOADS[name] for name in options.workloads.split(",")}
 

@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from netpoll.bench import _native
 from netpoll.bench.arms import MALLOC_TUNED, Arm
 
 START_TIMEOUT_S = 20.0
@@ -151,6 +154,16 @@ def malloc_settings(arm: Arm, malloc: str) -> dict[str, str]:
     return dict(MALLOC_TUNED) if tuned else {}
 
 
+_PARENT_PID = "NETPOLL_BENCH_PARENT"
+
+
+def die_with_parent() -> None:
+    """For a child: ends this process when the harness that started it ends, however it ends."""
+    _native.die_with_parent(signal.SIGKILL)
+    if os.environ.get(_PARENT_PID, str(os.getppid())) != str(os.getppid()):
+        sys.exit("the harness ended before its server began")
+
+
 class Child:
     """A Python child that answers with one line of JSON and is killed at the end.
 
@@ -166,7 +179,7 @@ class Child:
             stdin=subprocess.PIPE if commands else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=env,
+            env=env | {_PARENT_PID: str(os.getpid())},
             process_group=0,  # Ctrl-C reaches the harness only, which then ends the children
         )
         if cpu is not None:
@@ -179,16 +192,19 @@ class Child:
 
     def answer(self, timeout_s: float = START_TIMEOUT_S) -> dict:
         """The next line. Raises ServerError when none comes in time or the child has ended."""
-        ready, _, _ = select.select([self.process.stdout], [], [], timeout_s)
+        output = self.process.stdout
+        assert output is not None
+        ready, _, _ = select.select([output], [], [], timeout_s)
         if not ready:
             raise ServerError(f"it did not answer within {timeout_s:g} s")
-        line = self.process.stdout.readline()
+        line = output.readline()
         if not line:
             raise ServerError(self.last_words())
         return json.loads(line)
 
     def command(self, line: str) -> None:
         """Tells a child that listens. Raises BrokenPipeError when it has ended."""
+        assert self.process.stdin is not None, "this child does not listen"
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
 
@@ -213,7 +229,7 @@ class Child:
                 with suppress(BrokenPipeError):  # what it was not told any more
                     pipe.close()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

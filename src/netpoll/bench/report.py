@@ -276,7 +276,7 @@ def _echo_body(document: dict) -> str:
             _overview(document),
             "<h2>One cell</h2>",
             _choices("choose-cell", data["cells"], str),
-            _choices("choose-mode", data["modes"], MODE_TITLES.get),
+            _choices("choose-mode", data["modes"], MODE_TITLES.__getitem__),
             _figure(
                 "cpu",
                 "<b>Server CPU per request, µs.</b> Dark: in the kernel; light: in user space; "
@@ -393,6 +393,17 @@ _BODIES = {"echo": _echo_body, "micro": _micro_body, "idle": _idle_body}
 _DATA = {"echo": _echo_data, "micro": _micro_data, "idle": _idle_data}
 
 
+def _probe_text(probe: dict) -> str:
+    """What netpoll found on this machine, in one line."""
+    if "unavailable" in probe:
+        return str(probe["unavailable"])
+    there = ", ".join(f["name"] for f in probe["features"] if f["available"])
+    return (
+        f"auto takes {probe['backend']}: {probe['backend_reason']}; liburing {probe['liburing']}; "
+        f"there are {there}; transparent huge pages: {probe['hugepages']['transparent']}"
+    )
+
+
 def _facts(document: dict) -> str:
     """Everything the figures depend on, as a list of terms."""
     e, settings = document["environment"], document["settings"]
@@ -401,7 +412,6 @@ def _facts(document: dict) -> str:
         for name, facts in document["arms"].items()
         if not facts["skipped"]
     )
-    probe = e["netpoll_probe"]
     terms = {
         "Kernel": f"Linux {e['kernel']}, {e['machine']}",
         "Processor": f"{e['cpu_model']}, {e['cpu_count']} CPUs"
@@ -415,7 +425,7 @@ def _facts(document: dict) -> str:
         "C library": e["libc"],
         "Cores": e["pinning"]["sentence"],
         "Arms": versions,
-        "netpoll": probe.get("unavailable") or json.dumps(probe, default=str),
+        "netpoll": _probe_text(e["netpoll_probe"]),
         "Settings": "; ".join(
             f"{name} {' '.join(value) if isinstance(value, (list, tuple)) else value}"
             for name, value in settings.items()

@@ -19,9 +19,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from typing import cast
 
 from netpoll.bench import _native
 from netpoll.bench.arms import ARMS, Arm, ArmUnavailable
+from netpoll.bench.process import die_with_parent
 
 BACKLOG = 4096
 # What one read of the streams and sock modes and of the stdlib servers asks for. 64 KiB is what
@@ -49,7 +51,7 @@ class EchoProtocol(asyncio.Protocol):
     """The echo of the protocol mode."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
@@ -227,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     arm = ARMS[options.arm]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _native.die_with_parent(signal.SIGKILL)
+    die_with_parent()
     try:
         facts = check(arm)
     except ArmUnavailable as error:
