@@ -25,6 +25,7 @@ cdef class Completion:
     """Something that owns operations: its on_event gets their completions."""
     cdef int on_event(self, Loop loop, np_event *event) except -1
     cdef int on_turn_end(self, Loop loop) except -1
+    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1
 
 
 cdef class Awaitable(Completion):

@@ -89,6 +89,10 @@ cdef class Completion:
     cdef int on_turn_end(self, Loop loop) except -1:
         raise NotImplementedError
 
+    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
+        """The last event of an operation that was in flight when the loop was closed."""
+        return 0
+
 
 # ---- awaitables -------------------------------------------------------------------------------
 
@@ -164,6 +168,8 @@ cdef int awaitable_am_send(PyObject *self, PyObject *value, PyObject **out) exce
 cdef PyObject *awaitable_iternext(PyObject *self) except NULL:
     result = awaitable_step(<Awaitable>self)
     if (<Awaitable>self).is_done:
+        if isinstance(result, tuple) or isinstance(result, BaseException):
+            result = StopIteration(result)  # else it would be taken for the arguments
         PyErr_SetObject(PyExc_StopIteration, <PyObject*>result)
         return NULL
     Py_INCREF(<PyObject*>result)
@@ -805,15 +811,19 @@ cdef class Loop:
         if self.events_next == self.events_count and (timeout_ns or self.ops.has_work(self.be)):
             self._wait(timeout_ns)
         # First what was waiting before these events came: asyncio's order, which lets a task that
-        # awaits a connection have it before the connection's first bytes are delivered.
-        self._run_ready(self.ready_count)
+        # awaits a connection have it before the connection's first bytes are delivered. What they
+        # schedule waits for the next turn; what the events schedule does too, unless the turn
+        # began with nothing to run.
+        cdef uint32_t count = self.ready_count
+        self._run_ready(count)
         if self.events_next < self.events_count:
             self._dispatch()
         if not np_inbox_is_empty(&self.inbox):
             self._take_inbox()
         if self.timers.count:
             self._fire_timers()
-        self._run_ready(self.ready_count)
+        if not count:
+            self._run_ready(self.ready_count)
         return 0
 
     cdef int _wait(self, int64_t timeout_ns) except -1:
@@ -1008,8 +1018,10 @@ cdef class Loop:
     cdef int _drop_event(self, np_event *event) except -1:
         if event.kind == NP_OP_ACCEPT and event.res >= 0:
             np_sock_close(event.res)
+        cdef Completion owner = <Completion>event.owner
         if not event.flags & NP_EV_MORE:
             Py_DECREF(<PyObject*>event.owner)
+            owner.on_loop_closed(self, event)
         return 0
 
     def stats(self):

@@ -59,7 +59,7 @@ cdef enum:
 
 cdef enum:  # StreamTransport.flags
     CLOSING = 1 << 0        # close() or abort(): no more reading
-    LOST = 1 << 1           # connection_lost is due once no operation is left
+    LOST = 1 << 1           # connection_lost is in the loop's queue, or was called
     PAUSED = 1 << 2         # pause_reading()
     CANCELLED = 1 << 3      # read_op was asked to end
     EOF_SEEN = 1 << 4       # the peer has shut its side
@@ -71,7 +71,7 @@ cdef enum:  # StreamTransport.flags
     STARTED = 1 << 10       # connection_made was called
     ABORTED = 1 << 11       # what is unsent is dropped
     SENDING = 1 << 12       # write_op is a SEND; else a POLL for POLLOUT
-    LOST_QUEUED = 1 << 13   # connection_lost is in the loop's queue
+    GONE = 1 << 13          # connection_lost was called; the fd closes with the last operation
     READING = 1 << 16       # in a run of direct reads: writes wait for its end
     LENT = 1 << 15          # the socket is being written to by sendfile
     RESUMING = 1 << 14      # the stash will be delivered by a callback in the loop's queue
@@ -782,21 +782,29 @@ cdef class StreamTransport(Completion):
         return self.lose(exc)
 
     cdef int lose(self, object exc) except -1:
-        """connection_lost(exc) follows when the kernel has nothing of this connection any more."""
+        """connection_lost(exc) follows, as soon as asyncio's would."""
         if self.flags & LOST:
             return 0
         self.flags |= LOST
         self.error = exc
         if self.flags & LENT and not self.empty_waiter.done():
             self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
-        return self.op_ended()
+        self.loop.soon(self._call_connection_lost, None)
+        return 0
 
     cdef int op_ended(self) except -1:
-        if self.flags & LOST and not self.flags & LOST_QUEUED and not self.read_op \
-                and not self.write_op:
-            self.flags |= LOST_QUEUED
-            self.loop.soon(self._call_connection_lost, None)
+        """The fd is closed when the user has let go of the connection and the kernel has too."""
+        if self.flags & GONE and not self.read_op and not self.write_op:
+            self.close_fd()
         return 0
+
+    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
+        if event.op == self.read_op:
+            self.read_op = 0
+        elif event.op == self.write_op:
+            self.write_op = 0
+            self.flags &= ~SENDING
+        return self.op_ended()
 
     def _call_connection_lost(self):
         try:
@@ -807,7 +815,8 @@ cdef class StreamTransport(Completion):
                 finally:
                     PyContext_Exit(<PyObject*>self.context)
         finally:
-            self.close_fd()
+            self.flags |= GONE
+            self.op_ended()
             self.protocol = None
             self.reader = None
             self.stash = None

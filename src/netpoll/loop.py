@@ -271,6 +271,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
         context=None,
     ) -> None:
+        fd = _fileno(sock)
         options = None
         if sslcontext is not None:
             options = {
@@ -278,7 +279,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
                 "ssl_handshake_timeout": ssl_handshake_timeout,
                 "ssl_shutdown_timeout": ssl_shutdown_timeout,
             }
-        self._acceptors[_fileno(sock)] = _transport.Acceptor(
+        self._acceptors[fd] = _transport.Acceptor(
             self, sock, protocol_factory, server, options
         )
 
