@@ -30,8 +30,10 @@ async def main(host: str, port: int) -> None:
     server = await loop.create_server(Echo, host, port)
     address, bound_port = server.sockets[0].getsockname()[:2]
     print(f"echoing on {address}:{bound_port} with {loop.backend}", flush=True)
-    async with server:
-        await server.serve_forever()
+    try:
+        await asyncio.get_running_loop().create_future()  # until Ctrl-C cancels this task
+    finally:
+        server.close()  # and no wait_closed(): it would wait for every guest to leave
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ async def main(host: str, port: int) -> None:
     address, bound_port = server.sockets[0].getsockname()[:2]
     backend = asyncio.get_running_loop().backend
     print(f"echoing on {address}:{bound_port} with {backend}", flush=True)
-    async with server:
-        await server.serve_forever()
+    try:
+        await asyncio.get_running_loop().create_future()  # until Ctrl-C cancels this task
+    finally:
+        server.close()  # and no wait_closed(): it would wait for every guest to leave
 
 
 if __name__ == "__main__":
