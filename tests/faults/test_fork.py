@@ -117,6 +117,7 @@ def _use_the_parents_loop() -> None:
     import asyncio
     import os
     import socket
+    import traceback
     import warnings
 
     warnings.simplefilter("ignore")
@@ -147,6 +148,8 @@ def _use_the_parents_loop() -> None:
             loop.close()
             os.write(1, b"refused %d\n" % refused)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
