@@ -251,20 +251,25 @@ def public_members(cls: type) -> Iterator[tuple[str, object]]:
             yield name, getattr(member, "fget", member)  # property
 
 
+def stubs_of(module: str, class_name: str) -> set[str]:
+    """The functions that a stub types: those of the class, and those at the module's level."""
+    body = stub_of(module).body
+    for node in list(body):
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            body = body + node.body
+    return {n.name for n in body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
+
+
 def untyped_in_class(cls: type, name: str) -> list[str]:
-    """Python methods carry their types; those of an extension's class have them in its stub."""
+    """Python methods carry their types; compiled ones have them in the stub of their module."""
     missing: list[str] = []
-    compiled = []
     for member_name, member in public_members(cls):
         if inspect.isfunction(member):
             missing += untyped(member, f"{name}.{member_name}")
         elif callable(member):
-            compiled.append(member_name)
-    if compiled:
-        classes = [n for n in stub_of(cls.__module__).body if isinstance(n, ast.ClassDef)]
-        stubs = {node.name for c in classes if c.name == cls.__name__ for node in c.body
-                 if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
-        missing += [f"{cls.__module__}.{cls.__name__}.{m}" for m in compiled if m not in stubs]
+            home = getattr(member, "__module__", None) or cls.__module__
+            if member_name not in stubs_of(home, cls.__name__):
+                missing.append(f"{home}: {cls.__name__}.{member_name}")
     return missing
 
 
