@@ -320,8 +320,7 @@ static int finish(struct np_epoll *e, struct np_op *op, int res, struct np_event
 /* One receive into the scratch. Returns events made: 0 (nothing there after all) or 1. */
 static int do_recv(struct np_epoll *e, struct np_op *op, struct np_event *event)
 {
-    size_t room = e->scratch_bytes - e->scratch_used;
-    size_t want = room < e->recv_max_bytes ? room : e->recv_max_bytes;
+    size_t want = e->recv_max_bytes;
     if (op->kind == NP_OP_TAKE && want > op->len_bytes)
         want = op->len_bytes;
     uint8_t *at = e->scratch.base + e->scratch_used;
@@ -336,7 +335,7 @@ static int do_recv(struct np_epoll *e, struct np_op *op, struct np_event *event)
             event->data = at;
             return 1;
         }
-        np_op_emit(event, op, at, (int)n, NP_EV_MORE | ((size_t)n == want ? NP_EV_NONEMPTY : 0));
+        np_op_emit(event, op, at, (int)n, NP_EV_MORE);
         return 1;
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -384,7 +383,7 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
             continue;
         unwanted &= ~bits;
         if (op->kind == NP_OP_RECV || op->kind == NP_OP_TAKE) {
-            if (e->scratch_used == e->scratch_bytes) {
+            if (e->scratch_bytes - e->scratch_used < e->recv_max_bytes) { /* it would cut it short */
                 e->stats.enobufs++;
                 return n ? n : -ENOBUFS;
             }

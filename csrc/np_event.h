@@ -18,7 +18,7 @@
 
 enum np_event_flags {
     NP_EV_MORE = 1,     /* the operation goes on: further events follow */
-    NP_EV_NONEMPTY = 2, /* RECV: the socket held still more when this was taken */
+    NP_EV_NONEMPTY = 2, /* RECV, TAKE: the buffer ended before what the socket held (io_uring) */
 };
 
 struct np_event {

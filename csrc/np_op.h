@@ -40,7 +40,10 @@ struct np_op {
     uint32_t slot;
     uint32_t generation;   /* never 0 */
     uint32_t next;         /* slot + 1 in the one list that the operation is in, or 0 */
-    uint32_t iov_first;    /* SEND of several pieces: index in the backend's iovec scratch */
+    union {
+        uint32_t iov_first; /* SEND of several pieces: index in the backend's iovec scratch */
+        uint32_t sqe_index; /* the others, io_uring: which submission entry it was given */
+    };
     uint32_t iov_count;    /* SEND: 0 for one piece */
     uint32_t poll_mask;    /* POLL: poll(2) bits asked for */
     int32_t res;           /* result of an operation that ends without the kernel's help */

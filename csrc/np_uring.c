@@ -260,6 +260,8 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
         NP_ASSERT(!"unknown operation kind");
     }
     io_uring_sqe_set_data64(sqe, np_op_udata(op));
+    if (op->kind != NP_OP_SEND)
+        op->sqe_index = u->ring.sq.sqe_tail - 1;
     op->state = NP_KERNEL;
     op->submitted = 1;
     u->stats.submissions++;
@@ -427,6 +429,22 @@ static int sync_cancel(struct np_uring *u, np_udata target, bool waits)
     return err == -EALREADY || err == -ENOENT || err == -ETIME || err >= 0 ? 0 : err;
 }
 
+/* An operation whose submission entry the kernel has not read yet is taken back: by the time it is
+ * read the fd may be closed and its number another file's. 1 when that was so. */
+static int take_back(struct np_uring *u, struct np_op *op)
+{
+    const struct io_uring_sq *sq = &u->ring.sq;
+    unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+    if (!op->submitted || op->kind == NP_OP_SEND || op->sqe_index - head >= sq->sqe_tail - head)
+        return 0;
+    struct io_uring_sqe *sqe = &sq->sqes[op->sqe_index & sq->ring_mask];
+    NP_ASSERT(sqe->user_data == np_op_udata(op));
+    io_uring_prep_nop(sqe);
+    io_uring_sqe_set_data64(sqe, NP_UDATA_CANCEL);
+    finish_unsubmitted(u, op, -ECANCELED);
+    return 1;
+}
+
 static int uring_cancel(struct np_backend *be, np_udata target)
 {
     struct np_uring *u = self(be);
@@ -439,7 +457,7 @@ static int uring_cancel(struct np_backend *be, np_udata target)
         return 0;
     bool in_kernel = op->state == NP_KERNEL;
     op->state = NP_ORPHAN;
-    if (!in_kernel)
+    if (!in_kernel || take_back(u, op))
         return 0; /* found in its list before it is submitted */
     struct io_uring_sqe *sqe = get_sqe(u);
     if (sqe) {

@@ -65,7 +65,7 @@ cdef class Watcher(Completion):
     cdef int fd
     cdef uint32_t mask      # poll(2) bits
     cdef np_udata op        # the armed POLL, or 0
-    cdef bint rearm_queued
+    cdef uint64_t ran_after     # armed again once the loop has run this many callbacks
 
     cdef int arm(self, Loop loop) except -1
 
@@ -99,7 +99,9 @@ cdef class Loop:
     cdef np_event events[NP_HARVEST_MAX_EVENTS]
     cdef int events_count, events_next
     cdef np_stats last_stats    # of the closed backend
-    cdef dict readers, writers
+    cdef readonly dict _readers, _writers
+    cdef list fired             # watchers whose callback is in the queue
+    cdef uint64_t ran_count     # callbacks taken from the queue so far
     cdef uint32_t fork_generation
     cdef double resolution_s
     cdef public object slow_callback_duration, _task_factory
@@ -114,6 +116,8 @@ cdef class Loop:
     cdef int _turn(self) except -1
     cdef int _wait(self, int64_t timeout_ns) except -1
     cdef int _dispatch(self) except -1
+    cdef int _rearm_watchers(self) except -1
+    cdef int _not_forked(self) except -1
     cdef int _take_inbox(self) except -1
     cdef int _fire_timers(self) except -1
     cdef int _run_ready(self, uint32_t count) except -1

@@ -54,7 +54,7 @@ cdef object BaseEventLoop = asyncio.BaseEventLoop
 cdef object AioHandle = asyncio.Handle
 cdef object AioTimerHandle = asyncio.TimerHandle
 
-FEATURES = {
+cdef dict FEATURES = {  # the names are config.FEATURES
     "defer_taskrun": NP_FEATURE_DEFER_TASKRUN,
     "buf_ring": NP_FEATURE_BUF_RING,
     "buf_inc": NP_FEATURE_BUF_INC,
@@ -298,11 +298,34 @@ cdef class TimerHandle(Handle):
         info.append(f"when={self.when_s}")
         if self.callback is not None:
             info.append(format_helpers._format_callback_source(self.callback, self._args))
+        if self._source_traceback:
+            frame = self._source_traceback[-1]
+            info.append(f"created at {frame[0]}:{frame[1]}")
         return info
 
-    def __lt__(self, other):
+    def __hash__(self):
+        return hash(self.when_s)
+
+    def __eq__(self, other):
         if isinstance(other, AioTimerHandle):
-            return self.when_s < other.when()
+            return (self.when_s == other.when() and self.callback == other._callback
+                    and self._args == other._args and self.is_cancelled == other._cancelled)
+        return NotImplemented
+
+    def __lt__(self, other):
+        return self.when_s < other.when() if isinstance(other, AioTimerHandle) else NotImplemented
+
+    def __gt__(self, other):
+        return self.when_s > other.when() if isinstance(other, AioTimerHandle) else NotImplemented
+
+    def __le__(self, other):
+        if isinstance(other, AioTimerHandle):
+            return self.when_s < other.when() or self.__eq__(other)
+        return NotImplemented
+
+    def __ge__(self, other):
+        if isinstance(other, AioTimerHandle):
+            return self.when_s > other.when() or self.__eq__(other)
         return NotImplemented
 
 
@@ -372,15 +395,10 @@ cdef class Watcher(Completion):
             return 0
         # Errors of the fd are readiness too: the callback's own call will meet them.
         loop.push_ready(self.handle)
-        if event.res >= 0 and not self.rearm_queued:
-            self.rearm_queued = True
-            loop.mark_dirty(self)
-        return 0
-
-    cdef int on_turn_end(self, Loop loop) except -1:
-        self.rearm_queued = False
-        if self.handle is not None and not self.op:
-            self.arm(loop)
+        if event.res >= 0:
+            # Not before the callback has run: the fd is still ready until then.
+            self.ran_after = loop.ran_count + loop.ready_count
+            loop.fired.append(self)
         return 0
 
 
@@ -391,9 +409,10 @@ cdef class Loop:
 
     def __cinit__(self, *args, **kwargs):
         self.inbox.wake_fd = -1
-        self.readers = {}
-        self.writers = {}
+        self._readers = {}
+        self._writers = {}
         self.unread = {}
+        self.fired = []
         self.slow_callback_duration = 0.1
         self.fork_generation = fork_count
         self.resolution_s = time.get_clock_info("monotonic").resolution
@@ -520,6 +539,8 @@ cdef class Loop:
         cdef int err
         if self.be is NULL:
             raise RuntimeError("Event loop is closed")
+        if self.fork_generation != fork_count:
+            self._not_forked()
         op = np_op_alloc(&np_head(self.be).slab, kind, fd, <void*>owner)
         if op is NULL:
             raise MemoryError("no memory for an operation")
@@ -730,7 +751,7 @@ cdef class Loop:
     # -- readers and writers --------------------------------------------------------------------
 
     def _add_watcher(self, int fd, bint writer, callback, args):
-        cdef dict watchers = self.writers if writer else self.readers
+        cdef dict watchers = self._writers if writer else self._readers
         cdef Handle handle = new_handle(self, callback, args or None, None)
         cdef Watcher watcher
         self.check_closed()
@@ -749,7 +770,7 @@ cdef class Loop:
         return handle
 
     def _remove_watcher(self, int fd, bint writer):
-        cdef Watcher watcher = (self.writers if writer else self.readers).pop(fd, None)
+        cdef Watcher watcher = (self._writers if writer else self._readers).pop(fd, None)
         if watcher is None:
             return False
         watcher.handle.cancel()
@@ -763,10 +784,7 @@ cdef class Loop:
     def _enable(self):
         """The calling thread is going to run the loop."""
         if self.fork_generation != fork_count:
-            self.ops.forked(self.be)
-            raise RuntimeError(
-                "this event loop was made before a fork and belongs to the parent process; "
-                "make a new one in the child")
+            self._not_forked()
         cdef int err = self.ops.enable(self.be)
         if err < 0:
             raise os_error(err, "taking the event loop's ring to this thread")
@@ -778,6 +796,12 @@ cdef class Loop:
             if self._stopping:
                 break
         self._settle()
+
+    cdef int _not_forked(self) except -1:
+        self.ops.forked(self.be)
+        raise RuntimeError(
+            "this event loop was made before a fork and belongs to the parent process; "
+            "make a new one in the child")
 
     cdef int _settle(self) except -1:
         """What callbacks of the last turn wrote leaves, though no turn follows."""
@@ -807,6 +831,8 @@ cdef class Loop:
         self.turns += 1
         if self.dirty_count:
             self._end_turn()
+        if self.fired:
+            self._rearm_watchers()
         timeout_ns = self._timeout_ns()
         if self.events_next == self.events_count and (timeout_ns or self.ops.has_work(self.be)):
             self._wait(timeout_ns)
@@ -853,6 +879,17 @@ cdef class Loop:
             owner.on_event(self, event)
         return 0
 
+    cdef int _rearm_watchers(self) except -1:
+        cdef Watcher watcher
+        cdef list fired = self.fired
+        self.fired = []
+        for watcher in fired:
+            if watcher.ran_after > self.ran_count:
+                self.fired.append(watcher)
+            elif watcher.handle is not None and not watcher.op:
+                watcher.arm(self)
+        return 0
+
     cdef int _take_inbox(self) except -1:
         cdef np_inbox_node *node = np_inbox_take(&self.inbox)
         cdef np_inbox_node *following
@@ -887,6 +924,7 @@ cdef class Loop:
             item = self.ready[self.ready_head]
             self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
             self.ready_count -= 1
+            self.ran_count += 1
             try:
                 if not (<Handle>item).is_cancelled:
                     run_handle(<Handle>item)
@@ -904,6 +942,7 @@ cdef class Loop:
             item = self.ready[self.ready_head]
             self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
             self.ready_count -= 1
+            self.ran_count += 1
             handle = <Handle>item
             Py_DECREF(item)
             if handle.is_cancelled:
@@ -989,8 +1028,10 @@ cdef class Loop:
                 break
             handle = timer_owner(timer)
             Py_DECREF(<PyObject*>handle)
-        self.readers.clear()
-        self.writers.clear()
+        self._readers.clear()
+        self._writers.clear()
+        self.fired.clear()
+        self.unread.clear()
         return 0
 
     cdef int _end_operations(self) except -1:

@@ -16,17 +16,19 @@ one was large: POLL, then receive into an object of the full size).
 
 from cpython.buffer cimport (
     PyBUF_CONTIG, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer)
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EBADF
 from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_OP_POLL, NP_OP_TAKE, Py_DECREF, PyBytes_New, PyObject, _PyBytes_Resize, iovec, np_event, np_sock_error,
+    ECANCELED, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_TAKE, Py_DECREF, PyBytes_New, PyObject, _PyBytes_Resize, iovec, np_event, np_sock_error,
     np_sock_recv, np_sock_send, np_udata)
 from netpoll._core cimport Awaitable, Loop, install_awaitable_slots
 
+import _socket
 import ssl as _ssl
+import weakref as _weakref
 
 cdef enum:
     POLLIN = 1
@@ -42,6 +44,15 @@ cdef enum:  # hints, per fd
     BULK = 2
 
 cdef object SSLSocket = _ssl.SSLSocket
+cdef object weakref_ref = _weakref.ref
+# socket.type makes an enum member of it, at ten times the cost.
+cdef object raw_type = _socket.socket.__dict__["type"].__get__
+cdef int SOCK_STREAM = _socket.SOCK_STREAM
+
+
+cdef bint is_stream(object sock) except -1:
+    """Whether sock is a real stream socket: of a datagram no part may be received alone."""
+    return isinstance(sock, _socket.socket) and <int>raw_type(sock) == SOCK_STREAM
 
 
 cdef object os_error(ptrdiff_t err):
@@ -88,38 +99,64 @@ cdef class SockOp(Awaitable):
 cdef class RecvOp(SockOp):
     cdef Py_ssize_t size
     cdef bytes taken        # what the TAKE brought
+    cdef bint more          # and there was more than the shared buffer had room for
     cdef int error          # or its -errno
 
     cdef object step(self):
         cdef uint8_t *hints
         if self.future is None:
-            if self.loop.unread:
-                put_aside = self.loop.unread.pop(self.fd, None)
+            if self.loop.unread and self.fd in self.loop.unread:
+                put_aside = self.take_aside()
                 if put_aside is not None:
-                    return self.take_aside(put_aside)
+                    return put_aside
             hints = self.loop.fd_hints(self.fd)
-            if hints is not NULL and hints[0] == DRAINED:
+            if hints is not NULL and hints[0] == DRAINED and is_stream(self.sock):
                 self.op = self.loop.arm(NP_OP_TAKE, self.fd, self, min(self.size, TAKE_MAX_BYTES))
                 return self.wait_on(self.loop)
         elif self.taken is not None:
-            self.is_done = True
-            return self.taken
+            return self.finish()
         elif self.error:
             raise os_error(self.error)
         return SockOp.step(self)
 
-    cdef object take_aside(self, bytes data):
+    cdef object finish(self):
+        """What the TAKE brought; a message that a buffer's end cut in two is made whole."""
+        cdef char scratch[TAKE_MAX_BYTES]
+        cdef Py_ssize_t room = min(self.size, TAKE_MAX_BYTES) - PyBytes_GET_SIZE(self.taken)
+        cdef ptrdiff_t got
+        self.is_done = True
+        if self.more and room > 0 and self.sock.fileno() == self.fd:
+            got = np_sock_recv(self.fd, scratch, room)
+            if got > 0:
+                return self.taken + PyBytes_FromStringAndSize(scratch, got)
+        return self.taken
+
+    cdef object take_aside(self):
+        """Bytes that an earlier, cancelled receive of this very socket left behind."""
+        socket_ref, data = self.loop.unread.pop(self.fd)
+        if socket_ref() is not self.sock:
+            return None  # of another socket that had this number
         if len(data) > self.size:
-            self.loop.unread[self.fd] = data[self.size:]
+            self.loop.unread[self.fd] = (socket_ref, data[self.size:])
             data = data[:self.size]
         self.is_done = True
         return data
+
+    cdef int put_aside(self) except -1:
+        if self.taken and self.sock.fileno() == self.fd:
+            socket_ref, data = self.loop.unread.pop(self.fd, (None, b""))
+            if socket_ref is None or socket_ref() is not self.sock:
+                data = b""
+            self.loop.unread[self.fd] = (weakref_ref(self.sock), data + self.taken)
+        self.taken = None
+        return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         cdef uint8_t *hints
         if event.kind == NP_OP_TAKE:
             if event.res >= 0:
                 self.taken = PyBytes_FromStringAndSize(<char*>event.data, event.res)
+                self.more = event.flags & NP_EV_NONEMPTY
                 hints = loop.fd_hints(self.fd)
                 if event.res == min(self.size, TAKE_MAX_BYTES):
                     hints[0] = BULK  # perhaps more is there
@@ -128,12 +165,6 @@ cdef class RecvOp(SockOp):
             elif event.res != -ECANCELED:
                 self.error = event.res
         return SockOp.on_event(self, loop, event)
-
-    cdef int put_aside(self) except -1:
-        if self.taken:
-            self.loop.unread[self.fd] = self.loop.unread.get(self.fd, b"") + self.taken
-            self.taken = None
-        return 0
 
     cdef int abandon(self) except -1:
         self.put_aside()
@@ -202,6 +233,16 @@ cdef class SendAllOp(SockOp):
         if self.has_view:
             PyBuffer_Release(&self.view)
 
+    cdef int abandon(self) except -1:
+        self.release()
+        return SockOp.abandon(self)
+
+    cdef int release(self) except -1:
+        if self.has_view:
+            self.has_view = False
+            PyBuffer_Release(&self.view)
+        return 0
+
     cdef object attempt(self):
         cdef iovec iov
         cdef ptrdiff_t n
@@ -215,6 +256,7 @@ cdef class SendAllOp(SockOp):
             if n < 0:
                 raise os_error(n)
             self.sent += n
+        self.release()
         self.is_done = True
         return None
 

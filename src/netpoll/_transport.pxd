@@ -22,6 +22,7 @@ cdef class StreamTransport(Completion):
     cdef np_udata read_op, write_op
     cdef np_iov out
     cdef size_t high_bytes, low_bytes
+    cdef bytes part             # of a message that a shared buffer's end cut in two
     cdef list stash             # received while paused
     cdef int stash_end          # how the stream ended while paused: see STASH_*
     cdef uint32_t flags
@@ -39,7 +40,11 @@ cdef class StreamTransport(Completion):
     cdef int on_readable(self, np_event *event) except -1
     cdef int take(self, const char *data, Py_ssize_t size) except -1
     cdef int deliver(self, bytes data) except -1
-    cdef int deliver_buffered(self, const char *data, Py_ssize_t size) except -1
+    cdef Py_ssize_t deliver_buffered(self, const char *data, Py_ssize_t size) except -1
+    cdef int join_part(self, np_event *event) except -1
+    cdef int take_part(self) except -1
+    cdef bint enter(self) except -1
+    cdef int leave(self, bint entered) except -1
     cdef int read_direct(self) except -1
     cdef int read_into_protocol(self) except -1
     cdef int end_of_stream(self, int end) except -1

@@ -20,7 +20,7 @@ from libc.stdint cimport int32_t, uint32_t, uint8_t
 from libc.string cimport memcpy, strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, Py_DECREF, Py_INCREF,
+    ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_ACCEPT, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, Py_DECREF, Py_INCREF,
     PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject, iovec, np_bytes_renew,
     np_iov_advance, np_iov_close, np_iov_gather, np_iov_grow, np_iov_init, np_iov_pop,
     np_iov_push, np_sock_close, np_sock_error, np_sock_nodelay, np_sock_peer, np_sock_recv,
@@ -73,6 +73,7 @@ cdef enum:  # StreamTransport.flags
     SENDING = 1 << 12       # write_op is a SEND; else a POLL for POLLOUT
     GONE = 1 << 13          # connection_lost was called; the fd closes with the last operation
     READING = 1 << 16       # in a run of direct reads: writes wait for its end
+    ENTERED = 1 << 17       # the protocol is being called, in our context
     LENT = 1 << 15          # the socket is being written to by sendfile
     RESUMING = 1 << 14      # the stash will be delivered by a callback in the loop's queue
 
@@ -172,6 +173,21 @@ cdef class StreamTransport(Completion):
                         f"bufsize={self.out.total_bytes}>")
         return f"<{' '.join(info)}>"
 
+    # The protocol is called in the transport's own context; it may call us back from there.
+
+    cdef bint enter(self) except -1:
+        if self.flags & ENTERED:
+            return False
+        PyContext_Enter(<PyObject*>self.context)
+        self.flags |= ENTERED
+        return True
+
+    cdef int leave(self, bint entered) except -1:
+        if entered:
+            self.flags &= ~ENTERED
+            PyContext_Exit(<PyObject*>self.context)
+        return 0
+
     # ---- birth --------------------------------------------------------------------------------
 
     cdef int begin(self) except -1:
@@ -179,11 +195,11 @@ cdef class StreamTransport(Completion):
         self.flags |= STARTED
         self.reader = adopt_reader(self.protocol, self)
         try:
-            PyContext_Enter(<PyObject*>self.context)
+            entered = self.enter()
             try:
                 self.protocol.connection_made(self)
             finally:
-                PyContext_Exit(<PyObject*>self.context)
+                self.leave(entered)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -237,13 +253,22 @@ cdef class StreamTransport(Completion):
     cdef int on_recv(self, np_event *event) except -1:
         if event.res > 0:
             if not self.flags & CLOSING:
-                self.take(<const char*>event.data, event.res)
+                if event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE \
+                        and event.res < BULK_ENTER_BYTES:
+                    return self.join_part(event)
+                if self.part is not None:
+                    self.join_part(event)
+                    self.take_part()
+                else:
+                    self.take(<const char*>event.data, event.res)
                 if event.res >= BULK_ENTER_BYTES and not self.flags & (BULK | CLOSING):
                     self.enter_bulk()
                     self.stop_reading()  # its last event arms the POLL
             if event.flags & NP_EV_MORE:
                 return 0
         self.read_op = 0
+        if self.part is not None:
+            self.take_part()
         if self.flags & CLOSING:
             return self.op_ended()
         if event.res <= 0 and event.res != -ECANCELED:
@@ -251,6 +276,21 @@ cdef class StreamTransport(Completion):
         if not self.flags & PAUSED:
             self.arm_read()
         return 0
+
+    # A shared buffer ended in the middle of what the socket held: the rest is the next event. The
+    # peer's small messages stay whole, as they do with a buffer of one's own.
+
+    cdef int join_part(self, np_event *event) except -1:
+        data = PyBytes_FromStringAndSize(<char*>event.data, event.res)
+        self.part = data if self.part is None else self.part + data
+        return 0
+
+    cdef int take_part(self) except -1:
+        cdef bytes part = self.part
+        self.part = None
+        if self.flags & CLOSING:
+            return 0
+        return self.take(PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
 
     cdef int on_readable(self, np_event *event) except -1:
         self.read_op = 0
@@ -277,6 +317,7 @@ cdef class StreamTransport(Completion):
 
     cdef int take(self, const char *data, Py_ssize_t size) except -1:
         """Received bytes: to the protocol, or aside while it has paused us."""
+        cdef Py_ssize_t taken
         if self.flags & (PAUSED | RESUMING):
             if self.stash is None:
                 self.stash = []
@@ -286,57 +327,57 @@ cdef class StreamTransport(Completion):
         if self.reader is not None:
             return self.reader.feed(data, size)
         if self.flags & BUFFERED:
-            return self.deliver_buffered(data, size)
+            taken = self.deliver_buffered(data, size)
+            if taken < size and not self.flags & CLOSING:
+                self.take(data + taken, size - taken)  # it has paused us, or is another now
+            return 0
         return self.deliver(PyBytes_FromStringAndSize(data, size))
 
     cdef int deliver(self, bytes data) except -1:
         if self.reader is not None:
             return self.reader.feed_bytes(data)
         try:
-            PyContext_Enter(<PyObject*>self.context)
+            entered = self.enter()
             try:
                 self.protocol.data_received(data)
             finally:
-                PyContext_Exit(<PyObject*>self.context)
+                self.leave(entered)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             self.fail(exc, "Fatal error: protocol.data_received() call failed.")
         return 0
 
-    cdef int deliver_buffered(self, const char *data, Py_ssize_t size) except -1:
-        """Into the BufferedProtocol's buffers, as many as it takes."""
+    cdef Py_ssize_t deliver_buffered(self, const char *data, Py_ssize_t size) except -1:
+        """Into the BufferedProtocol's buffers, for as long as it is one, reads and is not paused.
+
+        Returns how many bytes it took.
+        """
         cdef Py_buffer view
-        cdef Py_ssize_t part
+        cdef Py_ssize_t part, taken = 0
         cdef str message
-        while size:
-            if self.flags & (PAUSED | CLOSING):
-                if not self.flags & CLOSING:
-                    self.take(data, size)
-                return 0
+        while taken < size and self.flags & BUFFERED and not self.flags & (PAUSED | CLOSING):
             message = "Fatal error: protocol.get_buffer() call failed."
             try:
-                PyContext_Enter(<PyObject*>self.context)
+                entered = self.enter()
                 try:
-                    buffer = self.protocol.get_buffer(size)
+                    buffer = self.protocol.get_buffer(size - taken)
                     PyObject_GetBuffer(buffer, &view, PyBUF_CONTIG)
-                    part = min(view.len, size)
-                    memcpy(view.buf, data, part)
+                    part = min(view.len, size - taken)
+                    memcpy(view.buf, data + taken, part)
                     PyBuffer_Release(&view)
                     if part == 0:
                         raise RuntimeError("get_buffer() returned an empty buffer")
+                    taken += part
                     message = "Fatal error: protocol.buffer_updated() call failed."
                     self.protocol.buffer_updated(part)
                 finally:
-                    PyContext_Exit(<PyObject*>self.context)
+                    self.leave(entered)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
                 self.fail(exc, message)
-                return 0
-            data += part
-            size -= part
-        return 0
+        return taken
 
     cdef int read_direct(self) except -1:
         """recv(2) into fresh bytes objects, within the turn's budget."""
@@ -346,7 +387,7 @@ cdef class StreamTransport(Completion):
         cdef PyObject *data
         cdef char *base
         cdef int fd = self.fd
-        while budget > 0 and not self.flags & (PAUSED | CLOSING):
+        while budget > 0 and not self.flags & (PAUSED | CLOSING | BUFFERED):
             want = self.bulk_bytes
             data = self.loop.take_bulk(want)
             base = PyBytes_AS_STRING(<object>data)
@@ -405,11 +446,11 @@ cdef class StreamTransport(Completion):
         cdef Py_buffer view
         cdef int fd = self.fd
         cdef str message
-        while budget > 0 and not self.flags & (PAUSED | CLOSING):
+        while budget > 0 and self.flags & BUFFERED and not self.flags & (PAUSED | CLOSING):
             message = "Fatal error: protocol.get_buffer() call failed."
             got = 0
             try:
-                PyContext_Enter(<PyObject*>self.context)
+                entered = self.enter()
                 try:
                     buffer = self.protocol.get_buffer(-1)
                     PyObject_GetBuffer(buffer, &view, PyBUF_CONTIG)
@@ -425,7 +466,7 @@ cdef class StreamTransport(Completion):
                         message = "Fatal error: protocol.buffer_updated() call failed."
                         self.protocol.buffer_updated(got)
                 finally:
-                    PyContext_Exit(<PyObject*>self.context)
+                    self.leave(entered)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
@@ -447,11 +488,11 @@ cdef class StreamTransport(Completion):
         self.flags |= EOF_SEEN
         keep_open = False
         try:
-            PyContext_Enter(<PyObject*>self.context)
+            entered = self.enter()
             try:
                 keep_open = self.protocol.eof_received()
             finally:
-                PyContext_Exit(<PyObject*>self.context)
+                self.leave(entered)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -478,11 +519,15 @@ cdef class StreamTransport(Completion):
             self.arm_read()
 
     def _deliver_stash(self):
+        cdef bytes data
+        cdef Py_ssize_t taken
         self.flags &= ~RESUMING
         while self.stash and not self.flags & (PAUSED | CLOSING):
-            data = self.stash.pop(0)
-            if self.flags & BUFFERED and self.reader is None:
-                self.deliver_buffered(data, len(data))
+            data = <bytes>self.stash.pop(0)
+            if self.flags & BUFFERED:
+                taken = self.deliver_buffered(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                if taken < PyBytes_GET_SIZE(data):
+                    self.stash.insert(0, data[taken:])
             else:
                 self.deliver(data)
         if self.flags & (PAUSED | CLOSING):
@@ -576,11 +621,11 @@ cdef class StreamTransport(Completion):
     cdef int call_protocol(self, str name) except -1:
         """pause_writing or resume_writing; their exceptions do not close the connection."""
         try:
-            PyContext_Enter(<PyObject*>self.context)
+            entered = self.enter()
             try:
                 getattr(self.protocol, name)()
             finally:
-                PyContext_Exit(<PyObject*>self.context)
+                self.leave(entered)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -809,11 +854,11 @@ cdef class StreamTransport(Completion):
     def _call_connection_lost(self):
         try:
             if self.flags & STARTED:
-                PyContext_Enter(<PyObject*>self.context)
+                entered = self.enter()
                 try:
                     self.protocol.connection_lost(self.error)
                 finally:
-                    PyContext_Exit(<PyObject*>self.context)
+                    self.leave(entered)
         finally:
             self.flags |= GONE
             self.op_ended()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LoopConfig"]
+__all__ = ["FEATURES", "LoopConfig"]
+
+# What a loop may use of the kernel, by the names of loop.stats()["features"].
+FEATURES = ("defer_taskrun", "buf_ring", "buf_inc", "recv_multi", "accept_multi", "pwait2")
 
 
 def _power_of_two(n: int) -> bool:
@@ -22,7 +25,8 @@ class LoopConfig:
     features_off: names from ``loop.stats()["features"]`` not to use even where the kernel has
         them, for tests and comparisons.
 
-    Raises ValueError for sizes that no kernel takes.
+    Raises ValueError for sizes that no kernel takes and for unknown features. The uring backend
+    cannot do without defer_taskrun and buf_ring: a loop on it raises BackendUnavailableError.
     """
 
     sq_entries: int = 0
@@ -40,5 +44,8 @@ class LoopConfig:
             raise ValueError(
                 f"buf_count must be a power of two up to 32768, not {self.buf_count}"
             )
+        for name in self.features_off:
+            if name not in FEATURES:
+                raise ValueError(f"unknown feature {name!r}: there are {', '.join(FEATURES)}")
         if self.cq_entries and self.cq_entries < (self.sq_entries or 512):
             raise ValueError("cq_entries must not be smaller than sq_entries (512 by default)")

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import warnings
@@ -23,7 +26,10 @@ from typing import Any
 
 from netpoll import _core, _sock, _transport
 from netpoll.config import LoopConfig
+from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
+
+URING_NEEDS = frozenset({"defer_taskrun", "buf_ring"})
 
 __all__ = ["EventLoop", "install", "new_event_loop", "run"]
 
@@ -43,12 +49,19 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
 
     def __init__(self, backend: str = "auto", config: LoopConfig | None = None) -> None:
         self._closed = True  # until there is something to close
+        config = config or LoopConfig()
         name, self.backend_reason = choose_backend(backend)
+        if name == "uring" and (missing := URING_NEEDS.intersection(config.features_off)):
+            raise BackendUnavailableError(
+                errno.EOPNOTSUPP,
+                f"the uring backend cannot do without {', '.join(sorted(missing))}; leave it out "
+                "of features_off, or use the epoll backend",
+            )
         try:
-            self._open_backend(name, config or LoopConfig())
+            self._open_backend(name, config)
         except OSError as exc:
             name, self.backend_reason = choose_again(backend, exc)
-            self._open_backend(name, config or LoopConfig())
+            self._open_backend(name, config)
         self._closed = False
         # Not SelectorEventLoop's own __init__: there is no selector.
         base_events.BaseEventLoop.__init__(self)
@@ -99,11 +112,15 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             yield
             return
         self._make_self_pipe()
+        # Watched only while running: what is in flight keeps its loop alive.
+        self._add_reader(self._ssock.fileno(), self._read_from_self)
         old_fd = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
             signal.set_wakeup_fd(old_fd, warn_on_full_buffer=False)
+            if self._ssock is not None:
+                self._remove_reader(self._ssock.fileno())
 
     def close(self) -> None:
         """Ends every operation and frees the ring. Raises RuntimeError while running."""
@@ -141,11 +158,9 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             self._ssock, self._csock = socket.socketpair()
             self._ssock.setblocking(False)
             self._csock.setblocking(False)
-            self._add_reader(self._ssock.fileno(), self._read_from_self)
 
     def _close_self_pipe(self) -> None:
         if self._csock is not None:
-            self._remove_reader(self._ssock.fileno())
             self._ssock.close()
             self._csock.close()
             self._ssock = self._csock = None
@@ -175,11 +190,20 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
         super()._ensure_fd_no_transport(fd)
 
+    def _pollable(self, fd, watched) -> int:
+        """The number of fd. io_uring polls anything; what epoll refuses is refused here too."""
+        fileno = _fileno(fd)
+        if self.backend == "uring" and fileno not in watched:
+            mode = os.fstat(fileno).st_mode
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                raise PermissionError(errno.EPERM, "a regular file or directory is always ready")
+        return fileno
+
     def _add_reader(self, fd, callback, *args):
-        return self._add_watcher(_fileno(fd), False, callback, args)
+        return self._add_watcher(self._pollable(fd, self._readers), False, callback, args)
 
     def _add_writer(self, fd, callback, *args):
-        return self._add_watcher(_fileno(fd), True, callback, args)
+        return self._add_watcher(self._pollable(fd, self._writers), True, callback, args)
 
     def _remove_reader(self, fd) -> bool:
         fileno = _fileno(fd)
@@ -310,6 +334,8 @@ def run(
 
     Returns what main returns. Raises RuntimeError when a loop is running in this thread.
     """
+    if events._get_running_loop() is not None:
+        raise RuntimeError("netpoll.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(backend)) as runner:
         return runner.run(main)
 
