@@ -111,13 +111,24 @@ cdef class RecvOp(SockOp):
                     return put_aside
             hints = self.loop.fd_hints(self.fd)
             if hints is not NULL and hints[0] == DRAINED and is_stream(self.sock):
-                self.op = self.loop.arm(NP_OP_TAKE, self.fd, self, min(self.size, TAKE_MAX_BYTES))
+                self.loop.mark_dirty(self)
                 return self.wait_on(self.loop)
         elif self.taken is not None:
             return self.finish()
         elif self.error:
             raise os_error(self.error)
         return SockOp.step(self)
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        """Arms the TAKE, with no user code between here and the kernel: until it has read the
+        request, a number that is closed and reused would have it take another socket's bytes."""
+        if self.future is None or self.future.done():
+            return 0  # cancelled meanwhile
+        if self.sock.fileno() != self.fd:
+            self.future.set_result(None)  # closed meanwhile: the task will be told so
+        else:
+            self.op = loop.arm(NP_OP_TAKE, self.fd, self, min(self.size, TAKE_MAX_BYTES))
+        return 0
 
     cdef object finish(self):
         """What the TAKE brought; a message that a buffer's end cut in two is made whole."""

@@ -273,7 +273,7 @@ cdef class StreamTransport(Completion):
             return self.op_ended()
         if event.res <= 0 and event.res != -ECANCELED:
             return self.end_of_stream(event.res)
-        if not self.flags & PAUSED:
+        if not self.flags & (PAUSED | RESUMING):
             self.arm_read()
         return 0
 
@@ -296,8 +296,8 @@ cdef class StreamTransport(Completion):
         self.read_op = 0
         if self.flags & CLOSING:
             return self.op_ended()
-        if self.flags & PAUSED:
-            return 0
+        if self.flags & (PAUSED | RESUMING):
+            return 0  # armed again behind the stash
         if event.res < 0 and event.res != -ECANCELED:
             return self.end_of_stream(event.res)
         if event.res > 0:
@@ -311,7 +311,7 @@ cdef class StreamTransport(Completion):
                 self.flags &= ~READING
             if self.out.count:
                 self.check_watermarks()
-        if self.read_op == 0 and not self.flags & (CLOSING | PAUSED | EOF_SEEN):
+        if self.read_op == 0 and not self.flags & (CLOSING | PAUSED | RESUMING | EOF_SEEN):
             self.arm_read()
         return 0
 
