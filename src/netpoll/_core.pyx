@@ -385,6 +385,10 @@ cdef inline PyObject **tuple_items(tuple args) noexcept:
 cdef class Watcher(Completion):
     """A registered reader or writer: a POLL that is armed again each time it has fired."""
 
+    @property
+    def _handle(self):
+        return self.handle
+
     cdef int arm(self, Loop loop) except -1:
         self.op = loop.arm(NP_OP_POLL, self.fd, self, self.mask)
         return 0

@@ -28,6 +28,7 @@ from netpoll import _core, _sock, _transport
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
+from netpoll.selector import SelectorView
 
 URING_NEEDS = frozenset({"defer_taskrun", "buf_ring"})
 
@@ -65,7 +66,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._closed = False
         # Not SelectorEventLoop's own __init__: there is no selector.
         base_events.BaseEventLoop.__init__(self)
-        self._selector = None
+        self._selector = SelectorView(self)
         self._internal_fds = 1  # the wake-up eventfd
         self._transports = weakref.WeakValueDictionary()  # asyncio's own transports on this loop
         self._signal_handlers: dict[int, Any] = {}
