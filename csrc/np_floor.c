@@ -192,6 +192,12 @@ int np_floor_epoll(int listen_fd, int stop_fd)
 #define URING_WHOLE_BYTES (16 * 1024)
 #define NO_PIECE UINT32_MAX
 
+enum uring_sending {
+    SEND_NONE = 0,
+    SEND_QUICK,  /* does not wait, and reports only failure: over when it is submitted */
+    SEND_PATIENT /* waits until the socket takes it all */
+};
+
 enum uring_tag { TAG_ACCEPT = 1, TAG_STOP, TAG_RECV, TAG_SEND };
 
 struct uring_piece { /* received bytes on their way back */
@@ -205,8 +211,13 @@ struct uring_conn { /* indexed by fd */
     uint32_t head, tail; /* pieces to send, oldest first; the head is in flight */
     uint8_t open;
     uint8_t receiving;   /* the multishot recv is armed */
-    uint8_t sending;     /* a send is in flight: nobody closes the fd */
+    uint8_t sending;     /* enum uring_sending; not NONE: nobody closes the fd */
+    uint32_t sends;      /* armed so far: tells this quick send from the one before */
     uint8_t ended;       /* the peer is done, or the connection broke */
+};
+
+struct uring_quick { /* a quick send whose end is not taken note of yet */
+    uint32_t fd, number;
 };
 
 struct uring_floor {
@@ -219,6 +230,11 @@ struct uring_floor {
     uint32_t *refs;          /* per buffer: the kernel's one and one per piece */
     uint32_t *offsets_bytes; /* per buffer: how far it is consumed */
     uint32_t published;      /* buffers given back in this turn */
+    struct uring_quick *quicks;
+    uint32_t quicks_count, quicks_cap;
+    uint32_t sends;          /* in flight */
+    uint32_t pieces_live;    /* in flight, or queued behind one that is */
+    uint32_t deaf_conns;     /* open, with no recv armed: ended, or out of buffers */
     struct uring_piece *pieces;
     uint32_t pieces_cap, free_piece;
     struct uring_conn *conns;
@@ -338,6 +354,7 @@ static uint32_t uring_take_piece(struct uring_floor *floor)
         }
     }
     floor->free_piece = floor->pieces[index].next;
+    floor->pieces_live++;
     return index;
 }
 
@@ -351,6 +368,7 @@ static void uring_drop_head(struct uring_floor *floor, struct uring_conn *conn)
         conn->tail = NO_PIECE;
     piece->next = floor->free_piece;
     floor->free_piece = index;
+    floor->pieces_live--;
 }
 
 /* ---- io_uring: requests ---- */
@@ -368,15 +386,30 @@ static void uring_arm_recv(struct uring_floor *floor, int fd)
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = URING_BUF_GROUP;
     floor->conns[fd].receiving = 1;
+    floor->deaf_conns--;
 }
 
-static void uring_arm_send(struct uring_floor *floor, int fd)
+/* Sends the connection's oldest piece. A quick send that succeeds makes no completion, so the turn
+ * sleeps until something arrives, not only until its own sends are over; see uring_settle. */
+static void uring_arm_send(struct uring_floor *floor, int fd, enum uring_sending how)
 {
     struct uring_conn *conn = &floor->conns[fd];
     struct uring_piece *piece = &floor->pieces[conn->head];
+    if (how == SEND_QUICK
+        && grow_table((void **)&floor->quicks, &floor->quicks_cap, floor->quicks_count,
+                      sizeof(*floor->quicks)) < 0)
+        how = SEND_PATIENT;
     struct io_uring_sqe *sqe = uring_sqe(floor, TAG_SEND, fd);
-    io_uring_prep_send(sqe, fd, piece->base, piece->len_bytes, MSG_WAITALL | MSG_NOSIGNAL);
-    conn->sending = 1;
+    /* WAITALL makes a short send a failure, which is reported even by a quick one. */
+    io_uring_prep_send(sqe, fd, piece->base, piece->len_bytes,
+                       MSG_WAITALL | MSG_NOSIGNAL | (how == SEND_QUICK ? MSG_DONTWAIT : 0));
+    conn->sends++;
+    if (how == SEND_QUICK) {
+        sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+        floor->quicks[floor->quicks_count++] = (struct uring_quick){ (uint32_t)fd, conn->sends };
+    }
+    conn->sending = (uint8_t)how;
+    floor->sends++;
 }
 
 /* Closes when nothing of the connection is in flight any more. */
@@ -386,6 +419,7 @@ static void uring_try_close(struct uring_floor *floor, int fd)
     if (conn->open && conn->ended && !conn->receiving && !conn->sending
         && conn->head == NO_PIECE) {
         conn->open = 0;
+        floor->deaf_conns--;
         close(fd);
     }
 }
@@ -415,6 +449,7 @@ static int uring_on_accept(struct uring_floor *floor, const struct io_uring_cqe 
         return err;
     }
     floor->conns[fd] = (struct uring_conn){ .head = NO_PIECE, .tail = NO_PIECE, .open = 1 };
+    floor->deaf_conns++;
     uring_arm_recv(floor, fd);
     return 0;
 }
@@ -444,7 +479,7 @@ static int uring_queue(struct uring_floor *floor, int fd, uint16_t bid, uint32_t
         floor->pieces[conn->tail].next = index;
     conn->tail = index;
     if (!conn->sending)
-        uring_arm_send(floor, fd);
+        uring_arm_send(floor, fd, SEND_QUICK);
     return 0;
 }
 
@@ -461,8 +496,10 @@ static int uring_on_recv(struct uring_floor *floor, int fd, const struct io_urin
 {
     struct uring_conn *conn = &floor->conns[fd];
     int err = 0;
-    if (!(cqe->flags & IORING_CQE_F_MORE))
+    if (!(cqe->flags & IORING_CQE_F_MORE)) {
         conn->receiving = 0;
+        floor->deaf_conns++;
+    }
     if (cqe->flags & IORING_CQE_F_BUFFER) {
         uint16_t bid = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
         if (cqe->res > 0 && !conn->ended)
@@ -486,23 +523,39 @@ static int uring_on_recv(struct uring_floor *floor, int fd, const struct io_urin
     return err;
 }
 
+static void uring_sent(struct uring_floor *floor, int fd)
+{
+    struct uring_conn *conn = &floor->conns[fd];
+    conn->sending = SEND_NONE;
+    floor->sends--;
+    uring_drop_head(floor, conn);
+    if (conn->head != NO_PIECE)
+        uring_arm_send(floor, fd, SEND_QUICK);
+    else
+        uring_try_close(floor, fd);
+}
+
+/* A patient send's end, or a quick one's failure. */
 static void uring_on_send(struct uring_floor *floor, int fd, const struct io_uring_cqe *cqe)
 {
     struct uring_conn *conn = &floor->conns[fd];
     struct uring_piece *piece = &floor->pieces[conn->head];
-    conn->sending = 0;
-    if (cqe->res <= 0) {
-        uring_break(floor, fd);
-    } else if ((uint32_t)cqe->res < piece->len_bytes) {
-        piece->base += cqe->res;
-        piece->len_bytes -= (uint32_t)cqe->res;
-    } else {
-        uring_drop_head(floor, conn);
+    if (cqe->res >= 0 && (uint32_t)cqe->res == piece->len_bytes) {
+        uring_sent(floor, fd);
+        return;
     }
-    if (conn->head != NO_PIECE)
-        uring_arm_send(floor, fd);
-    else
+    int was_quick = conn->sending == SEND_QUICK;
+    conn->sending = SEND_NONE;
+    floor->sends--;
+    if (cqe->res > 0 || (cqe->res == -EAGAIN && was_quick)) {
+        uint32_t taken_bytes = cqe->res > 0 ? (uint32_t)cqe->res : 0;
+        piece->base += taken_bytes;
+        piece->len_bytes -= taken_bytes;
+        uring_arm_send(floor, fd, SEND_PATIENT);
+    } else {
+        uring_break(floor, fd);
         uring_try_close(floor, fd);
+    }
 }
 
 static int uring_handle(struct uring_floor *floor, const struct io_uring_cqe *cqe)
@@ -542,11 +595,35 @@ static void uring_give_back(struct uring_floor *floor)
     floor->starved_count = 0;
 }
 
+/* The first `count` quick sends were submitted, and those that failed said so: the rest is done. */
+static void uring_settle(struct uring_floor *floor, uint32_t count)
+{
+    if (count == 0)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        struct uring_quick quick = floor->quicks[i];
+        struct uring_conn *conn = &floor->conns[quick.fd];
+        if (conn->sending == SEND_QUICK && conn->sends == quick.number)
+            uring_sent(floor, (int)quick.fd);
+    }
+    floor->quicks_count -= count; /* what was armed meanwhile stands behind them */
+    memmove(floor->quicks, floor->quicks + count, floor->quicks_count * sizeof(*floor->quicks));
+}
+
+/* Whether the turn may sleep: not when something waits for the end of its own quick sends, which
+ * nothing reports - a piece behind one, a connection that is to be closed, one without a buffer. */
+static int uring_may_sleep(const struct uring_floor *floor)
+{
+    return floor->quicks_count == 0
+           || (floor->deaf_conns == 0 && floor->pieces_live == floor->sends);
+}
+
 static int uring_turn(struct uring_floor *floor)
 {
     struct io_uring_cqe *cqe;
     unsigned head, count = 0;
-    int err = io_uring_submit_and_wait(&floor->ring, 1);
+    uint32_t quicks_count = floor->quicks_count;
+    int err = io_uring_submit_and_wait(&floor->ring, uring_may_sleep(floor) ? 1 : 0);
     if (err < 0 && err != -EINTR)
         return err;
     err = 0;
@@ -556,6 +633,7 @@ static int uring_turn(struct uring_floor *floor)
             err = uring_handle(floor, cqe);
     }
     io_uring_cq_advance(&floor->ring, count);
+    uring_settle(floor, quicks_count);
     uring_give_back(floor);
     return err;
 }
@@ -607,5 +685,6 @@ int np_floor_uring(int listen_fd, int stop_fd, const struct np_floor_uring_confi
     free(floor.pieces);
     free(floor.conns);
     free(floor.starved);
+    free(floor.quicks);
     return err;
 }

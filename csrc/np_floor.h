@@ -6,7 +6,8 @@
  *           does not take is kept and the connection waits for EPOLLOUT instead of EPOLLIN.
  * io_uring  SINGLE_ISSUER + DEFER_TASKRUN; multishot accept; multishot recv over a ring of provided
  *           buffers (incrementally consumed where the kernel has that: Linux 6.12); a send SQE
- *           straight out of the receive buffer; one io_uring_enter per turn.
+ *           straight out of the receive buffer, which does not wait and reports only failure (then
+ *           one that waits takes over); one io_uring_enter per turn.
  * Ownership listen_fd (listening, nonblocking, TCP_NODELAY set so that connections inherit it) and
  *           stop_fd (readable = end) stay the caller's.
  * Errors    0 after stop_fd, else -errno (-EMFILE too: raise the limit first).
