@@ -23,8 +23,8 @@ TEST_TIMEOUT_S = 30.0
 MODULE_TIMEOUT_S = 280.0
 MAX_RESTARTS = 12
 
-# What is in scope. Left out: test_ssl, test_sslproto, test_subprocess (not built yet),
-# test_selector_events and test_proactor_events (asyncio's own implementations), Windows.
+# Left out: test_selector_events and test_proactor_events (asyncio's own implementations), and
+# what is for Windows.
 MODULES = (
     "test_base_events",
     "test_buffered_proto",
@@ -42,8 +42,11 @@ MODULES = (
     "test_sendfile",
     "test_server",
     "test_sock_lowlevel",
+    "test_ssl",
+    "test_sslproto",
     "test_staggered",
     "test_streams",
+    "test_subprocess",
     "test_taskgroups",
     "test_tasks",
     "test_threads",

@@ -6,6 +6,7 @@ from . import lane
 
 
 @pytest.mark.conformance
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(lane.missing_reason() is not None, reason=str(lane.missing_reason()))
 @pytest.mark.parametrize("module", lane.modules_here() or ["none"])
 def test_cpython(module: str, backend: str) -> None:

@@ -162,6 +162,31 @@ def test_everything_still_works_in_debug_mode(loop: Any) -> None:
     assert loop.run_until_complete(main()) == b"hello"
 
 
+async def test_reprs_of_every_kind_of_transport(loop: Any) -> None:
+    """They stand in error messages, so they must not fail."""
+    import os
+    import socket
+
+    left, right = socket.socketpair()
+    stream, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+    datagram, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    read_end, write_end = os.pipe()
+    reading, _ = await loop.connect_read_pipe(asyncio.Protocol, open(read_end, "rb"))
+    writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(write_end, "wb"))
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    for each in (stream, datagram, reading, writing, server, *server.sockets):
+        assert len(repr(each)) > 10
+    for transport in (stream, datagram, writing, reading):
+        transport.close()
+        assert "clos" in repr(transport)
+    server.close()
+    right.close()
+    await asyncio.sleep(0.01)
+    assert repr(stream) and repr(server)
+
+
 def test_repr_of_a_loop(loop: Any) -> None:
     text = repr(loop)
     assert "running=False" in text and "closed=False" in text and "debug=False" in text
