@@ -383,7 +383,7 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
             continue;
         unwanted &= ~bits;
         if (op->kind == NP_OP_RECV || op->kind == NP_OP_TAKE) {
-            if (e->scratch_bytes - e->scratch_used < e->recv_max_bytes) { /* it would cut it short */
+            if (e->scratch_bytes - e->scratch_used < e->recv_max_bytes) { /* would be cut short */
                 e->stats.enobufs++;
                 return n ? n : -ENOBUFS;
             }

@@ -200,6 +200,9 @@ cdef extern from "Python.h":
         PYGEN_ERROR
         PYGEN_NEXT
 
+    ctypedef struct PyTupleObject:
+        PyObject *ob_item[1]
+
     ctypedef struct PyAsyncMethods:
         void *am_send
 

@@ -28,19 +28,6 @@ cdef class Completion:
     cdef int on_loop_closed(self, Loop loop, np_event *event) except -1
 
 
-cdef class Awaitable(Completion):
-    """A native awaitable with the coroutine protocol (PEP 492); subclasses write step()."""
-    cdef object future      # what the waiting task waits for; None before and after
-    cdef bint is_done
-
-    cdef object step(self)
-    cdef int abandon(self) except -1
-    cdef object wait_on(self, object loop)
-
-
-cdef int install_awaitable_slots(object cls) except -1
-
-
 cdef class Handle:
     cdef object callback, context
     cdef tuple args         # None: no arguments

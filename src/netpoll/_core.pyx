@@ -18,18 +18,17 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset, strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_CAN_REUSE_BYTES, NP_WAIT_MAX_NS, Py_REFCNT, PyBytes_New, np_bytes_renew,
-    NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
-    NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI, NP_FREE, NP_OP_ACCEPT,
-    NP_OP_CHUNK_SLOTS, NP_OP_POLL, PYGEN_NEXT, PYGEN_RETURN, Py_DECREF, Py_INCREF, Py_XDECREF, PyContext_CopyCurrent,
-    PyContext_Enter, PyContext_Exit, PyErr_CheckSignals,
-    PyErr_SetObject, PyExc_StopIteration, PyTypeObject, PyObject_CallNoArgs, PyObject_CallOneArg,
-    PyObject_Vectorcall, PyTuple_GET_ITEM, PyTuple_GET_SIZE, np_arena_kind_name, np_backend_head,
-    np_clock_ns, np_config, np_epoll_ops, np_head, np_inbox_awake, np_inbox_close,
-    np_inbox_is_empty, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take,
-    np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add,
-    np_timer_heap_close, np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_timer_remove,
-    np_uring_ops)
+    ECANCELED, NP_CAN_REUSE_BYTES, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC,
+    NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI,
+    NP_FREE, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_OP_POLL, NP_WAIT_MAX_NS, PyBytes_New,
+    PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyErr_CheckSignals,
+    PyObject_CallNoArgs, PyObject_CallOneArg, PyObject_Vectorcall, PyTupleObject,
+    PyTuple_GET_ITEM, PyTuple_GET_SIZE, Py_DECREF, Py_INCREF, Py_REFCNT, Py_XDECREF,
+    np_arena_kind_name, np_backend_head, np_bytes_renew, np_clock_ns, np_config, np_epoll_ops,
+    np_head, np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_open, np_inbox_push,
+    np_inbox_sleep, np_inbox_take, np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata,
+    np_sock_close, np_timer_add, np_timer_heap_close, np_timer_heap_init, np_timer_peek,
+    np_timer_pop_due, np_timer_remove, np_uring_ops)
 
 import asyncio
 import os
@@ -43,10 +42,6 @@ cdef enum:
     CLOSE_TURNS_MAX_COUNT = 1000
     # Callbacks that may be due "now": what the clock cannot tell apart.
     RESOLUTION_NS = 1
-
-cdef extern from "Python.h":
-    ctypedef struct PyTupleObject:
-        PyObject *ob_item[1]
 
 cdef object Future = asyncio.Future
 cdef object Task = asyncio.Task
@@ -92,96 +87,6 @@ cdef class Completion:
     cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
         """The last event of an operation that was in flight when the loop was closed."""
         return 0
-
-
-# ---- awaitables -------------------------------------------------------------------------------
-
-cdef class Awaitable(Completion):
-    cdef object step(self):
-        """The value of the await, with is_done set; or the future to wait for."""
-        raise NotImplementedError
-
-    cdef int abandon(self) except -1:
-        """The await ends without a value: it was cancelled, closed or has failed."""
-        return 0
-
-    cdef object wait_on(self, object loop):
-        """A fresh future for step() to return. Setting its result resumes the awaiting task."""
-        self.future = Future(loop=loop)
-        self.future._asyncio_future_blocking = True
-        return self.future
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return self.send(None)
-
-    def send(self, value):
-        result = awaitable_step(self)
-        if self.is_done:
-            raise StopIteration(result)
-        return result
-
-    def throw(self, typ, val=None, tb=None):
-        self.close()
-        if val is None:
-            val = typ() if isinstance(typ, type) else typ
-        elif isinstance(val, tuple):
-            val = typ(*val)
-        elif not isinstance(val, BaseException):
-            val = typ(val)
-        raise val.with_traceback(tb) if tb is not None else val
-
-    def close(self):
-        if not self.is_done:
-            self.is_done = True
-            self.future = None
-            self.abandon()
-
-
-cdef object awaitable_step(Awaitable self):
-    if self.is_done:
-        raise RuntimeError("cannot reuse already awaited coroutine")
-    try:
-        result = self.step()
-    except BaseException:
-        self.close()
-        raise
-    if self.is_done:
-        self.future = None
-    return result
-
-
-# The slots that the interpreter's SEND uses, without a Python frame or traceback on the way.
-
-cdef int awaitable_am_send(PyObject *self, PyObject *value, PyObject **out) except -1:
-    result = awaitable_step(<Awaitable>self)
-    Py_INCREF(<PyObject*>result)
-    out[0] = <PyObject*>result
-    return PYGEN_RETURN if (<Awaitable>self).is_done else PYGEN_NEXT
-
-
-cdef PyObject *awaitable_iternext(PyObject *self) except NULL:
-    result = awaitable_step(<Awaitable>self)
-    if (<Awaitable>self).is_done:
-        if isinstance(result, tuple) or isinstance(result, BaseException):
-            result = StopIteration(result)  # else it would be taken for the arguments
-        PyErr_SetObject(PyExc_StopIteration, <PyObject*>result)
-        return NULL
-    Py_INCREF(<PyObject*>result)
-    return <PyObject*>result
-
-
-cdef int install_awaitable_slots(object cls) except -1:
-    """Slots are inherited when a type is made ready, so every subclass gets them by itself."""
-    cdef PyTypeObject *slots = <PyTypeObject*>cls
-    slots.tp_as_async.am_send = <void*>awaitable_am_send
-    slots.tp_iternext = <void*>awaitable_iternext
-    return 0
 
 
 # ---- handles ----------------------------------------------------------------------------------

@@ -22,9 +22,10 @@ from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_TAKE, Py_DECREF, PyBytes_New, PyObject, _PyBytes_Resize, iovec, np_event, np_sock_error,
-    np_sock_recv, np_sock_send, np_udata)
-from netpoll._core cimport Awaitable, Loop, install_awaitable_slots
+    ECANCELED, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_TAKE, PyBytes_New, PyObject, Py_DECREF,
+    _PyBytes_Resize, iovec, np_event, np_sock_error, np_sock_recv, np_sock_send, np_udata)
+from netpoll._await cimport Awaitable, install_awaitable_slots
+from netpoll._core cimport Loop
 
 import _socket
 import ssl as _ssl

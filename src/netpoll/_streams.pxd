@@ -1,6 +1,6 @@
 # The seam of _streams.pyx: what the transport calls.
 
-from netpoll._core cimport Awaitable
+from netpoll._await cimport Awaitable
 
 
 cdef class ReaderCore:

@@ -16,7 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcpy
 
 from netpoll._c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
-from netpoll._core cimport Awaitable, install_awaitable_slots
+from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._transport cimport StreamTransport
 
 import asyncio

@@ -70,16 +70,5 @@ cdef class StreamTransport(Completion):
     cdef int op_ended(self) except -1
 
 
-cdef class Acceptor(Completion):
-    cdef Loop loop
-    cdef object sock, factory, server, context
-    cdef object ssl_options     # keyword arguments of _make_ssl_transport, or None
-    cdef int fd
-    cdef np_udata op
-    cdef object retry           # timer handle while accepting is paused
-    cdef bint is_closed
-
-    cdef int arm(self) except -1
-    cdef int accepted(self, int fd) except -1
-    cdef int accept_ssl(self, int fd) except -1
-    cdef int accept_failed(self, int err) except -1
+cdef int attach(object server, StreamTransport transport) except -1
+cdef object os_error(int err)

@@ -14,17 +14,16 @@ WRITE_NOW_BYTES on they are sent at once, and what the socket does not take wait
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOTCONN)
+from libc.errno cimport EAGAIN
 from libc.stdint cimport int32_t, uint32_t, uint8_t
 from libc.string cimport memcpy, strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_ACCEPT, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, Py_DECREF, Py_INCREF,
-    PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject, iovec, np_bytes_renew,
-    np_iov_advance, np_iov_close, np_iov_gather, np_iov_grow, np_iov_init, np_iov_pop,
-    np_iov_push, np_sock_close, np_sock_error, np_sock_nodelay, np_sock_peer, np_sock_recv,
-    np_sock_send, np_sock_shutdown, np_udata)
+    ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND,
+    PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject, Py_DECREF, Py_INCREF, iovec,
+    np_bytes_renew, np_iov_advance, np_iov_close, np_iov_gather, np_iov_grow, np_iov_init,
+    np_iov_pop, np_iov_push, np_sock_close, np_sock_nodelay, np_sock_peer, np_sock_recv,
+    np_sock_send, np_sock_shutdown)
 from netpoll._core cimport Completion, Loop
 from netpoll._streams cimport ReaderCore, adopt_reader
 
@@ -54,7 +53,6 @@ cdef enum:
     # From this size on a direct call gives the GIL away.
     NOGIL_BYTES = 32 * 1024
     GATHER_COUNT = 64
-    ACCEPT_RETRY_DELAY_S = 1
     HIGH_WATER_DEFAULT_BYTES = 64 * 1024
 
 cdef enum:  # StreamTransport.flags
@@ -966,116 +964,3 @@ def make_transport(Loop loop, sock, protocol, waiter, dict extra, server):
         attach(server, transport)
     loop.soon(transport._begin, (waiter,))
     return transport
-
-
-cdef class Acceptor(Completion):
-    """Accepts on one listening socket of a server, for as long as it serves."""
-
-    def __init__(self, Loop loop, sock, factory, server, ssl_options):
-        self.loop = loop
-        self.sock = sock
-        self.factory = factory
-        self.server = server
-        self.ssl_options = ssl_options
-        self.fd = sock.fileno()
-        self.context = PyContext_CopyCurrent()
-        if sock.family != _AF_UNIX:
-            np_sock_nodelay(self.fd)  # accepted connections inherit it
-        self.arm()
-
-    cdef int arm(self) except -1:
-        self.op = self.loop.arm(NP_OP_ACCEPT, self.fd, self, 0)
-        return 0
-
-    def _retry(self):
-        self.retry = None
-        if not self.is_closed:
-            self.arm()
-
-    def stop(self):
-        """Ends accepting and closes the listening socket at once."""
-        if self.is_closed:
-            return
-        self.is_closed = True
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
-        if self.op and self.loop.be is not NULL:
-            self.loop.ops.settle(self.loop.be, self.op)
-        if self.loop.be is not NULL and self.sock.fileno() == self.fd:
-            self.loop.ops.forget(self.loop.be, self.fd)
-        self.sock.close()
-
-    cdef int on_event(self, Loop loop, np_event *event) except -1:
-        cdef int res = event.res
-        if not event.flags & NP_EV_MORE:
-            self.op = 0
-        if self.is_closed:
-            if res >= 0:
-                np_sock_close(res)
-            return 0
-        if res < 0:
-            return self.accept_failed(res)
-        self.accepted(res)
-        if not self.op and not self.is_closed and self.retry is None:
-            self.arm()
-        return 0
-
-    cdef int accepted(self, int fd) except -1:
-        cdef StreamTransport transport
-        try:
-            if self.ssl_options is not None:
-                self.accept_ssl(fd)
-                return 0
-            transport = StreamTransport.__new__(StreamTransport)
-            transport.loop = self.loop
-            transport.fd = fd
-            PyContext_Enter(<PyObject*>self.context)
-            try:
-                transport.context = PyContext_CopyCurrent()
-                protocol = self.factory()
-            finally:
-                PyContext_Exit(<PyObject*>self.context)
-            transport.set_protocol(protocol)
-            np_sock_peer(fd, &transport.peer)
-            self.loop.own_fd(fd, transport)
-            attach(self.server, transport)
-            transport.begin()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            if transport is not None:
-                transport.fd = -1
-            np_sock_close(fd)
-            self.loop.call_exception_handler({
-                "message": "Error on transport creation for incoming connection",
-                "exception": exc,
-                "socket": trsock.TransportSocket(self.sock),
-            })
-        return 0
-
-    cdef int accept_ssl(self, int fd) except -1:
-        conn = py_socket.socket(fileno=fd)
-        PyContext_Enter(<PyObject*>self.context)
-        try:
-            self.loop._make_ssl_transport(
-                conn, self.factory(), server_side=True, server=self.server,
-                extra={"peername": conn.getpeername()}, **self.ssl_options)
-        finally:
-            PyContext_Exit(<PyObject*>self.context)
-        return 0
-
-    cdef int accept_failed(self, int err) except -1:
-        if err == -ECANCELED or err == -ECONNABORTED:
-            self.arm()
-            return 0
-        # Out of descriptors or memory: accepting pauses; the backlog keeps who comes meanwhile.
-        message = ("socket.accept() out of system resource"
-                   if err in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM) else "socket.accept() failed")
-        self.loop.call_exception_handler({
-            "message": message,
-            "exception": os_error(err),
-            "socket": trsock.TransportSocket(self.sock),
-        })
-        self.retry = self.loop.call_later(ACCEPT_RETRY_DELAY_S, self._retry)
-        return 0

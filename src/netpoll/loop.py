@@ -24,7 +24,7 @@ from asyncio import base_events, constants, events, format_helpers, sslproto
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from netpoll import _core, _sock, _transport
+from netpoll import _acceptor, _core, _sock, _transport
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
@@ -71,7 +71,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._transports = weakref.WeakValueDictionary()  # asyncio's own transports on this loop
         self._signal_handlers: dict[int, Any] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
-        self._acceptors: dict[int, _transport.Acceptor] = {}
+        self._acceptors: dict[int, _acceptor.Acceptor] = {}
         self._ssock: socket.socket | None = None
         self._csock: socket.socket | None = None
 
@@ -228,7 +228,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     sock_accept = _sock.sock_accept
     _connect_resolved = _sock.connect_resolved
 
-    async def sock_connect(self, sock, address) -> None:
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connects; a host name is resolved first."""
         base_events._check_ssl_socket(sock)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -304,7 +304,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
                 "ssl_handshake_timeout": ssl_handshake_timeout,
                 "ssl_shutdown_timeout": ssl_shutdown_timeout,
             }
-        self._acceptors[fd] = _transport.Acceptor(
+        self._acceptors[fd] = _acceptor.Acceptor(
             self, sock, protocol_factory, server, options
         )
 

@@ -260,7 +260,8 @@ def judge(module: str, loop: str) -> Verdict:
             verdict.failed[test] = result  # setUpClass and such
     for test, reference in expected.items():
         result = actual.get(test, Result(test, "failed", "it was not run"))
-        entry = next((e for e in entries("exception") if loop in e.backends and e.covers(test)), None)
+        known = (e for e in entries("exception") if loop in e.backends and e.covers(test))
+        entry = next(known, None)
         if reference.outcome != "passed":
             verdict.not_judged.append(test)
         elif entry is not None:

@@ -1,7 +1,8 @@
 """The summary command: `python -m tests.conformance [--loops uring,epoll] [module ...]`.
 
 Prints a table, one row per module and loop, then every failure. Exit code 1 when anything failed.
-`--loops asyncio` compares the control with itself (no differences); `--loops uvloop` shows uvloop's.
+`--loops asyncio` compares the control with itself (no differences); `--loops uvloop` shows what
+uvloop's are.
 """
 
 import argparse
@@ -24,7 +25,8 @@ def main() -> int:
         print(f"skipped: {reason}")
         return 0
     modules = args.modules or lane.modules_here()
-    print(f"CPython {sys.version.split()[0]}, judged against asyncio. 'no loop': passed, but the test")
+    version = sys.version.split()[0]
+    print(f"CPython {version}, judged against asyncio. 'no loop': passed, but the test")
     print("makes no loop of the kind under test. 'not judged': asyncio itself fails or skips it.\n")
     print(f"{'module':26}{'loop':9}" + "".join(f"{name:>11}" for name in COLUMNS), flush=True)
     verdicts = [_row(module, loop) for module in modules for loop in args.loops.split(",")]

@@ -192,7 +192,8 @@ def _preloading_server() -> None:
         await stop.wait()
         server.close()
 
-    warm = new_loop()  # type: ignore[name-defined]  # noqa: F821  # used before the fork, closed after
+    # Used before the fork, closed after.
+    warm = new_loop()  # type: ignore[name-defined]  # noqa: F821
     warm.run_until_complete(asyncio.sleep(0.001))
     workers = []
     for _ in range(3):

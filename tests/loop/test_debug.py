@@ -123,7 +123,8 @@ def test_handler_context_has_the_source_traceback(
     loop.set_debug(True)
     loop.call_soon(lambda: 1 / 0)
     loop.run_until_complete(asyncio.sleep(0.001))
-    assert any(frame.name.startswith("test_handler_context") for frame in errors[0]["source_traceback"])
+    frames = errors[0]["source_traceback"]
+    assert any(frame.name.startswith("test_handler_context") for frame in frames)
     errors.clear()
 
 

@@ -125,7 +125,9 @@ def test_a_running_loop_cannot_be_closed(loop: Any) -> None:
     assert not loop.is_closed()
 
 
-def test_a_loop_that_runs_in_another_thread_cannot_be_run_or_closed(backend: str, loop: Any) -> None:
+def test_a_loop_that_runs_in_another_thread_cannot_be_run_or_closed(
+    backend: str, loop: Any
+) -> None:
     """Bug class 15."""
     skip_where_asyncio_forgets_that_it_runs(backend)
     running = threading.Event()

@@ -263,7 +263,8 @@ def _ctrl_c_runner() -> None:
         finally:
             print("cleaned", server.is_serving())
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:  # type: ignore[name-defined]  # noqa: F821
+    factory = new_loop  # type: ignore[name-defined]  # noqa: F821
+    with asyncio.Runner(loop_factory=factory) as runner:
         try:
             runner.run(main())
         except KeyboardInterrupt:
@@ -310,7 +311,8 @@ def _busy_server() -> None:
         finally:
             server.close()
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:  # type: ignore[name-defined]  # noqa: F821
+    factory = new_loop  # type: ignore[name-defined]  # noqa: F821
+    with asyncio.Runner(loop_factory=factory) as runner:
         try:
             runner.run(main())
         except KeyboardInterrupt:

@@ -1,0 +1,19 @@
+# The seam of _acceptor.pyx.
+
+from netpoll._c cimport np_event, np_udata
+from netpoll._core cimport Completion, Loop
+
+
+cdef class Acceptor(Completion):
+    cdef Loop loop
+    cdef object sock, factory, server, context
+    cdef object ssl_options     # keyword arguments of _make_ssl_transport, or None
+    cdef int fd
+    cdef np_udata op
+    cdef object retry           # timer handle while accepting is paused
+    cdef bint is_closed
+
+    cdef int arm(self) except -1
+    cdef int accepted(self, int fd) except -1
+    cdef int accept_ssl(self, int fd) except -1
+    cdef int accept_failed(self, int err) except -1

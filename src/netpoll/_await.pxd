@@ -1,0 +1,17 @@
+# The seam of _await.pyx.
+
+from netpoll._c cimport PyObject
+from netpoll._core cimport Completion
+
+
+cdef class Awaitable(Completion):
+    """A native awaitable with the coroutine protocol (PEP 492); subclasses write step()."""
+    cdef object future      # what the waiting task waits for; None before and after
+    cdef bint is_done
+
+    cdef object step(self)
+    cdef int abandon(self) except -1
+    cdef object wait_on(self, object loop)
+
+
+cdef int install_awaitable_slots(object cls) except -1
