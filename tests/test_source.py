@@ -26,7 +26,7 @@ LONG_FUNCTIONS: dict[str, int] = {}
 # Cython does not let stand in two files.
 LONG_FILES: dict[str, int] = {
     "csrc/np_uring.c": 826,
-    "src/netpoll/_core.pyx": 1060,
+    "src/netpoll/_core.pyx": 1124,
     "src/netpoll/_transport.pyx": 966,
 }
 

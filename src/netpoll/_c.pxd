@@ -203,12 +203,24 @@ cdef extern from "Python.h":
     ctypedef struct PyTupleObject:
         PyObject *ob_item[1]
 
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        void *ml_meth
+        int ml_flags
+        const char *ml_doc
+
+    int METH_FASTCALL
+    int METH_KEYWORDS
+    object PyDescr_NewMethod(PyTypeObject *type, PyMethodDef *method)
+    void PyType_Modified(PyTypeObject *type)
+
     ctypedef struct PyAsyncMethods:
         void *am_send
 
     ctypedef struct PyTypeObject:
         PyAsyncMethods *tp_as_async
         void *tp_iternext
+        PyObject *tp_dict
 
 cdef extern from *:
     """

@@ -30,9 +30,11 @@ cdef class Completion:
 
 cdef class Handle:
     cdef object callback, context
-    cdef tuple args         # None: no arguments
+    cdef object arguments   # one argument as it is, several as a tuple: see arguments_count
+    cdef int arguments_count
     cdef Loop loop
     cdef bint is_cancelled
+    cdef bint is_permanent      # runs more than once: a reader's or writer's
     cdef InboxItem inbox_item
 
 

@@ -18,12 +18,13 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset, strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_CAN_REUSE_BYTES, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC,
-    NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI,
-    NP_FREE, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_OP_POLL, NP_WAIT_MAX_NS, PyBytes_New,
-    PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyErr_CheckSignals,
-    PyObject_CallNoArgs, PyObject_CallOneArg, PyObject_Vectorcall, PyTupleObject,
-    PyTuple_GET_ITEM, PyTuple_GET_SIZE, Py_DECREF, Py_INCREF, Py_REFCNT, Py_XDECREF,
+    ECANCELED, METH_FASTCALL, METH_KEYWORDS, NP_CAN_REUSE_BYTES, NP_EV_MORE,
+    NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN,
+    NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI, NP_FREE, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS,
+    NP_OP_POLL, NP_WAIT_MAX_NS, PyBytes_New, PyContext_CopyCurrent, PyContext_Enter,
+    PyContext_Exit, PyDescr_NewMethod, PyErr_CheckSignals, PyMethodDef, PyObject_CallNoArgs,
+    PyObject_CallOneArg, PyObject_Vectorcall, PyTupleObject, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
+    PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF, Py_REFCNT, Py_XDECREF,
     np_arena_kind_name, np_backend_head, np_bytes_renew, np_clock_ns, np_config, np_epoll_ops,
     np_head, np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_open, np_inbox_push,
     np_inbox_sleep, np_inbox_take, np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata,
@@ -91,6 +92,11 @@ cdef class Completion:
 
 # ---- handles ----------------------------------------------------------------------------------
 
+# Handles are not the garbage collector's business: there are as many as callbacks, and looking at
+# them was half of the cost of call_soon. They cannot leak by a cycle, because a pending one is the
+# loop's and a handle that has run or was cancelled refers to nothing any more (release_handle).
+
+@cython.no_gc
 @cython.freelist(256)
 cdef class Handle:
     """One scheduled callback: what call_soon returns. The interface of asyncio.Handle."""
@@ -106,7 +112,11 @@ cdef class Handle:
 
     @property
     def _args(self):
-        return () if self.args is None and self.callback is not None else self.args
+        if self.is_cancelled:
+            return None
+        if self.arguments_count == 1:
+            return (self.arguments,)
+        return self.arguments if self.arguments_count else ()
 
     @property
     def _context(self):
@@ -124,7 +134,7 @@ cdef class Handle:
         if not self.is_cancelled:
             self.is_cancelled = True
             self.callback = None
-            self.args = None
+            self.arguments = None
 
     def cancelled(self):
         return bool(self.is_cancelled)
@@ -147,6 +157,7 @@ cdef class Handle:
         return f"<{' '.join(self._repr_info())}>"
 
 
+@cython.no_gc
 cdef class DebugHandle(Handle):
     """A handle that remembers where it was made: what the loop hands out in debug mode."""
 
@@ -155,7 +166,7 @@ cdef class DebugHandle(Handle):
             self.text = repr(self)
             self.is_cancelled = True
             self.callback = None
-            self.args = None
+            self.arguments = None
 
     def _repr_info(self):
         info = Handle._repr_info(self)
@@ -168,6 +179,7 @@ cdef class DebugHandle(Handle):
         return self.text if self.text is not None else f"<{' '.join(self._repr_info())}>"
 
 
+@cython.no_gc
 cdef class TimerHandle(Handle):
     """A callback with a deadline: what call_later and call_at return."""
 
@@ -191,7 +203,7 @@ cdef class TimerHandle(Handle):
         if not self.is_cancelled:
             self.is_cancelled = True
             self.callback = None
-            self.args = None
+            self.arguments = None
             if self.timer.pos:
                 np_timer_remove(&self.loop.timers, &self.timer)
                 Py_DECREF(<PyObject*>self)
@@ -234,6 +246,14 @@ cdef class TimerHandle(Handle):
         return NotImplemented
 
 
+cdef inline int set_arguments(Handle handle, tuple args) except -1:
+    if args is None:
+        return 0
+    handle.arguments_count = <int>PyTuple_GET_SIZE(args)
+    handle.arguments = <object>PyTuple_GET_ITEM(args, 0) if handle.arguments_count == 1 else args
+    return 0
+
+
 cdef Handle new_handle(Loop loop, object callback, tuple args, object context):
     cdef Handle handle
     if loop._debug:
@@ -243,7 +263,7 @@ cdef Handle new_handle(Loop loop, object callback, tuple args, object context):
         handle = Handle.__new__(Handle)
     handle.loop = loop
     handle.callback = callback
-    handle.args = args
+    set_arguments(handle, args)
     handle.context = PyContext_CopyCurrent() if context is None else context
     return handle
 
@@ -252,18 +272,19 @@ cdef int run_handle(Handle handle) except -1:
     """Runs the callback in its context; its exception goes to the exception handler."""
     cdef PyObject *result
     cdef object callback = handle.callback  # keeps it alive if it cancels itself
-    cdef tuple args = handle.args
+    cdef object arguments = handle.arguments
     cdef object context = handle.context
+    cdef int count = handle.arguments_count
     try:
         PyContext_Enter(<PyObject*>context)
         try:
-            if args is None:
+            if count == 1:
+                result = PyObject_CallOneArg(<PyObject*>callback, <PyObject*>arguments)
+            elif count == 0:
                 result = PyObject_CallNoArgs(<PyObject*>callback)
-            elif PyTuple_GET_SIZE(args) == 1:
-                result = PyObject_CallOneArg(<PyObject*>callback, PyTuple_GET_ITEM(args, 0))
             else:
-                result = PyObject_Vectorcall(<PyObject*>callback, tuple_items(args),
-                                             PyTuple_GET_SIZE(args), NULL)
+                result = PyObject_Vectorcall(<PyObject*>callback, tuple_items(<tuple>arguments),
+                                             count, NULL)
             if result is NULL:
                 reraise()
             Py_DECREF(result)
@@ -272,7 +293,21 @@ cdef int run_handle(Handle handle) except -1:
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as exc:
-        handle.loop._callback_failed(handle, callback, args or (), exc)
+        args = (arguments,) if count == 1 else arguments if count else ()
+        handle.loop._callback_failed(handle, callback, args, exc)
+    return 0
+
+
+cdef inline int release_handle(PyObject *item) except -1:
+    """A handle that has run: one that somebody else keeps lets go of what it referred to."""
+    cdef Handle handle
+    if Py_REFCNT(item) > 1 and not (<Handle>item).is_permanent:
+        handle = <Handle>item
+        handle.callback = None
+        handle.arguments = None
+        handle.arguments_count = 0
+        handle.context = None
+    Py_DECREF(item)
     return 0
 
 
@@ -571,37 +606,11 @@ cdef class Loop:
         self.push_ready(handle)
         return handle
 
-    def call_soon(self, callback, *args, context=None):
-        """Runs callback(*args) in the next turn. Only from the loop's thread.
-
-        Returns a Handle with cancel(). Raises RuntimeError when the loop is closed.
-        """
-        if self._closed or self._debug:
-            self.check_closed()
-            self._check_thread()
-            self._check_callback(callback, "call_soon")
-        cdef Handle handle = new_handle(self, callback, args or None, context)
-        if not np_inbox_is_empty(&self.inbox):
-            self._take_inbox()  # they came first
-        self.push_ready(handle)
-        return handle
-
-    def call_soon_threadsafe(self, callback, *args, context=None):
-        """call_soon from any thread; wakes the loop if it sleeps."""
-        if self._closed or self._debug:
-            self.check_closed()
-            self._check_callback(callback, "call_soon_threadsafe")
-        cdef Handle handle = new_handle(self, callback, args or None, context)
-        Py_INCREF(<PyObject*>handle)
-        handle.inbox_item.handle = <PyObject*>handle
-        np_inbox_push(&self.inbox, &handle.inbox_item.node)
-        return handle
-
     cdef TimerHandle _call_at(self, double when_s, object callback, tuple args, object context):
         cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
         handle.loop = self
         handle.callback = callback
-        handle.args = args
+        set_arguments(handle, args)
         handle.context = PyContext_CopyCurrent() if context is None else context
         handle.when_s = when_s
         if self._debug:
@@ -663,6 +672,7 @@ cdef class Loop:
         cdef dict watchers = self._writers if writer else self._readers
         cdef Handle handle = new_handle(self, callback, args or None, None)
         cdef Watcher watcher
+        handle.is_permanent = True
         self.check_closed()
         watcher = watchers.get(fd)
         if watcher is None:
@@ -838,7 +848,7 @@ cdef class Loop:
                 if not (<Handle>item).is_cancelled:
                     run_handle(<Handle>item)
             finally:
-                Py_DECREF(item)
+                release_handle(item)
         return 0
 
     cdef int _run_ready_debug(self, uint32_t count) except -1:
@@ -853,8 +863,8 @@ cdef class Loop:
             self.ready_count -= 1
             self.ran_count += 1
             handle = <Handle>item
-            Py_DECREF(item)
             if handle.is_cancelled:
+                Py_DECREF(item)
                 continue
             try:
                 self._current_handle = handle
@@ -865,6 +875,7 @@ cdef class Loop:
                     self._callback_slow(handle, taken_s)
             finally:
                 self._current_handle = None
+                release_handle(item)
         return 0
 
     # Debuggers, and code that steps a loop by hand, know asyncio's loops by these three.
@@ -927,7 +938,7 @@ cdef class Loop:
             item = self.ready[self.ready_head]
             self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
             self.ready_count -= 1
-            Py_DECREF(item)
+            release_handle(item)
         while self.dirty_count:
             self.dirty_count -= 1
             Py_DECREF(self.dirty[self.dirty_count])
@@ -936,7 +947,7 @@ cdef class Loop:
             if timer is NULL:
                 break
             handle = timer_owner(timer)
-            Py_DECREF(<PyObject*>handle)
+            release_handle(<PyObject*>handle)
         self._readers.clear()
         self._writers.clear()
         self.fired.clear()
@@ -1020,3 +1031,94 @@ cdef Py_ssize_t _timer_offset():
 
 
 cdef Py_ssize_t TIMER_OFFSET = _timer_offset()
+
+
+# ---- call_soon --------------------------------------------------------------------------------
+
+# The two most frequent calls of an asyncio program: as vectorcall methods (PEP 590), which take
+# their arguments from the caller's stack and need no tuple for the one argument that callbacks
+# mostly have.
+
+cdef Handle schedule(Loop self, str name, bint checks_thread, PyObject *const *args,
+                     Py_ssize_t count, PyObject *kwnames):
+    cdef Handle handle
+    cdef PyObject *context = NULL
+    cdef Py_ssize_t i
+    if kwnames is not NULL:
+        for i in range(PyTuple_GET_SIZE(<object>kwnames)):
+            key = <object>PyTuple_GET_ITEM(<object>kwnames, i)
+            if key != "context":
+                raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
+            context = args[count + i]
+    if count < 1:
+        raise TypeError(f"{name}() missing 1 required positional argument: 'callback'")
+    if self._closed or self._debug:
+        self.check_closed()
+        if checks_thread:
+            self._check_thread()
+        self._check_callback(<object>args[0], name)
+        handle = DebugHandle.__new__(DebugHandle)
+        (<DebugHandle>handle)._source_traceback = format_helpers.extract_stack()
+    else:
+        handle = Handle.__new__(Handle)
+    handle.loop = self
+    handle.callback = <object>args[0]
+    handle.arguments_count = <int>(count - 1)
+    if count == 2:
+        handle.arguments = <object>args[1]
+    elif count > 2:
+        handle.arguments = tuple([<object>args[i] for i in range(1, count)])
+    if context is NULL or context == <PyObject*>None:
+        handle.context = PyContext_CopyCurrent()
+    else:
+        handle.context = <object>context
+    return handle
+
+
+cdef PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t count,
+                         PyObject *kwnames) except NULL:
+    cdef Loop self = <Loop>loop
+    cdef Handle handle = schedule(self, "call_soon", True, args, count, kwnames)
+    if not np_inbox_is_empty(&self.inbox):
+        self._take_inbox()  # they came first
+    self.push_ready(handle)
+    Py_INCREF(<PyObject*>handle)
+    return <PyObject*>handle
+
+
+cdef PyObject *call_soon_threadsafe(PyObject *loop, PyObject *const *args, Py_ssize_t count,
+                                    PyObject *kwnames) except NULL:
+    cdef Loop self = <Loop>loop
+    cdef Handle handle = schedule(self, "call_soon_threadsafe", False, args, count, kwnames)
+    handle.inbox_item.handle = <PyObject*>handle
+    Py_INCREF(<PyObject*>handle)  # the inbox's
+    np_inbox_push(&self.inbox, &handle.inbox_item.node)
+    Py_INCREF(<PyObject*>handle)
+    return <PyObject*>handle
+
+
+cdef PyMethodDef call_soon_def
+cdef PyMethodDef call_soon_threadsafe_def
+
+
+cdef int add_method(PyMethodDef *method, const char *name, void *function,
+                    const char *doc) except -1:
+    cdef PyTypeObject *cls = <PyTypeObject*>Loop
+    method.ml_name = name
+    method.ml_meth = function
+    method.ml_flags = METH_FASTCALL | METH_KEYWORDS
+    method.ml_doc = doc
+    (<dict>cls.tp_dict)[name.decode()] = PyDescr_NewMethod(cls, method)
+    PyType_Modified(cls)
+    return 0
+
+
+add_method(
+    &call_soon_def, "call_soon", <void*>call_soon,
+    "call_soon($self, callback, /, *args, context=None)\n--\n\n"
+    "Runs callback(*args) in the next turn. Only from the loop's thread.\n\n"
+    "Returns a Handle with cancel(). Raises RuntimeError when the loop is closed.")
+add_method(
+    &call_soon_threadsafe_def, "call_soon_threadsafe", <void*>call_soon_threadsafe,
+    "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+    "call_soon from any thread; wakes the loop if it sleeps.")
