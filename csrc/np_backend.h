@@ -89,7 +89,7 @@ struct np_backend_ops {
     /* cancel, and not back before the kernel has let go of the operation's file, so that closing
      * the fd really closes it (a listening socket). The last event still comes with a turn. */
     int (*settle)(struct np_backend *be, np_udata op);
-    /* No operation of this fd is in flight; it is about to be closed. */
+    /* This fd, one of the loop's own, is about to be closed. */
     void (*forget)(struct np_backend *be, int fd);
     /* Submits what was armed, waits up to timeout_ns (-1 = without end, 0 = not at all) for at
      * least one completion or a wake-up, writes at most `max` events. Memory of the last turn's

@@ -1,11 +1,12 @@
 /* np_epoll.c - the epoll backend: readiness turned into the completions of np_backend.h.
  *
  * The only file of the core that calls epoll. Two ways of registering an fd, see epoll_ctl(2):
- *   - while a RECV or ACCEPT is armed: level triggered, and interest that nobody has any more is
- *     withdrawn only when it fires (a paused and resumed reader costs no system call);
- *   - with POLLs and TAKEs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each of them. The
- *     fd may be the user's: if he closed it in between and the number was reused, MOD says ENOENT
- *     and we ADD.
+ *   - while a RECV, an ACCEPT or a POLL with NP_POLL_KEEP is armed: level triggered, and interest
+ *     that nobody has any more is withdrawn only when it fires (a paused and resumed reader, or one
+ *     POLL after the other, costs no system call);
+ *   - with other POLLs and TAKEs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each of them.
+ *     The fd may be the user's: if he closed it in between and the number was reused, MOD says
+ *     ENOENT and we ADD.
  */
 #define _GNU_SOURCE /* accept4, epoll_pwait2 */
 #include <errno.h>
@@ -134,7 +135,7 @@ static int fd_table_grow(struct np_epoll *e, int fd)
 
 static uint32_t op_mask(const struct np_op *op)
 {
-    return op->kind == NP_OP_POLL ? op->poll_mask : (uint32_t)EPOLLIN;
+    return op->kind == NP_OP_POLL ? op->poll_mask & NP_POLL_BITS : (uint32_t)EPOLLIN;
 }
 
 /* Tells the kernel that `mask` is wanted of fd. 0 or -errno. */
@@ -169,15 +170,20 @@ static int fd_control(struct np_epoll *e, int fd, uint32_t mask, bool oneshot)
     return err;
 }
 
-/* What the operations of fd want, and whether a multishot one is among them. */
-static uint32_t fd_wanted(struct np_epoll *e, int fd, bool *multishot)
+static bool op_lasts(const struct np_op *op)
+{
+    return op->kind == NP_OP_RECV || op->kind == NP_OP_ACCEPT || (op->poll_mask & NP_POLL_KEEP);
+}
+
+/* What the operations of fd want, and whether one that lasts is among them. */
+static uint32_t fd_wanted(struct np_epoll *e, int fd, bool *lasting)
 {
     uint32_t mask = 0;
-    *multishot = false;
+    *lasting = false;
     for (uint32_t i = e->fds[fd].ops; i;) {
         struct np_op *op = np_op_at(&e->head.slab, i - 1);
         mask |= op_mask(op);
-        *multishot |= op->kind == NP_OP_RECV || op->kind == NP_OP_ACCEPT;
+        *lasting |= op_lasts(op);
         i = op->next;
     }
     return mask;
@@ -205,10 +211,10 @@ static void fd_unlink(struct np_epoll *e, struct np_op *op)
 static void fd_silence(struct np_epoll *e, int fd)
 {
     struct np_epoll_fd *entry = &e->fds[fd];
-    bool multishot;
-    uint32_t wanted = fd_wanted(e, fd, &multishot);
+    bool lasting;
+    uint32_t wanted = fd_wanted(e, fd, &lasting);
     if (wanted && wanted != entry->mask) {
-        fd_control(e, fd, wanted, !multishot);
+        fd_control(e, fd, wanted, !lasting);
     } else if (!wanted && entry->added && !entry->oneshot) {
         e->stats.submissions++;
         epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
@@ -233,11 +239,11 @@ static int epoll_arm(struct np_backend *be, struct np_op *op)
         goto fail;
     fd_link(e, op);
     struct np_epoll_fd *entry = &e->fds[op->fd];
-    bool multishot;
-    uint32_t wanted = fd_wanted(e, op->fd, &multishot);
+    bool lasting;
+    uint32_t wanted = fd_wanted(e, op->fd, &lasting);
     /* A one-shot registration is always renewed: see the top of this file. */
-    if (!multishot || entry->oneshot || (wanted & ~entry->mask)) {
-        err = fd_control(e, op->fd, multishot ? wanted | entry->mask : wanted, !multishot);
+    if (!lasting || entry->oneshot || (wanted & ~entry->mask)) {
+        err = fd_control(e, op->fd, lasting ? wanted | entry->mask : wanted, !lasting);
         if (err < 0) {
             fd_unlink(e, op);
             goto fail;
@@ -298,7 +304,13 @@ static void epoll_forget(struct np_backend *be, int fd)
     if (e->forked || fd < 0 || (uint32_t)fd >= e->fds_count)
         return;
     struct np_epoll_fd *entry = &e->fds[fd];
-    NP_ASSERT(entry->ops == 0);
+    while (entry->ops) { /* a watcher of the user's on an fd of ours: it ends here */
+        struct np_op *op = np_op_at(&e->head.slab, entry->ops - 1);
+        op->state = NP_ORPHAN;
+        op->res = -ECANCELED;
+        fd_unlink(e, op);
+        np_oplist_push(&e->done, &e->head.slab, op);
+    }
     if (entry->added) {
         e->stats.submissions++;
         epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);

@@ -30,6 +30,11 @@ enum np_op_kind {
     NP_OP_KINDS
 };
 
+/* POLL, beside the poll(2) bits: the fd is the loop's own. It may stay registered between two
+ * POLLs, because nobody closes it unsaid. */
+#define NP_POLL_KEEP (1u << 16)
+#define NP_POLL_BITS 0xffffu
+
 enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };
 
 struct np_op {
@@ -45,7 +50,7 @@ struct np_op {
         uint32_t sqe_index; /* the others, io_uring: which submission entry it was given */
     };
     uint32_t iov_count;    /* SEND: 0 for one piece */
-    uint32_t poll_mask;    /* POLL: poll(2) bits asked for */
+    uint32_t poll_mask;    /* POLL: poll(2) bits asked for, and NP_POLL_KEEP */
     int32_t res;           /* result of an operation that ends without the kernel's help */
     uint8_t kind, state;
     uint8_t submitted;     /* the kernel has it: 1 also while it is an orphan there */

@@ -254,7 +254,7 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
         fill_send(u, sqe, op);
         break;
     case NP_OP_POLL:
-        io_uring_prep_poll_add(sqe, op->fd, op->poll_mask);
+        io_uring_prep_poll_add(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
         break;
     default:
         NP_ASSERT(!"unknown operation kind");

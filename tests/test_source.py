@@ -26,8 +26,8 @@ LONG_FUNCTIONS: dict[str, int] = {}
 # Cython does not let stand in two files.
 LONG_FILES: dict[str, int] = {
     "csrc/np_uring.c": 826,
-    "src/netpoll/_core.pyx": 1124,
-    "src/netpoll/_transport.pyx": 966,
+    "src/netpoll/_core.pyx": 1152,
+    "src/netpoll/_transport.pyx": 986,
 }
 
 # `cdef extern` belongs into _c.pxd. Elsewhere: what only one extension has, outside of the loop.

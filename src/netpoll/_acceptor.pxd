@@ -15,5 +15,5 @@ cdef class Acceptor(Completion):
 
     cdef int arm(self) except -1
     cdef int accepted(self, int fd) except -1
-    cdef int accept_ssl(self, int fd) except -1
+    cdef int accept_ssl(self, object conn) except -1
     cdef int accept_failed(self, int err) except -1

@@ -11,7 +11,7 @@ from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
     PyObject, np_event, np_sock_close, np_sock_nodelay, np_sock_peer)
 from netpoll._core cimport Completion, Loop
-from netpoll._transport cimport StreamTransport, attach, os_error
+from netpoll._transport cimport StreamTransport, attach, detach, os_error
 
 import socket as py_socket
 from asyncio import trsock
@@ -76,10 +76,13 @@ cdef class Acceptor(Completion):
         return 0
 
     cdef int accepted(self, int fd) except -1:
-        cdef StreamTransport transport
+        """A new connection. What fails in its making closes it, and it alone."""
+        cdef StreamTransport transport = None
+        conn = None
         try:
             if self.ssl_options is not None:
-                self.accept_ssl(fd)
+                conn = py_socket.socket(fileno=fd)  # the closer from here on
+                self.accept_ssl(conn)
                 return 0
             transport = StreamTransport.__new__(StreamTransport)
             transport.loop = self.loop
@@ -98,9 +101,13 @@ cdef class Acceptor(Completion):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            if transport is not None:
+            if conn is not None:
+                conn.close()
+            elif transport is not None and transport.fd >= 0:
+                self.loop.disown_fd(fd, transport)
+                detach(transport)
                 transport.fd = -1
-            np_sock_close(fd)
+                np_sock_close(fd)
             self.loop.call_exception_handler({
                 "message": "Error on transport creation for incoming connection",
                 "exception": exc,
@@ -108,13 +115,12 @@ cdef class Acceptor(Completion):
             })
         return 0
 
-    cdef int accept_ssl(self, int fd) except -1:
-        conn = py_socket.socket(fileno=fd)
+    cdef int accept_ssl(self, object conn) except -1:
+        conn.setblocking(False)
         PyContext_Enter(<PyObject*>self.context)
         try:
             self.loop._make_ssl_transport(
-                conn, self.factory(), server_side=True, server=self.server,
-                extra={"peername": conn.getpeername()}, **self.ssl_options)
+                conn, self.factory(), server_side=True, server=self.server, **self.ssl_options)
         finally:
             PyContext_Exit(<PyObject*>self.context)
         return 0

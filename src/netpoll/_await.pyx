@@ -65,6 +65,8 @@ cdef class Awaitable(Completion):
 cdef object awaitable_step(Awaitable self):
     if self.is_done:
         raise RuntimeError("cannot reuse already awaited coroutine")
+    if self.future is not None and not self.future.done():
+        raise RuntimeError("coroutine is being awaited already")
     try:
         result = self.step()
     except BaseException:
@@ -78,6 +80,7 @@ cdef object awaitable_step(Awaitable self):
 # The slots that the interpreter's SEND uses, without a Python frame or traceback on the way.
 
 cdef int awaitable_am_send(PyObject *self, PyObject *value, PyObject **out) except -1:
+    out[0] = NULL
     result = awaitable_step(<Awaitable>self)
     Py_INCREF(<PyObject*>result)
     out[0] = <PyObject*>result

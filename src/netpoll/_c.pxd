@@ -43,6 +43,7 @@ cdef extern from "np_op.h" nogil:
         NP_OP_POLL
         NP_FREE
         NP_OP_CHUNK_SLOTS
+        NP_POLL_KEEP
 
     struct np_op:
         void *owner

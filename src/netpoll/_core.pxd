@@ -75,7 +75,6 @@ cdef class Loop:
     # Transports by fd (borrowed): who owns this number.
     cdef PyObject **fd_owners
     cdef uint32_t fd_owners_cap
-    cdef dict unread            # by fd, bytes received for a task that was cancelled meanwhile
     # Objects for direct reads, kept to be used again: see _transport.pyx.
     cdef BulkSlot bulk_pool[BULK_POOL_COUNT]
     cdef uint32_t bulk_next, bulk_users_count
@@ -120,7 +119,7 @@ cdef class Loop:
     cdef int cancel(self, np_udata op) except -1
     cdef int mark_dirty(self, Completion who) except -1
     cdef int own_fd(self, int fd, Completion owner) except -1
-    cdef int disown_fd(self, int fd) except -1
+    cdef int disown_fd(self, int fd, Completion owner) except -1
     cdef object fd_owner(self, int fd)
     cdef PyObject *take_bulk(self, Py_ssize_t size) except NULL
     cdef int drop_bulk(self) except -1

@@ -11,7 +11,7 @@ through it are the only things another thread may use.
 cimport cython
 from cpython.bytes cimport PyBytes_FromString
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.errno cimport EINTR, ENOENT
+from libc.errno cimport EBADF, EINTR, ENOENT
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -34,6 +34,7 @@ from netpoll._c cimport (
 import asyncio
 import os
 import time
+import weakref
 from asyncio import events as aio_events
 from asyncio import format_helpers
 
@@ -63,9 +64,18 @@ cdef dict FEATURES = {  # the names are config.FEATURES
 cdef uint32_t fork_count = 0
 
 
+# All loops: the verbs of those that a child inherits must leave the parent's ring and set alone.
+cdef object all_loops = weakref.WeakSet()
+
+
 def _after_fork_in_child():
     global fork_count
+    cdef Loop loop
     fork_count += 1
+    for inherited in list(all_loops):
+        loop = inherited
+        if loop.be is not NULL:
+            loop.ops.forked(loop.be)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -135,6 +145,7 @@ cdef class Handle:
             self.is_cancelled = True
             self.callback = None
             self.arguments = None
+            self.context = None
 
     def cancelled(self):
         return bool(self.is_cancelled)
@@ -167,6 +178,7 @@ cdef class DebugHandle(Handle):
             self.is_cancelled = True
             self.callback = None
             self.arguments = None
+            self.context = None
 
     def _repr_info(self):
         info = Handle._repr_info(self)
@@ -204,6 +216,7 @@ cdef class TimerHandle(Handle):
             self.is_cancelled = True
             self.callback = None
             self.arguments = None
+            self.context = None
             if self.timer.pos:
                 np_timer_remove(&self.loop.timers, &self.timer)
                 Py_DECREF(<PyObject*>self)
@@ -335,7 +348,7 @@ cdef class Watcher(Completion):
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         self.op = 0
-        if self.handle is None or event.res == -ECANCELED:
+        if self.handle is None or event.res == -ECANCELED or event.res == -EBADF:
             return 0
         # Errors of the fd are readiness too: the callback's own call will meet them.
         loop.push_ready(self.handle)
@@ -355,7 +368,6 @@ cdef class Loop:
         self.inbox.wake_fd = -1
         self._readers = {}
         self._writers = {}
-        self.unread = {}
         self.fired = []
         self.slow_callback_duration = 0.1
         self.fork_generation = fork_count
@@ -384,6 +396,7 @@ cdef class Loop:
             self.inbox.wake_fd = -1
             raise os_error(err, f"opening the {name} backend of an event loop")
         self.backend = name
+        all_loops.add(self)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -476,7 +489,7 @@ cdef class Loop:
     cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t argument) except? 0:
         """Starts an operation; it holds a reference to owner until its last event.
 
-        argument: POLL, the poll(2) bits; TAKE, the most to receive, bytes.
+        argument: POLL, the poll(2) bits, and NP_POLL_KEEP if the fd is ours.
         """
         cdef np_op *op
         cdef np_udata udata
@@ -489,7 +502,6 @@ cdef class Loop:
         if op is NULL:
             raise MemoryError("no memory for an operation")
         op.poll_mask = argument
-        op.len_bytes = argument
         udata = np_op_udata(op)
         err = self.ops.arm(self.be, op)
         if err < 0:
@@ -519,12 +531,13 @@ cdef class Loop:
                    (cap - self.fd_owners_cap) * sizeof(PyObject*))
             self.fd_owners = owners
             self.fd_owners_cap = cap
+        if self.fd_owners[fd] is NULL:
+            self.transports_count += 1
         self.fd_owners[fd] = <PyObject*>owner
-        self.transports_count += 1
         return 0
 
-    cdef int disown_fd(self, int fd) except -1:
-        if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is not NULL:
+    cdef int disown_fd(self, int fd, Completion owner) except -1:
+        if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is <PyObject*>owner:
             self.fd_owners[fd] = NULL
             self.transports_count -= 1
         return 0
@@ -599,7 +612,8 @@ cdef class Loop:
     # -- scheduling -----------------------------------------------------------------------------
 
     cdef Handle soon(self, object callback, tuple args):
-        """call_soon for our own use: no checks."""
+        """call_soon for our own use."""
+        self.check_closed()
         cdef Handle handle = new_handle(self, callback, args, None)
         if not np_inbox_is_empty(&self.inbox):
             self._take_inbox()
@@ -686,6 +700,8 @@ cdef class Loop:
             if watcher.handle is not None:
                 watcher.handle.cancel()
             watcher.handle = handle
+            if not watcher.op and watcher not in self.fired:
+                watcher.arm(self)  # the number was closed and is another file's now
         return handle
 
     def _remove_watcher(self, int fd, bint writer):
@@ -795,7 +811,13 @@ cdef class Loop:
             owner = <Completion>event.owner
             if not event.flags & NP_EV_MORE:
                 Py_DECREF(<PyObject*>event.owner)  # the operation's; `owner` still holds one
-            owner.on_event(self, event)
+            try:
+                owner.on_event(self, event)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:  # nobody's connection may end the loop
+                self.call_exception_handler(
+                    {"message": f"Fatal error: a completion of {owner!r}", "exception": exc})
         return 0
 
     cdef int _rearm_watchers(self) except -1:
@@ -806,7 +828,10 @@ cdef class Loop:
             if watcher.ran_after > self.ran_count:
                 self.fired.append(watcher)
             elif watcher.handle is not None and not watcher.op:
-                watcher.arm(self)
+                try:
+                    watcher.arm(self)
+                except OSError:
+                    pass  # its callback has closed the fd: there is nothing to watch any more
         return 0
 
     cdef int _take_inbox(self) except -1:
@@ -951,7 +976,6 @@ cdef class Loop:
         self._readers.clear()
         self._writers.clear()
         self.fired.clear()
-        self.unread.clear()
         return 0
 
     cdef int _end_operations(self) except -1:
@@ -961,7 +985,9 @@ cdef class Loop:
         cdef uint32_t slot
         cdef int n, i, turns = 0
         if head.slab.live_count:
-            self.ops.enable(self.be)
+            if self.ops.enable(self.be) < 0:
+                self.ops.forked(self.be)  # cannot be had in this thread: given up with its ring
+                return 0
             for slot in range(head.slab.chunks_count * NP_OP_CHUNK_SLOTS):
                 op = np_op_at(&head.slab, slot)
                 if op.state != NP_FREE:
@@ -970,6 +996,8 @@ cdef class Loop:
             for i in range(self.events_next, self.events_count):
                 self._drop_event(&self.events[i])
             self.events_next = self.events_count = 0
+            if turns == CLOSE_TURNS_MAX_COUNT:
+                self.ops.forked(self.be)
             if not head.slab.live_count or turns == CLOSE_TURNS_MAX_COUNT:
                 return 0
             turns += 1

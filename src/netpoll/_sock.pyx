@@ -3,40 +3,36 @@
 
 Each call first tries the system call itself: when it need not wait, there is nothing to schedule.
 When it must, it arms one POLL and does the call after the task has resumed: neither a received
-byte nor an accepted connection exists before somebody is there to take it.
+byte nor an accepted connection exists before somebody is there to take it. A receive by the kernel
+would spare a call, but what it brings for a task that is cancelled meanwhile has nowhere to go.
 
-sock_recv has a shorter way for small messages: a TAKE, whose bytes come with the completion. They
-belong to the task from then on; if it is cancelled before it resumes, they are put aside for the
-next sock_recv of that fd (asyncio drops them).
-
-Two hints per fd choose the way, and cost no more than time when they are wrong: DRAINED (the last
+Two hints per fd spare work, and cost no more than time when they are wrong: DRAINED (the last
 receive got less than it asked for, so there is no use in trying before waiting) and BULK (the last
-one was large: POLL, then receive into an object of the full size).
+one was large: receive into an object of the full size at once).
 """
 
 from cpython.buffer cimport (
     PyBUF_CONTIG, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer)
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EBADF
 from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_TAKE, PyBytes_New, PyObject, Py_DECREF,
+    NP_OP_POLL, PyBytes_New, PyObject, Py_DECREF,
     _PyBytes_Resize, iovec, np_event, np_sock_error, np_sock_recv, np_sock_send, np_udata)
 from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Loop
 
-import _socket
+import socket as _py_socket
 import ssl as _ssl
-import weakref as _weakref
 
 cdef enum:
     POLLIN = 1
     POLLOUT = 4
-    # Small receives are copied once, out of shared memory or off the stack: allocating what the
+    # Small receives are copied once, off the stack: allocating what the
     # caller asked for and giving most of it back costs more, and scatters the heap.
-    TAKE_MAX_BYTES = 8192
+    SCRATCH_BYTES = 8192
     # A bulk receive below this was not one.
     BULK_LEAVE_BYTES = 2048
 
@@ -44,16 +40,8 @@ cdef enum:  # hints, per fd
     DRAINED = 1
     BULK = 2
 
+cdef object PySocket = _py_socket.socket
 cdef object SSLSocket = _ssl.SSLSocket
-cdef object weakref_ref = _weakref.ref
-# socket.type makes an enum member of it, at ten times the cost.
-cdef object raw_type = _socket.socket.__dict__["type"].__get__
-cdef int SOCK_STREAM = _socket.SOCK_STREAM
-
-
-cdef bint is_stream(object sock) except -1:
-    """Whether sock is a real stream socket: of a datagram no part may be received alone."""
-    return isinstance(sock, _socket.socket) and <int>raw_type(sock) == SOCK_STREAM
 
 
 cdef object os_error(ptrdiff_t err):
@@ -74,10 +62,8 @@ cdef class SockOp(Awaitable):
     cdef object step(self):
         if self.op:
             raise RuntimeError("this socket call is being awaited already")
-        cdef int fd = self.sock.fileno()
-        if fd != self.fd and self.future is not None:
+        if self.future is not None and self.sock.fileno() != self.fd:
             raise OSError(EBADF, "Bad file descriptor: the socket was closed meanwhile")
-        self.fd = fd
         result = self.attempt()
         if self.is_done:
             return result
@@ -99,98 +85,18 @@ cdef class SockOp(Awaitable):
 
 cdef class RecvOp(SockOp):
     cdef Py_ssize_t size
-    cdef bytes taken        # what the TAKE brought
-    cdef bint more          # and there was more than the shared buffer had room for
-    cdef int error          # or its -errno
-
-    cdef object step(self):
-        cdef uint8_t *hints
-        if self.future is None:
-            if self.loop.unread and self.fd in self.loop.unread:
-                put_aside = self.take_aside()
-                if put_aside is not None:
-                    return put_aside
-            hints = self.loop.fd_hints(self.fd)
-            if hints is not NULL and hints[0] == DRAINED and is_stream(self.sock):
-                self.loop.mark_dirty(self)
-                return self.wait_on(self.loop)
-        elif self.taken is not None:
-            return self.finish()
-        elif self.error:
-            raise os_error(self.error)
-        return SockOp.step(self)
-
-    cdef int on_turn_end(self, Loop loop) except -1:
-        """Arms the TAKE, with no user code between here and the kernel: until it has read the
-        request, a number that is closed and reused would have it take another socket's bytes."""
-        if self.future is None or self.future.done():
-            return 0  # cancelled meanwhile
-        if self.sock.fileno() != self.fd:
-            self.future.set_result(None)  # closed meanwhile: the task will be told so
-        else:
-            self.op = loop.arm(NP_OP_TAKE, self.fd, self, min(self.size, TAKE_MAX_BYTES))
-        return 0
-
-    cdef object finish(self):
-        """What the TAKE brought; a message that a buffer's end cut in two is made whole."""
-        cdef char scratch[TAKE_MAX_BYTES]
-        cdef Py_ssize_t room = min(self.size, TAKE_MAX_BYTES) - PyBytes_GET_SIZE(self.taken)
-        cdef ptrdiff_t got
-        self.is_done = True
-        if self.more and room > 0 and self.sock.fileno() == self.fd:
-            got = np_sock_recv(self.fd, scratch, room)
-            if got > 0:
-                return self.taken + PyBytes_FromStringAndSize(scratch, got)
-        return self.taken
-
-    cdef object take_aside(self):
-        """Bytes that an earlier, cancelled receive of this very socket left behind."""
-        socket_ref, data = self.loop.unread.pop(self.fd)
-        if socket_ref() is not self.sock:
-            return None  # of another socket that had this number
-        if len(data) > self.size:
-            self.loop.unread[self.fd] = (socket_ref, data[self.size:])
-            data = data[:self.size]
-        self.is_done = True
-        return data
-
-    cdef int put_aside(self) except -1:
-        if self.taken and self.sock.fileno() == self.fd:
-            socket_ref, data = self.loop.unread.pop(self.fd, (None, b""))
-            if socket_ref is None or socket_ref() is not self.sock:
-                data = b""
-            self.loop.unread[self.fd] = (weakref_ref(self.sock), data + self.taken)
-        self.taken = None
-        return 0
-
-    cdef int on_event(self, Loop loop, np_event *event) except -1:
-        cdef uint8_t *hints
-        if event.kind == NP_OP_TAKE:
-            if event.res >= 0:
-                self.taken = PyBytes_FromStringAndSize(<char*>event.data, event.res)
-                self.more = event.flags & NP_EV_NONEMPTY
-                hints = loop.fd_hints(self.fd)
-                if event.res == min(self.size, TAKE_MAX_BYTES):
-                    hints[0] = BULK  # perhaps more is there
-                if self.is_done:
-                    self.put_aside()
-            elif event.res != -ECANCELED:
-                self.error = event.res
-        return SockOp.on_event(self, loop, event)
-
-    cdef int abandon(self) except -1:
-        self.put_aside()
-        return SockOp.abandon(self)
 
     cdef object attempt(self):
-        cdef char scratch[TAKE_MAX_BYTES]
+        cdef char scratch[SCRATCH_BYTES]
         cdef uint8_t *hints = self.loop.fd_hints(self.fd)
         cdef PyObject *data
         cdef char *base
         cdef ptrdiff_t got
         cdef Py_ssize_t size = self.size
-        if size <= TAKE_MAX_BYTES or hints is NULL or not hints[0] & BULK:
-            size = min(size, TAKE_MAX_BYTES)
+        if hints is not NULL and hints[0] & DRAINED and self.future is None:
+            return None
+        if size <= SCRATCH_BYTES or hints is NULL or not hints[0] & BULK:
+            size = min(size, SCRATCH_BYTES)
             got = np_sock_recv(self.fd, scratch, size)
             if got >= 0:
                 if hints is not NULL:
@@ -198,8 +104,6 @@ cdef class RecvOp(SockOp):
                 self.is_done = True
                 return PyBytes_FromStringAndSize(scratch, got)
         else:
-            if hints[0] & DRAINED and self.future is None:
-                return None
             data = PyBytes_New(NULL, size)
             base = PyBytes_AS_STRING(<object>data)
             with nogil:
@@ -324,7 +228,7 @@ for _cls in (RecvOp, RecvIntoOp, SendAllOp, CallOp, AcceptOp, ConnectOp):
 
 
 cdef SockOp begin(SockOp op, Loop loop, object sock, uint32_t mask):
-    if isinstance(sock, SSLSocket):
+    if type(sock) is not PySocket and isinstance(sock, SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
     if loop._debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")

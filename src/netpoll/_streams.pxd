@@ -29,6 +29,7 @@ cdef class ReaderCore:
 cdef class ReadOp(Awaitable):
     """One read(), readexactly(), readuntil() or readline(): the awaitable that it returns."""
     cdef ReaderCore core
+    cdef object reader          # kept alive: its protocol knows it only weakly
     cdef bytes separator
     cdef Py_ssize_t size        # bytes asked for
     cdef Py_ssize_t offset      # UNTIL, LINE: the separator is not before this

@@ -289,6 +289,7 @@ cdef Ready READY = Ready.__new__(Ready)
 cdef ReadOp new_op(object reader, int kind, Py_ssize_t size, bytes separator):
     cdef ReadOp op = ReadOp.__new__(ReadOp)
     op.core = <ReaderCore>reader._core
+    op.reader = reader
     op.kind = kind
     op.size = size
     op.separator = separator

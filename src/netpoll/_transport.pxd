@@ -35,6 +35,7 @@ cdef class StreamTransport(Completion):
 
     cdef int begin(self) except -1
     cdef int arm_read(self) except -1
+    cdef int read_again(self) except -1
     cdef int stop_reading(self) except -1
     cdef int on_recv(self, np_event *event) except -1
     cdef int on_readable(self, np_event *event) except -1
@@ -71,4 +72,5 @@ cdef class StreamTransport(Completion):
 
 
 cdef int attach(object server, StreamTransport transport) except -1
+cdef int detach(StreamTransport transport) except -1
 cdef object os_error(int err)

@@ -19,7 +19,7 @@ from libc.stdint cimport int32_t, uint32_t, uint8_t
 from libc.string cimport memcpy, strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND,
+    ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_POLL_KEEP,
     PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject, Py_DECREF, Py_INCREF, iovec,
     np_bytes_renew, np_iov_advance, np_iov_close, np_iov_gather, np_iov_grow, np_iov_init,
     np_iov_pop, np_iov_push, np_sock_close, np_sock_nodelay, np_sock_peer, np_sock_recv,
@@ -139,23 +139,23 @@ cdef class StreamTransport(Completion):
 
     def __dealloc__(self):
         cdef void *owner
-        if self.fd >= 0 and self.sock is None:
-            np_sock_close(self.fd)
         while self.out.count:
             owner = np_iov_pop(&self.out)
             Py_DECREF(<PyObject*>owner)
         np_iov_close(&self.out)
 
     def __del__(self):
-        if self.fd >= 0:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self.loop.disown_fd(self.fd)
-            if self.sock is not None:
-                self.sock.close()
-            else:
-                np_sock_close(self.fd)
-            self.fd = -1
-            detach(self)
+        if self.fd < 0:
+            return
+        text = repr(self)
+        self.loop.disown_fd(self.fd, self)
+        if self.sock is not None:
+            self.sock.close()
+        else:
+            np_sock_close(self.fd)
+        self.fd = -1
+        detach(self)
+        warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
 
     def __repr__(self):
         info = [type(self).__name__]
@@ -218,7 +218,7 @@ cdef class StreamTransport(Completion):
         self.flags &= ~CANCELLED
         try:
             if self.flags & BULK:
-                self.read_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN)
+                self.read_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN | NP_POLL_KEEP)
             else:
                 self.read_op = self.loop.arm(NP_OP_RECV, self.fd, self, 0)
         except OSError as exc:
@@ -249,17 +249,22 @@ cdef class StreamTransport(Completion):
         return self.on_readable(event)
 
     cdef int on_recv(self, np_event *event) except -1:
+        cdef Py_ssize_t size
         if event.res > 0:
             if not self.flags & CLOSING:
+                size = event.res
+                if self.part is not None:
+                    size += PyBytes_GET_SIZE(self.part)
                 if event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE \
-                        and event.res < BULK_ENTER_BYTES:
+                        and size < BULK_ENTER_BYTES \
+                        and not self.flags & (BULK | PAUSED | RESUMING):
                     return self.join_part(event)
                 if self.part is not None:
                     self.join_part(event)
                     self.take_part()
                 else:
                     self.take(<const char*>event.data, event.res)
-                if event.res >= BULK_ENTER_BYTES and not self.flags & (BULK | CLOSING):
+                if size >= BULK_ENTER_BYTES and not self.flags & (BULK | CLOSING):
                     self.enter_bulk()
                     self.stop_reading()  # its last event arms the POLL
             if event.flags & NP_EV_MORE:
@@ -305,10 +310,15 @@ cdef class StreamTransport(Completion):
                     self.read_into_protocol()
                 else:
                     self.read_direct()
-            finally:
+            finally:  # an interrupt out of the protocol ends the turn, not the reading
                 self.flags &= ~READING
+                self.read_again()
             if self.out.count:
                 self.check_watermarks()
+            return 0
+        return self.read_again()
+
+    cdef int read_again(self) except -1:
         if self.read_op == 0 and not self.flags & (CLOSING | PAUSED | RESUMING | EOF_SEEN):
             self.arm_read()
         return 0
@@ -646,6 +656,8 @@ cdef class StreamTransport(Completion):
         cdef int n, done
         if self.write_op or not self.out.count or self.flags & ABORTED:
             return 0
+        if self.loop._stopping or self.out.count > GATHER_COUNT:
+            return self.write_now()  # no turn may follow, and one operation would not do
         n = np_iov_gather(&self.out, iov, GATHER_COUNT)
         done = self.loop.ops.send(self.loop.be, self.fd, <void*>self, iov, n, &res,
                                   &self.write_op)
@@ -680,7 +692,7 @@ cdef class StreamTransport(Completion):
                 return self.fail(os_error(<int>sent_bytes),
                                  "Fatal write error on socket transport")
             try:
-                self.write_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLOUT)
+                self.write_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLOUT | NP_POLL_KEEP)
             except OSError as exc:
                 self.fail(exc, "Fatal write error on socket transport")
             return 0
@@ -751,6 +763,7 @@ cdef class StreamTransport(Completion):
     def _socket(self):
         if self.sock is None:
             self.sock = py_socket.socket(fileno=self.fd)
+            self.sock.setblocking(False)
         return self.sock
 
     def can_write_eof(self):
@@ -832,6 +845,11 @@ cdef class StreamTransport(Completion):
         self.error = exc
         if self.flags & LENT and not self.empty_waiter.done():
             self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+        if self.loop._closed:  # nobody will be called any more, but the fd is not kept
+            self.flags |= GONE
+            self.op_ended()
+            detach(self)
+            self.loop.check_closed()
         self.loop.soon(self._call_connection_lost, None)
         return 0
 
@@ -859,12 +877,14 @@ cdef class StreamTransport(Completion):
                     self.leave(entered)
         finally:
             self.flags |= GONE
-            self.op_ended()
             self.protocol = None
             self.reader = None
             self.stash = None
             self.error = None
-            detach(self)
+            try:
+                detach(self)
+            finally:
+                self.op_ended()
 
     cdef int close_fd(self) except -1:
         cdef int fd = self.fd
@@ -872,9 +892,9 @@ cdef class StreamTransport(Completion):
             return 0
         self.fd = -1
         self.leave_bulk()
-        self.loop.disown_fd(fd)
-        if self.loop.be is not NULL:
+        if self.loop.be is not NULL and self.loop.fd_owner(fd) is self:
             self.loop.ops.forget(self.loop.be, fd)
+        self.loop.disown_fd(fd, self)
         if self.sock is None:
             np_sock_close(fd)
         else:
