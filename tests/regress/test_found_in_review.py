@@ -86,6 +86,7 @@ async def test_a_read_that_is_awaited_twice(loop: Any) -> None:
     await asyncio.sleep(0.02)
 
 
+@pytest.mark.netpoll_only  # asyncio keeps cancelled timers until there are many
 async def test_cancelled_handles_are_not_kept_by_their_context(loop: Any) -> None:
     """A context variable's value that holds a cancelled timer: a cycle through the handle."""
     var: contextvars.ContextVar[Any] = contextvars.ContextVar("var")
