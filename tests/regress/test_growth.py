@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from ..support import Echo, Recorder, pair, unix_pair
+from ..support import SLOWNESS, Echo, Recorder, pair, unix_pair
 
 pytestmark = pytest.mark.control
+
+# What may come and go by itself. A leak of 100 bytes a cycle is more; sanitizers keep freed memory.
+SLACK_BYTES = (1 << 20) * (16 if SLOWNESS > 1 else 1)
 
 
 def rss_bytes() -> int:
@@ -42,7 +45,7 @@ def test_a_hundred_thousand_wait_fors(loop: Any) -> None:
         for _ in range(10_000):
             await asyncio.wait_for(ready(), 3600)
 
-    assert growth_bytes(loop, work, 5) < 1 << 20
+    assert growth_bytes(loop, work, 5) < SLACK_BYTES
     if hasattr(loop, "stats"):
         assert loop.stats()["timers_count"] == 0
 
@@ -82,7 +85,7 @@ def test_five_hundred_connections_leave_nothing(loop: Any) -> None:
             await asyncio.gather(client.lost, served.lost)
 
     fds = len(os.listdir("/proc/self/fd"))
-    assert growth_bytes(loop, work, 10) < 1 << 20
+    assert growth_bytes(loop, work, 10) < SLACK_BYTES
     assert len(os.listdir("/proc/self/fd")) <= fds + 3
 
 
@@ -101,7 +104,7 @@ def test_streams_leave_nothing(loop: Any) -> None:
             await writer.wait_closed()
         server.close()
 
-    assert growth_bytes(loop, work, 10) < 1 << 20
+    assert growth_bytes(loop, work, 10) < SLACK_BYTES
 
 
 def test_cancelled_receives_leave_nothing(loop: Any) -> None:
@@ -118,7 +121,7 @@ def test_cancelled_receives_leave_nothing(loop: Any) -> None:
             except asyncio.CancelledError:
                 pass
 
-    assert growth_bytes(loop, work, 10) < 1 << 20
+    assert growth_bytes(loop, work, 10) < SLACK_BYTES
     left.close()
     right.close()
 
@@ -135,7 +138,7 @@ def test_aborted_bulk_leaves_nothing(loop: Any) -> None:
             client.transport.abort()
             await asyncio.gather(client.lost, served.lost)
 
-    assert growth_bytes(loop, work, 10) < 6 << 20
+    assert growth_bytes(loop, work, 10) < 6 * SLACK_BYTES
 
 
 def test_loops_leave_nothing(loop_factory: Any) -> None:
@@ -160,7 +163,7 @@ def test_loops_leave_nothing(loop_factory: Any) -> None:
     before = rss_bytes()
     for _ in range(5):
         cycle()
-    assert rss_bytes() - before < 2 << 20
+    assert rss_bytes() - before < 2 * SLACK_BYTES
 
 
 @pytest.mark.netpoll_only
@@ -189,7 +192,7 @@ def test_an_idle_connection_is_small(loop: Any) -> None:
         return each
 
     each = loop.run_until_complete(main())
-    assert each < 2500, f"{each} bytes for each end of an idle connection"
+    assert each < 2500 * SLOWNESS, f"{each} bytes for each end of an idle connection"
 
 
 def test_echo_traffic_leaves_nothing(loop: Any) -> None:
@@ -210,7 +213,7 @@ def test_echo_traffic_leaves_nothing(loop: Any) -> None:
         for _, protocol in clients:
             protocol.data.clear()
 
-    assert growth_bytes(loop, work, 10) < 1 << 20
+    assert growth_bytes(loop, work, 10) < SLACK_BYTES
 
     async def tear_down() -> None:
         for transport, protocol in clients:
