@@ -4,7 +4,6 @@
  *           takes batches of completions, cancels. No `if uring` anywhere above this line.
  * Model     Completions. epoll's readiness is turned into the same events by doing the call.
  *             RECV    multishot, into the backend's memory; for small messages.
- *             TAKE    one such receive.
  *             ACCEPT  multishot.
  *             POLL    one shot; bulk data and user-visible buffers are then read by direct calls,
  *                     so the kernel never holds memory that Python can see or a task can drop.

@@ -233,7 +233,7 @@ static int epoll_arm(struct np_backend *be, struct np_op *op)
         err = -EBADF;
     else if ((uint32_t)op->fd >= e->fds_count)
         err = fd_table_grow(e, op->fd);
-    if (err == 0 && (op->kind == NP_OP_RECV || op->kind == NP_OP_TAKE) && !e->scratch.base)
+    if (err == 0 && op->kind == NP_OP_RECV && !e->scratch.base)
         err = np_arena_open(&e->scratch, e->scratch_bytes, NP_ARENA_LADDER);
     if (err < 0)
         goto fail;
@@ -332,21 +332,13 @@ static int finish(struct np_epoll *e, struct np_op *op, int res, struct np_event
 /* One receive into the scratch. Returns events made: 0 (nothing there after all) or 1. */
 static int do_recv(struct np_epoll *e, struct np_op *op, struct np_event *event)
 {
-    size_t want = e->recv_max_bytes;
-    if (op->kind == NP_OP_TAKE && want > op->len_bytes)
-        want = op->len_bytes;
     uint8_t *at = e->scratch.base + e->scratch_used;
-    ssize_t n = recv(op->fd, at, want, MSG_DONTWAIT);
+    ssize_t n = recv(op->fd, at, e->recv_max_bytes, MSG_DONTWAIT);
     if (n > 0) {
         e->scratch_used += ((size_t)n + 63) & ~(size_t)63; /* the next one: its own cache line */
         if (e->scratch_used > e->scratch_bytes)
             e->scratch_used = e->scratch_bytes;
         e->stats.recv_bytes += (uint64_t)n;
-        if (op->kind == NP_OP_TAKE) {
-            finish(e, op, (int)n, event);
-            event->data = at;
-            return 1;
-        }
         np_op_emit(event, op, at, (int)n, NP_EV_MORE);
         return 1;
     }
@@ -394,7 +386,7 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
         if (!bits)
             continue;
         unwanted &= ~bits;
-        if (op->kind == NP_OP_RECV || op->kind == NP_OP_TAKE) {
+        if (op->kind == NP_OP_RECV) {
             if (e->scratch_bytes - e->scratch_used < e->recv_max_bytes) { /* would be cut short */
                 e->stats.enobufs++;
                 return n ? n : -ENOBUFS;

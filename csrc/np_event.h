@@ -5,7 +5,7 @@
  * Ownership `owner` is the cookie that was given when the operation was armed. While an operation
  *           is armed it holds one reference to its owner; an event without NP_EV_MORE is the
  *           operation's last and hands that reference to whoever dispatches it.
- *           `data` (RECV and TAKE with res > 0) is the backend's memory: valid until the next
+ *           `data` (RECV with res > 0) is the backend's memory: valid until the next
  *           harvest.
  */
 #ifndef NP_EVENT_H
@@ -18,14 +18,14 @@
 
 enum np_event_flags {
     NP_EV_MORE = 1,     /* the operation goes on: further events follow */
-    NP_EV_NONEMPTY = 2, /* RECV, TAKE: the buffer ended before what the socket held (io_uring) */
+    NP_EV_NONEMPTY = 2, /* RECV: the buffer ended before what the socket held (io_uring) */
 };
 
 struct np_event {
     void *owner;    /* the cookie given to arm */
-    uint8_t *data;  /* RECV, TAKE: the bytes received; else NULL */
+    uint8_t *data;  /* RECV: the bytes received; else NULL */
     np_udata op;    /* which operation; stale after its last event */
-    int32_t res;    /* RECV, TAKE, SEND: bytes; ACCEPT: the new fd; POLL: poll(2) bits; or -errno */
+    int32_t res;    /* RECV, SEND: bytes; ACCEPT: the new fd; POLL: poll(2) bits; or -errno */
     uint8_t kind;   /* enum np_op_kind */
     uint8_t flags;  /* enum np_event_flags */
     uint16_t unused;

@@ -24,7 +24,6 @@ enum np_op_kind {
     NP_OP_NONE = 0,
     NP_OP_ACCEPT, /* multishot: res = connected fd, nonblocking and close-on-exec */
     NP_OP_RECV,   /* multishot: res bytes at event.data; 0 = end of stream (last) */
-    NP_OP_TAKE,   /* one RECV of at most len_bytes */
     NP_OP_SEND,   /* one shot, never waits: res = bytes taken, or -EAGAIN */
     NP_OP_POLL,   /* one shot: res = ready poll(2) bits */
     NP_OP_KINDS
@@ -40,7 +39,7 @@ enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };
 struct np_op {
     void *owner;
     const void *buf;       /* SEND of one piece: the bytes */
-    size_t len_bytes;      /* SEND of one piece, TAKE: how many */
+    size_t len_bytes;      /* SEND of one piece: how many */
     int32_t fd;
     uint32_t slot;
     uint32_t generation;   /* never 0 */

@@ -38,7 +38,6 @@ cdef extern from "np_op.h" nogil:
     enum:
         NP_OP_ACCEPT
         NP_OP_RECV
-        NP_OP_TAKE
         NP_OP_SEND
         NP_OP_POLL
         NP_FREE

@@ -100,12 +100,10 @@ int np_rig_is_uring(const struct np_rig *rig)
 
 static const char *record_result(struct np_watch *watch, const struct np_event *event)
 {
-    int receives = event->kind == NP_OP_RECV || event->kind == NP_OP_TAKE;
+    int receives = event->kind == NP_OP_RECV;
     int has_data = receives && event->res > 0;
     if (has_data != (event->data != NULL))
-        return "data goes with RECV or TAKE and res > 0, and only with them";
-    if (event->kind == NP_OP_TAKE && event->res > 0 && (size_t)event->res > watch->len_bytes)
-        return "a TAKE took more than was asked for";
+        return "data goes with RECV and res > 0, and only with it";
     if (has_data) {
         size_t needed = watch->bytes_count + (size_t)event->res;
         if (needed > watch->bytes_cap) {
@@ -227,7 +225,6 @@ int np_rig_try_arm(struct np_rig *rig, struct np_watch *watch, uint8_t kind, int
     struct np_op *op = np_op_alloc(&np_head(rig->be)->slab, kind, fd, watch);
     assert_non_null(op);
     op->poll_mask = poll_mask;
-    op->len_bytes = watch->len_bytes;
     watch->op = np_op_udata(op);
     watch->kind = kind;
     watch->fd = fd;
@@ -245,12 +242,6 @@ void np_rig_arm(struct np_rig *rig, struct np_watch *watch, uint8_t kind, int fd
 void np_rig_poll(struct np_rig *rig, struct np_watch *watch, int fd, uint32_t poll_mask)
 {
     assert_int_equal(np_rig_try_arm(rig, watch, NP_OP_POLL, fd, poll_mask), 0);
-}
-
-void np_rig_take(struct np_rig *rig, struct np_watch *watch, int fd, size_t len_bytes)
-{
-    watch->len_bytes = len_bytes;
-    assert_int_equal(np_rig_try_arm(rig, watch, NP_OP_TAKE, fd, 0), 0);
 }
 
 void np_rig_stop(struct np_rig *rig, struct np_watch *watch)

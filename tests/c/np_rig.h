@@ -3,7 +3,7 @@
  * Purpose   The same test bodies run on each variant: both backends, and each with features taken
  *           away. The rig checks what must hold for every event of every test:
  *             - it belongs to an operation that is armed, and nothing follows its last event;
- *             - it carries data exactly when it is a RECV or TAKE with res > 0;
+ *             - it carries data exactly when it is a RECV with res > 0;
  *           and, when it closes: no operation alive, all buffers free, all fds closed.
  * Threads   np_rig_turn_raw asserts nothing (it notes the first violation in `broken`) and may run
  *           in any thread; everything else belongs to the thread that runs the test.
@@ -42,11 +42,10 @@ struct np_watch {
     uint8_t kind;
     uint8_t armed;         /* 0 again with the last event */
     uint32_t poll_mask;    /* POLL */
-    size_t len_bytes;      /* TAKE: set before arming */
     uint32_t events_count;
     uint32_t lasts_count;
     int32_t last_res;      /* of the last event */
-    uint8_t *bytes;        /* RECV, TAKE: all received until the test resets bytes_count */
+    uint8_t *bytes;        /* RECV: all received until the test resets bytes_count */
     size_t bytes_count, bytes_cap;
     int *accepted;         /* ACCEPT: everything accepted */
     uint32_t accepted_count;
@@ -92,7 +91,6 @@ int np_rig_try_arm(struct np_rig *rig, struct np_watch *watch, uint8_t kind, int
                    uint32_t poll_mask);
 void np_rig_arm(struct np_rig *rig, struct np_watch *watch, uint8_t kind, int fd);
 void np_rig_poll(struct np_rig *rig, struct np_watch *watch, int fd, uint32_t poll_mask);
-void np_rig_take(struct np_rig *rig, struct np_watch *watch, int fd, size_t len_bytes);
 /* Cancels and waits for the last event; does nothing to a watch that is not armed. */
 void np_rig_stop(struct np_rig *rig, struct np_watch *watch);
 /* Starts a send. The watch is armed while it is under way; else last_res has the result. */

@@ -309,47 +309,13 @@ static void recv_reports_a_reset(struct np_rig *rig)
     np_rig_close_fd(rig, fds[0]);
 }
 
-static void take_is_one_receive_of_at_most_so_much(struct np_rig *rig)
-{
-    enum { TOTAL = 3 * RIG_BUF_BYTES };
-    static const size_t lens[] = {1, 7, RIG_BUF_BYTES, 4 * RIG_BUF_BYTES};
-    int fds[2];
-    uint8_t data[TOTAL];
-    struct np_watch watch = {0};
-    np_socket_pair(fds);
-    np_stream_fill(data, 9, 0, TOTAL);
-    np_rig_take(rig, &watch, fds[0], 5); /* waits for data */
-    np_rig_turn(rig, 0);
-    assert_true(watch.armed);
-    np_write_all(fds[1], data, TOTAL);
-    NP_UNTIL(rig, !watch.armed);
-    assert_int_equal(watch.last_res, 5);
-    for (int i = 0; watch.bytes_count < TOTAL; i++) { /* finds it waiting */
-        uint32_t before = watch.events_count;
-        np_rig_take(rig, &watch, fds[0], lens[i % 4]);
-        NP_UNTIL(rig, !watch.armed);
-        assert_in_range(watch.last_res, 1, lens[i % 4]);
-        assert_int_equal(watch.events_count, before + 1);
-    }
-    assert_memory_equal(watch.bytes, data, TOTAL);
-    np_rig_take(rig, &watch, fds[0], 5);
-    np_rig_stop(rig, &watch);
-    assert_int_equal(watch.last_res, -ECANCELED);
-    np_rig_take(rig, &watch, fds[0], 5);
-    close(fds[1]);
-    NP_UNTIL(rig, !watch.armed);
-    assert_int_equal(watch.last_res, 0);
-    np_rig_close_fd(rig, fds[0]);
-    np_watch_free(&watch);
-}
-
 static void an_fd_that_is_none_is_reported_once(struct np_rig *rig)
 {
-    static const uint8_t kinds[] = {NP_OP_RECV, NP_OP_TAKE, NP_OP_ACCEPT, NP_OP_POLL};
+    static const uint8_t kinds[] = {NP_OP_RECV, NP_OP_ACCEPT, NP_OP_POLL};
     int fd = dup(0);
     close(fd);
     for (size_t i = 0; i < sizeof(kinds); i++) {
-        struct np_watch watch = {.len_bytes = 1};
+        struct np_watch watch = {0};
         int rc = np_rig_try_arm(rig, &watch, kinds[i], fd, POLLIN);
         if (rc == 0) {
             NP_UNTIL(rig, !watch.armed);
@@ -685,7 +651,6 @@ int main(void)
         NP_RIG_TEST(recv_of_more_than_all_buffers),
         NP_RIG_TEST(recv_ends_with_the_stream),
         NP_RIG_TEST(recv_reports_a_reset),
-        NP_RIG_TEST(take_is_one_receive_of_at_most_so_much),
         NP_RIG_TEST(an_fd_that_is_none_is_reported_once),
         NP_RIG_TEST(send_in_one_piece_and_in_several),
         NP_RIG_TEST(flush_submits_without_waiting),

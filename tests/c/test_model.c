@@ -13,9 +13,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LINKS = 6, STEPS = 3000, SEEDS = 3, SEND_BYTES = 600, WATCHES = 5 };
+enum { LINKS = 6, STEPS = 3000, SEEDS = 3, SEND_BYTES = 600, WATCHES = 4 };
 
-enum { W_RECV, W_TAKE, W_IN, W_OUT, W_SEND };
+enum { W_RECV, W_IN, W_OUT, W_SEND };
 
 struct link {
     int fd, peer;
@@ -81,7 +81,6 @@ static void check_last_event(struct model *model, struct link *link, int which)
     int32_t res = link->watches[which].last_res;
     switch (which) {
     case W_RECV:
-    case W_TAKE:
         assert_true(res == 0 || res == -ECANCELED || res > 0); /* > 0: cancelled, but in time */
         if (res == 0)
             saw_end(link);
@@ -105,10 +104,8 @@ static void check(struct model *model)
     uint32_t armed = 0;
     for (int i = 0; i < LINKS; i++) {
         struct link *link = &model->links[i];
-        for (int w = W_RECV; w <= W_TAKE; w++) {
-            take_bytes(link, link->watches[w].bytes, link->watches[w].bytes_count);
-            link->watches[w].bytes_count = 0;
-        }
+        take_bytes(link, link->watches[W_RECV].bytes, link->watches[W_RECV].bytes_count);
+        link->watches[W_RECV].bytes_count = 0;
         for (int w = 0; w < WATCHES; w++) {
             struct np_watch *watch = &link->watches[w];
             armed += watch->armed;
@@ -140,14 +137,11 @@ static void turn(struct model *model, int64_t timeout_ns)
 static void step_arm(struct model *model, struct link *link, int which)
 {
     struct np_watch *watch = &link->watches[which];
-    int reads = link->watches[W_RECV].armed || link->watches[W_TAKE].armed ||
-                link->watches[W_IN].armed;
+    int reads = link->watches[W_RECV].armed || link->watches[W_IN].armed;
     if (watch->armed || (which != W_OUT && (reads || link->at_end)))
         return;
     if (which == W_RECV)
         np_rig_arm(model->rig, watch, NP_OP_RECV, link->fd);
-    else if (which == W_TAKE)
-        np_rig_take(model->rig, watch, link->fd, 1 + np_random_below(&model->random, 500));
     else
         np_rig_poll(model->rig, watch, link->fd, which == W_IN ? POLLIN : POLLOUT);
     link->arms[which]++;

@@ -138,31 +138,6 @@ static void starving_and_cancelled_and_moved(struct np_rig *rig)
     crowd_close(rig, &crowd);
 }
 
-/* sock_recv by many tasks: each takes one piece, and takes the next when it has it. */
-static void fifty_takers_share_two_buffers(struct np_rig *rig)
-{
-    static struct crowd crowd;
-    memset(&crowd, 0, sizeof(crowd));
-    for (int i = 0; i < CONNECTIONS; i++) {
-        np_tcp_pair(crowd.fds[i]);
-        crowd_write(&crowd, i, PER_CONNECTION);
-    }
-    for (int64_t end_ns = np_clock_ns() + 10 * SECOND_NS; !crowd_is_done(&crowd);) {
-        assert_true(np_clock_ns() < end_ns);
-        for (int i = 0; i < CONNECTIONS; i++)
-            if (!crowd.recvs[i].armed && crowd.recvs[i].bytes_count < PER_CONNECTION)
-                np_rig_take(rig, &crowd.recvs[i], crowd.fds[i][0], 1 + (size_t)i * 20);
-        np_rig_turn(rig, MS_NS);
-    }
-    assert_true(np_rig_stats(rig).enobufs > 0);
-    for (int i = 0; i < CONNECTIONS; i++) {
-        assert_false(crowd.recvs[i].armed);
-        crowd.recvs[i].lasts_count = 0;
-        np_rig_take(rig, &crowd.recvs[i], crowd.fds[i][0], 1);
-    }
-    crowd_close(rig, &crowd);
-}
-
 static void one_event_at_a_time_loses_nothing(struct np_rig *rig)
 {
     static struct crowd crowd;
@@ -368,7 +343,6 @@ int main(void)
         NP_RIG_TEST(fifty_connections_share_two_buffers),
         NP_RIG_TEST(scarce_buffers_go_round),
         NP_RIG_TEST(cancelled_while_starving),
-        NP_RIG_TEST(fifty_takers_share_two_buffers),
         NP_RIG_TEST(starving_and_cancelled_and_moved),
         NP_RIG_TEST(one_event_at_a_time_loses_nothing),
         NP_RIG_TEST(a_hundred_operations_through_eight_entries),

@@ -1,0 +1,98 @@
+/* np_uring.h - the inside of the io_uring backend, for the files that it is made of.
+ *
+ *   np_uring.c           set-up, the turn, the table of verbs
+ *   np_uring_submit.c    operations on their way to the kernel
+ *   np_uring_harvest.c   completions into events
+ *   np_uring_move.c      a loop that goes on in another thread
+ *
+ * Nothing else includes this: the rest of the core knows np_backend.h. These files are the only
+ * ones of the core that call liburing.
+ */
+#ifndef NP_URING_H
+#define NP_URING_H
+
+#include <liburing.h>
+#include <stdbool.h>
+
+#include "np_backend.h"
+#include "np_bufring.h"
+#include "np_oplist.h"
+
+#define NP_URING_BUF_GROUP 0
+
+struct np_uring {
+    struct np_backend_head head;
+    struct io_uring ring;
+    struct np_bufring bufs;      /* opened with the first RECV */
+    struct np_config config;
+    struct np_stats stats;
+    struct np_oplist unpushed;   /* QUEUED: no submission entry was free */
+    struct np_oplist starved;    /* QUEUED: RECVs that found no buffer */
+    struct np_oplist starved_fed; /* QUEUED: RECVs that ended too, but had received something */
+    struct np_oplist done;       /* ended without the kernel: their event is still to be taken */
+    struct iovec *iovs;          /* scratch, valid until the next submission */
+    struct msghdr *msgs;
+    uint32_t iovs_used, msgs_used;
+    struct np_event *carried;    /* of the rings before a move to another thread */
+    uint32_t carried_count, carried_taken;
+    struct np_bufring *carried_bufs; /* what they point into: one per move */
+    uint32_t carried_bufs_count;
+    uint32_t features;
+    int wake_fd;
+    pid_t owner_tid;             /* 0 until enabled */
+    bool ring_open, forked, wake_armed;
+};
+
+static inline struct np_uring *np_uring_self(struct np_backend *be)
+{
+    return (struct np_uring *)be;
+}
+
+static inline unsigned np_uring_flags(const struct np_uring *u)
+{
+    return IO_URING_READ_ONCE(*u->ring.sq.kflags);
+}
+
+static inline bool np_uring_is_starving(const struct np_uring *u)
+{
+    return u->starved.count || u->starved_fed.count;
+}
+
+/* np_uring.c */
+int np_uring_ring_open(struct np_uring *u);
+int np_uring_bufs_open(struct np_uring *u);
+
+/* np_uring_submit.c: the verbs of np_backend.h, and */
+
+/* The scratch is free again once nothing that waits for a submission points into it. */
+void np_uring_after_submit(struct np_uring *u);
+/* A free submission entry; submits early when the queue is full. NULL: try again next turn. */
+struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u);
+/* Fills the operation's entry in, or lets it wait for one. */
+void np_uring_push(struct np_uring *u, struct np_op *op);
+/* Operations that waited for a submission entry, as far as there is room now. */
+void np_uring_push_waiting(struct np_uring *u);
+/* Buffers came back: the RECVs that ended for want of them start again. */
+void np_uring_push_starved(struct np_uring *u);
+void np_uring_arm_wake(struct np_uring *u);
+/* Ends an operation that the kernel does not have: its event comes with the next turn. */
+void np_uring_finish_unsubmitted(struct np_uring *u, struct np_op *op, int res);
+
+int np_uring_arm(struct np_backend *be, struct np_op *op);
+int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                  int iov_count, int32_t *res, np_udata *out);
+int np_uring_cancel(struct np_backend *be, np_udata target);
+int np_uring_settle(struct np_backend *be, np_udata target);
+void np_uring_forget(struct np_backend *be, int fd);
+
+/* np_uring_harvest.c: takes at most `max` events; returns their number. */
+int np_uring_harvest(struct np_uring *u, struct np_event *events, int max);
+
+/* np_uring_move.c */
+/* Puts a new ring in the place of another thread's. 0 or -errno. */
+int np_uring_move(struct np_uring *u);
+/* Events that the old rings had posted; their number, 0 when there are no more. */
+int np_uring_take_carried(struct np_uring *u, struct np_event *events, int max);
+void np_uring_close_carried(struct np_uring *u);
+
+#endif

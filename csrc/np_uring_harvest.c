@@ -1,0 +1,105 @@
+/* np_uring_harvest.c - completions into events; what a completion means for its operation. */
+#include <unistd.h>
+
+#include "np_compat.h"
+#include "np_uring.h"
+
+static void drain_wake(struct np_uring *u)
+{
+    uint64_t counter;
+    ssize_t n = read(u->wake_fd, &counter, sizeof(counter));
+    (void)n; /* EAGAIN: an earlier read took it */
+}
+
+/* One completion of one of our operations. Returns how many events it made: 0 or 1. */
+static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *cqe,
+                    struct np_event *event)
+{
+    int res = cqe->res;
+    uint8_t *data = NULL;
+    bool more = cqe->flags & IORING_CQE_F_MORE;
+    if (cqe->flags & IORING_CQE_F_BUFFER) {
+        bool rest = (u->features & NP_FEATURE_BUF_INC) && (cqe->flags & NP_IORING_CQE_F_BUF_MORE);
+        data = np_bufring_consume(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT),
+                                  res > 0 ? (uint32_t)res : 0, rest);
+    }
+    if (op->kind == NP_OP_RECV && res > 0) {
+        u->stats.recv_bytes += (uint64_t)res;
+        op->fed = 1;
+    } else if (op->kind == NP_OP_SEND && res > 0) {
+        u->stats.send_bytes += (uint64_t)res;
+    }
+    int flags = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY ? NP_EV_NONEMPTY : 0;
+    if (more) {
+        np_op_emit(event, op, data, res, flags | NP_EV_MORE);
+        return 1;
+    }
+    bool goes_on = op->state != NP_ORPHAN && ((op->kind == NP_OP_RECV && res > 0) ||
+                                              (op->kind == NP_OP_ACCEPT && res >= 0));
+    if (op->kind == NP_OP_RECV && res == -ENOBUFS) {
+        /* Backpressure, not an error: it starts again when buffers have come back. */
+        u->stats.enobufs++;
+        if (op->state == NP_ORPHAN) {
+            np_uring_finish_unsubmitted(u, op, -ECANCELED);
+        } else {
+            op->state = NP_QUEUED;
+            op->submitted = 0;
+            np_oplist_push(op->fed ? &u->starved_fed : &u->starved, &u->head.slab, op);
+        }
+        return 0;
+    }
+    if (goes_on) { /* a multishot that the kernel ended early, or a kernel without multishot */
+        np_op_emit(event, op, data, res, flags | NP_EV_MORE);
+        op->state = NP_QUEUED;
+        op->submitted = 0;
+        if (op->kind == NP_OP_RECV) /* with the next turn, behind those that got nothing in this */
+            np_oplist_push(&u->starved_fed, &u->head.slab, op);
+        else
+            np_uring_push(u, op);
+        return 1;
+    }
+    np_op_emit(event, op, data, res, flags);
+    np_op_free(&u->head.slab, op);
+    return 1;
+}
+
+/* Of a completion whose operation is gone: what came with it must not leak. */
+static void drop_stale(struct np_uring *u, struct io_uring_cqe *cqe)
+{
+    u->stats.stale++;
+    if (cqe->flags & IORING_CQE_F_BUFFER) {
+        bool rest = (u->features & NP_FEATURE_BUF_INC) && (cqe->flags & NP_IORING_CQE_F_BUF_MORE);
+        np_bufring_consume(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT),
+                           cqe->res > 0 ? (uint32_t)cqe->res : 0, rest);
+    }
+    if (np_udata_kind(cqe->user_data) == NP_OP_ACCEPT && cqe->res >= 0)
+        close(cqe->res);
+}
+
+int np_uring_harvest(struct np_uring *u, struct np_event *events, int max)
+{
+    int n = 0;
+    unsigned seen = 0, head;
+    struct io_uring_cqe *cqe;
+    io_uring_for_each_cqe(&u->ring, head, cqe) {
+        if (n == max)
+            break;
+        seen++;
+        np_udata udata = cqe->user_data;
+        if (np_udata_kind(udata) >= NP_UDATA_RESERVED) {
+            if (udata == NP_UDATA_WAKE) {
+                drain_wake(u);
+                u->wake_armed = cqe->flags & IORING_CQE_F_MORE;
+            }
+            continue; /* a cancel's own completion says nothing about its target */
+        }
+        struct np_op *op = np_op_find(&u->head.slab, udata);
+        if (NP_LIKELY(op != NULL))
+            n += complete(u, op, cqe, &events[n]);
+        else
+            drop_stale(u, cqe);
+    }
+    io_uring_cq_advance(&u->ring, seen);
+    u->stats.completions += seen;
+    return n;
+}

@@ -1,0 +1,321 @@
+/* np_uring_submit.c - operations on their way to the kernel: arming, sending, cancelling.
+ *
+ * An operation is QUEUED until there is a submission entry for it, and the kernel's from then on
+ * (np_op.h). Entries are submitted by the turn's one io_uring_enter; only a full queue goes early.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "np_uring.h"
+
+#define NP_URING_IOV_SCRATCH_COUNT 4096 /* iovecs of the sends of one submission */
+#define NP_URING_SUBMIT_RETRIES_COUNT 4
+
+void np_uring_after_submit(struct np_uring *u)
+{
+    if (io_uring_sq_ready(&u->ring))
+        return;
+    u->msgs_used = 0;
+    if (!u->unpushed.count)
+        u->iovs_used = 0;
+}
+
+struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    if (NP_LIKELY(sqe != NULL))
+        return sqe;
+    if (!u->owner_tid)
+        return NULL;
+    u->stats.sq_full++;
+    for (int i = 0; i < NP_URING_SUBMIT_RETRIES_COUNT; i++) {
+        u->stats.enters++;
+        int n = io_uring_submit(&u->ring);
+        if (n > 0) {
+            np_uring_after_submit(u);
+            return io_uring_get_sqe(&u->ring);
+        }
+        if (n != -EINTR)
+            break;
+    }
+    return NULL;
+}
+
+static void fill_send(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
+{
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    if (op->iov_count == 0) {
+        io_uring_prep_send(sqe, op->fd, op->buf, op->len_bytes, flags);
+        return;
+    }
+    /* Stays until the submission: the kernel reads it there (IORING_FEAT_SUBMIT_STABLE). */
+    NP_ASSERT(u->msgs_used < u->ring.sq.ring_entries);
+    struct msghdr *msg = &u->msgs[u->msgs_used++];
+    memset(msg, 0, sizeof(*msg));
+    msg->msg_iov = &u->iovs[op->iov_first];
+    msg->msg_iovlen = op->iov_count;
+    io_uring_prep_sendmsg(sqe, op->fd, msg, flags);
+}
+
+static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
+{
+    switch (op->kind) {
+    case NP_OP_ACCEPT:
+        if (u->features & NP_FEATURE_ACCEPT_MULTI)
+            io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        else
+            io_uring_prep_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        break;
+    case NP_OP_RECV:
+        if (u->features & NP_FEATURE_RECV_MULTI)
+            io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
+        else
+            io_uring_prep_recv(sqe, op->fd, NULL, 0, 0);
+        io_uring_sqe_set_flags(sqe, IOSQE_BUFFER_SELECT);
+        sqe->buf_group = NP_URING_BUF_GROUP;
+        break;
+    case NP_OP_SEND:
+        fill_send(u, sqe, op);
+        break;
+    case NP_OP_POLL:
+        io_uring_prep_poll_add(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
+        break;
+    default:
+        NP_ASSERT(!"unknown operation kind");
+    }
+    io_uring_sqe_set_data64(sqe, np_op_udata(op));
+    if (op->kind != NP_OP_SEND)
+        op->sqe_index = u->ring.sq.sqe_tail - 1;
+    op->state = NP_KERNEL;
+    op->submitted = 1;
+    u->stats.submissions++;
+}
+
+void np_uring_push(struct np_uring *u, struct np_op *op)
+{
+    /* Behind those that wait already: the order of arming is the order of submission. */
+    struct io_uring_sqe *sqe = u->unpushed.count ? NULL : np_uring_get_sqe(u);
+    if (NP_LIKELY(sqe != NULL))
+        fill(u, sqe, op);
+    else
+        np_oplist_push(&u->unpushed, &u->head.slab, op);
+}
+
+void np_uring_finish_unsubmitted(struct np_uring *u, struct np_op *op, int res)
+{
+    op->res = res;
+    op->submitted = 0;
+    np_oplist_push(&u->done, &u->head.slab, op);
+}
+
+void np_uring_push_waiting(struct np_uring *u)
+{
+    while (u->unpushed.count) {
+        struct np_op *op = np_op_at(&u->head.slab, u->unpushed.head - 1);
+        if (op->state == NP_ORPHAN) {
+            np_oplist_pop(&u->unpushed, &u->head.slab);
+            np_uring_finish_unsubmitted(u, op, -ECANCELED);
+            continue;
+        }
+        struct io_uring_sqe *sqe = np_uring_get_sqe(u);
+        if (!sqe)
+            return;
+        np_oplist_pop(&u->unpushed, &u->head.slab);
+        fill(u, sqe, op);
+    }
+}
+
+static void push_starved_list(struct np_uring *u, struct np_oplist *starved)
+{
+    struct np_oplist waiting = *starved;
+    memset(starved, 0, sizeof(*starved));
+    struct np_op *op;
+    while ((op = np_oplist_pop(&waiting, &u->head.slab)) != NULL) {
+        op->fed = 0;
+        if (op->state == NP_ORPHAN)
+            np_uring_finish_unsubmitted(u, op, -ECANCELED);
+        else
+            np_uring_push(u, op);
+    }
+}
+
+/* Buffers came back: the RECVs that ended for want of them start again, longest waiting first.
+ * Those that got some of the last buffers are behind those that got none: a RECV drains its socket
+ * before it ends, so the first in the queue would take all buffers each time. */
+void np_uring_push_starved(struct np_uring *u)
+{
+    push_starved_list(u, &u->starved);
+    push_starved_list(u, &u->starved_fed);
+}
+
+void np_uring_arm_wake(struct np_uring *u)
+{
+    struct io_uring_sqe *sqe = np_uring_get_sqe(u);
+    if (!sqe)
+        return; /* tried again next turn */
+    io_uring_prep_poll_multishot(sqe, u->wake_fd, POLLIN);
+    io_uring_sqe_set_data64(sqe, NP_UDATA_WAKE);
+    u->wake_armed = true;
+}
+
+int np_uring_arm(struct np_backend *be, struct np_op *op)
+{
+    struct np_uring *u = np_uring_self(be);
+    int err = u->forked ? -EPERM : 0; /* the queue is the parent's too: not one entry more */
+    if (err == 0 && op->kind == NP_OP_RECV && !u->bufs.count)
+        err = np_uring_bufs_open(u);
+    if (err < 0) {
+        np_op_free(&u->head.slab, op);
+        return err;
+    }
+    np_uring_push(u, op);
+    return 0;
+}
+
+static bool has_room(struct np_uring *u, uint32_t iov_count)
+{
+    return iov_count <= NP_URING_IOV_SCRATCH_COUNT - u->iovs_used &&
+           u->msgs_used < u->ring.sq.ring_entries && io_uring_sq_space_left(&u->ring) > 0;
+}
+
+/* Room in the scratch for the iovecs of one more send; submits when there is none. */
+static int reserve_iovs(struct np_uring *u, uint32_t count)
+{
+    if (!u->iovs) {
+        u->iovs = malloc(sizeof(*u->iovs) * NP_URING_IOV_SCRATCH_COUNT);
+        u->msgs = malloc(sizeof(*u->msgs) * u->ring.sq.ring_entries);
+        if (!u->iovs || !u->msgs)
+            return -ENOMEM;
+    }
+    if (has_room(u, count))
+        return 0;
+    u->stats.enters++;
+    int n = io_uring_submit(&u->ring);
+    if (n < 0)
+        return n;
+    np_uring_after_submit(u);
+    return has_room(u, count) ? 0 : -EBUSY;
+}
+
+int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                      int iov_count, int32_t *res, np_udata *out)
+{
+    struct np_uring *u = np_uring_self(be);
+    if (u->forked) {
+        *res = -EPERM;
+        return 1;
+    }
+    if (iov_count > 1) {
+        int err = u->unpushed.count ? -EBUSY : reserve_iovs(u, (uint32_t)iov_count);
+        if (err < 0) {
+            /* No room in this submission: the plain call does the same work. */
+            struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
+            ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+            *res = n < 0 ? -errno : (int32_t)n;
+            return 1;
+        }
+    }
+    struct np_op *op = np_op_alloc(&u->head.slab, NP_OP_SEND, fd, owner);
+    if (!op)
+        return -ENOMEM;
+    if (iov_count > 1) {
+        op->iov_first = u->iovs_used;
+        op->iov_count = (uint32_t)iov_count;
+        memcpy(&u->iovs[u->iovs_used], iov, sizeof(*iov) * (size_t)iov_count);
+        u->iovs_used += (uint32_t)iov_count;
+    } else {
+        op->iov_count = 0;
+        op->buf = iov->iov_base;
+        /* The submission entry's length has 32 bits; what is left over is a partial send. */
+        op->len_bytes = iov->iov_len < NP_SEND_MAX_BYTES ? iov->iov_len : NP_SEND_MAX_BYTES;
+    }
+    *out = np_op_udata(op);
+    np_uring_push(u, op);
+    return 0;
+}
+
+/* Cancels by the register call, which needs no entry; `waits` until a request that is being worked
+ * on is done. 0 whatever became of the target: its own completion tells. */
+static int sync_cancel(struct np_uring *u, np_udata target, bool waits)
+{
+    struct io_uring_sync_cancel_reg reg;
+    memset(&reg, 0, sizeof(reg));
+    reg.addr = target;
+    reg.fd = -1;
+    reg.timeout.tv_sec = reg.timeout.tv_nsec = waits ? -1 : 0;
+    int err = io_uring_register_sync_cancel(&u->ring, &reg);
+    return err == -EALREADY || err == -ENOENT || err == -ETIME || err >= 0 ? 0 : err;
+}
+
+/* An operation whose submission entry the kernel has not read yet is taken back: by the time it is
+ * read the fd may be closed and its number another file's. 1 when that was so. */
+static int take_back(struct np_uring *u, struct np_op *op)
+{
+    const struct io_uring_sq *sq = &u->ring.sq;
+    unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+    if (!op->submitted || op->kind == NP_OP_SEND || op->sqe_index - head >= sq->sqe_tail - head)
+        return 0;
+    struct io_uring_sqe *sqe = &sq->sqes[op->sqe_index & sq->ring_mask];
+    NP_ASSERT(sqe->user_data == np_op_udata(op));
+    io_uring_prep_nop(sqe);
+    io_uring_sqe_set_data64(sqe, NP_UDATA_CANCEL);
+    np_uring_finish_unsubmitted(u, op, -ECANCELED);
+    return 1;
+}
+
+int np_uring_cancel(struct np_backend *be, np_udata target)
+{
+    struct np_uring *u = np_uring_self(be);
+    if (u->forked)
+        return -EPERM;
+    struct np_op *op = np_op_find(&u->head.slab, target);
+    if (!op)
+        return -ENOENT;
+    if (op->state == NP_ORPHAN)
+        return 0;
+    bool in_kernel = op->state == NP_KERNEL;
+    op->state = NP_ORPHAN;
+    if (!in_kernel || take_back(u, op))
+        return 0; /* found in its list before it is submitted */
+    struct io_uring_sqe *sqe = np_uring_get_sqe(u);
+    if (sqe) {
+        io_uring_prep_cancel64(sqe, target, 0);
+        io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
+        io_uring_sqe_set_data64(sqe, NP_UDATA_CANCEL);
+        return 0;
+    }
+    /* No entry to be had even by submitting: ask by the register call, which needs none. */
+    int err = sync_cancel(u, target, false);
+    if (err < 0)
+        op->state = NP_KERNEL; /* not asked after all: the caller may try again */
+    return err;
+}
+
+int np_uring_settle(struct np_backend *be, np_udata target)
+{
+    struct np_uring *u = np_uring_self(be);
+    if (u->forked)
+        return -EPERM;
+    struct np_op *op = np_op_find(&u->head.slab, target);
+    if (!op)
+        return -ENOENT;
+    if (!op->submitted || !u->owner_tid)
+        return np_uring_cancel(be, target);
+    op->state = NP_ORPHAN;
+    u->stats.enters++;
+    int n = io_uring_submit(&u->ring); /* it may be in the queue still */
+    if (n >= 0)
+        np_uring_after_submit(u);
+    int err = sync_cancel(u, target, true);
+    /* Its completion is posted; running the deferred work frees the request and its file. */
+    io_uring_get_events(&u->ring);
+    return err;
+}
+
+void np_uring_forget(struct np_backend *be, int fd)
+{
+    (void)be;
+    (void)fd; /* the kernel keeps nothing of an fd but its operations */
+}
