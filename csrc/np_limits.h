@@ -61,4 +61,13 @@
 /* Message vectors per system call: the kernel's UIO_MAXIOV. */
 #define NP_IOV_MAX 1024
 
+/* Task records come in chunks (64 KiB) and travel between threads in magazines. A magazine is what
+ * one taking of the slab's lock pays for: larger ones only make idle caches heavier. */
+#define NP_TASK_CHUNK_COUNT 1024
+#define NP_TASK_MAGAZINE_COUNT 64
+
+/* Looks at a taken lock before sleeping on it: about what a critical section of the scheduler
+ * lasts. Longer waits mean that its holder lost the CPU, and spinning would only keep it away. */
+#define NP_LOCK_SPIN_COUNT 100
+
 #endif
