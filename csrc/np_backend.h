@@ -7,6 +7,7 @@
  *             ACCEPT  multishot.
  *             POLL    one shot; bulk data and user-visible buffers are then read by direct calls,
  *                     so the kernel never holds memory that Python can see or a task can drop.
+ *             SQE     anything else that io_uring can do (io_uring only).
  *             SEND    one shot of immutable memory; never waits (MSG_DONTWAIT), so the kernel holds
  *                     the memory only between submission and the same turn's harvest.
  * Ownership See np_event.h and np_op.h. An armed operation ends with exactly one event without
@@ -16,7 +17,7 @@
  * Errors    -errno or a count >= 0.
  * Threads   open and close: any one thread. enable, arm, cancel, turn, flush: the loop's thread.
  *           An io_uring belongs to the thread that enabled it; `enable` from another thread moves
- *           the operations in flight to a new ring.
+ *           the operations in flight to a new ring, all but SQE.
  * Fork      In a child call `forked` first: from then on only close does anything, and it leaves
  *           the parent's ring and epoll set alone.
  */
@@ -30,6 +31,8 @@
 #include "np_arena.h"
 #include "np_event.h"
 #include "np_op.h"
+
+#define NP_SQE_BYTES 64 /* one submission entry */
 
 struct np_config {
     uint32_t sq_entries;   /* 0 = default, as for all of these */
@@ -85,6 +88,20 @@ struct np_backend_ops {
                 int32_t *res, np_udata *op);
     /* 0, or -ENOENT when `op` is not in flight any more. */
     int (*cancel)(struct np_backend *be, np_udata op);
+    /* Hands over `count` submission entries (struct io_uring_sqe, NP_SQE_BYTES each) as the caller
+     * filled them in, in one piece, so that they may be a chain (IOSQE_IO_LINK); owners[i] and
+     * ops[i] are those of entry i. user_data is overwritten. All of them or none: 0, or -errno and
+     * no event comes: -EOPNOTSUPP (epoll), -EINVAL (an entry without completion, a draining one, an
+     * open chain, or one that touches the loop's own buffer group), -E2BIG (no queue is that long),
+     * -ENOMEM, -EPERM (forked).
+     * Events are NP_OP_SQE with the completion's res and cqe_flags; NP_EV_MORE as the kernel says.
+     * The entries are copied; what they point to, and the fd, belong to the kernel until the last
+     * event. They never start twice, so `enable` from another thread refuses to move a ring that
+     * holds one: -EBUSY. To cancel one of several before they are submitted cancels them all; the
+     * kernel finds a link only when its turn has come, so who wants the end of a chain cancels all
+     * of it, and what is left of it again with each event. */
+    int (*submit)(struct np_backend *be, const void *sqes, uint32_t count, void *const *owners,
+                  np_udata *ops);
     /* cancel, and not back before the kernel has let go of the operation's file, so that closing
      * the fd really closes it (a listening socket). The last event still comes with a turn. */
     int (*settle)(struct np_backend *be, np_udata op);

@@ -298,6 +298,13 @@ static int epoll_cancel(struct np_backend *be, np_udata target)
     return 0;
 }
 
+static int epoll_submit(struct np_backend *be, const void *sqes, uint32_t count,
+                        void *const *owners, np_udata *ops)
+{
+    (void)be, (void)sqes, (void)count, (void)owners, (void)ops;
+    return -EOPNOTSUPP; /* there is no ring to put them in */
+}
+
 static void epoll_forget(struct np_backend *be, int fd)
 {
     struct np_epoll *e = self(be);
@@ -499,6 +506,7 @@ const struct np_backend_ops np_epoll_ops = {
     .arm = epoll_arm,
     .send = epoll_send,
     .cancel = epoll_cancel,
+    .submit = epoll_submit,
     .settle = epoll_cancel, /* an epoll set holds no file open */
     .forget = epoll_forget,
     .turn = epoll_turn,

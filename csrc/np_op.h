@@ -26,6 +26,7 @@ enum np_op_kind {
     NP_OP_RECV,   /* multishot: res bytes at event.data; 0 = end of stream (last) */
     NP_OP_SEND,   /* one shot, never waits: res = bytes taken, or -EAGAIN */
     NP_OP_POLL,   /* one shot: res = ready poll(2) bits */
+    NP_OP_SQE,    /* a submission entry of the caller's: see np_backend_ops.submit */
     NP_OP_KINDS
 };
 
@@ -38,7 +39,7 @@ enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };
 
 struct np_op {
     void *owner;
-    const void *buf;       /* SEND of one piece: the bytes */
+    const void *buf;       /* SEND of one piece: the bytes. SQE: the entries, until pushed */
     size_t len_bytes;      /* SEND of one piece: how many */
     int32_t fd;
     uint32_t slot;
@@ -54,7 +55,9 @@ struct np_op {
     uint8_t kind, state;
     uint8_t submitted;     /* the kernel has it: 1 also while it is an orphan there */
     uint8_t fed;           /* RECV: has received something since it was last submitted */
-    uint8_t unused[4];
+    uint8_t grouped;       /* SQE: came with others, which the kernel may have linked to it */
+    uint8_t unused;
+    uint16_t group_count;  /* SQE: how many of the call there are from this one on */
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_op) == 64, "one operation, one cache line");

@@ -91,6 +91,7 @@ static void uring_close(struct np_backend *be)
         io_uring_queue_exit(&u->ring);
     np_bufring_close(&u->bufs);
     np_uring_close_carried(u);
+    np_uring_free_images(u);
     np_op_slab_close(&u->head.slab, u->forked);
     free(u->iovs);
     free(u->msgs);
@@ -257,6 +258,7 @@ const struct np_backend_ops np_uring_ops = {
     .arm = np_uring_arm,
     .send = np_uring_send,
     .cancel = np_uring_cancel,
+    .submit = np_uring_submit,
     .settle = np_uring_settle,
     .forget = np_uring_forget,
     .turn = uring_turn,

@@ -2,6 +2,7 @@
  *
  *   np_uring.c           set-up, the turn, the table of verbs
  *   np_uring_submit.c    operations on their way to the kernel
+ *   np_uring_sqe.c       submission entries that the caller filled in
  *   np_uring_harvest.c   completions into events
  *   np_uring_move.c      a loop that goes on in another thread
  *
@@ -66,7 +67,9 @@ int np_uring_bufs_open(struct np_uring *u);
 
 /* The scratch is free again once nothing that waits for a submission points into it. */
 void np_uring_after_submit(struct np_uring *u);
-/* A free submission entry; submits early when the queue is full. NULL: try again next turn. */
+/* Room for `count` entries; submits early when there is not. False: try again next turn. */
+bool np_uring_reserve(struct np_uring *u, uint32_t count);
+/* A free submission entry, or NULL: try again next turn. */
 struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u);
 /* Fills the operation's entry in, or lets it wait for one. */
 void np_uring_push(struct np_uring *u, struct np_op *op);
@@ -84,6 +87,19 @@ int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec
 int np_uring_cancel(struct np_backend *be, np_udata target);
 int np_uring_settle(struct np_backend *be, np_udata target);
 void np_uring_forget(struct np_backend *be, int fd);
+
+/* np_uring_sqe.c */
+int np_uring_submit(struct np_backend *be, const void *sqes, uint32_t count, void *const *owners,
+                    np_udata *ops);
+/* The caller's entries at the head of `unpushed`, all of one call, if there is room for them. */
+bool np_uring_push_group(struct np_uring *u);
+/* Starts links whose turn has come: before that a cancel would not find them. */
+void np_uring_advance_chains(struct np_uring *u);
+/* One completion of a caller's entry into an event. */
+void np_uring_complete_sqe(struct np_uring *u, struct np_op *op, const struct io_uring_cqe *cqe,
+                           struct np_event *event);
+/* Lets go of entries that were never pushed; the backend is being closed. */
+void np_uring_free_images(struct np_uring *u);
 
 /* np_uring_harvest.c: takes at most `max` events; returns their number. */
 int np_uring_harvest(struct np_uring *u, struct np_event *events, int max);

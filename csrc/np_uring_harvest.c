@@ -15,6 +15,10 @@ static void drain_wake(struct np_uring *u)
 static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *cqe,
                     struct np_event *event)
 {
+    if (op->kind == NP_OP_SQE) {
+        np_uring_complete_sqe(u, op, cqe, event);
+        return 1;
+    }
     int res = cqe->res;
     uint8_t *data = NULL;
     bool more = cqe->flags & IORING_CQE_F_MORE;

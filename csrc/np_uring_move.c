@@ -31,6 +31,18 @@ static int carry_completions(struct np_uring *u)
     return 0;
 }
 
+/* Entries of a caller's cannot start again: what they do may be done already. */
+static bool holds_sqes(const struct np_uring *u)
+{
+    const struct np_op_slab *slab = &u->head.slab;
+    for (uint32_t slot = 0; slot < slab->chunks_count * NP_OP_CHUNK_SLOTS; slot++) {
+        const struct np_op *op = np_op_at(slab, slot);
+        if (op->kind == NP_OP_SQE && op->state != NP_FREE && op->submitted)
+            return true;
+    }
+    return false;
+}
+
 /* Every operation that the old ring still held starts again in the new one, in slot order. */
 static void push_moved(struct np_uring *u)
 {
@@ -65,6 +77,8 @@ int np_uring_move(struct np_uring *u)
     int err = carry_completions(u);
     if (err < 0)
         return err;
+    if (holds_sqes(u))
+        return -EBUSY; /* the old thread must run the loop until they have ended */
     io_uring_queue_exit(&u->ring);
     u->ring_open = false;
     err = np_uring_ring_open(u);

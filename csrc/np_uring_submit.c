@@ -22,25 +22,29 @@ void np_uring_after_submit(struct np_uring *u)
         u->iovs_used = 0;
 }
 
-struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u)
+bool np_uring_reserve(struct np_uring *u, uint32_t count)
 {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
-    if (NP_LIKELY(sqe != NULL))
-        return sqe;
+    if (NP_LIKELY(io_uring_sq_space_left(&u->ring) >= count))
+        return true;
     if (!u->owner_tid)
-        return NULL;
+        return false;
     u->stats.sq_full++;
     for (int i = 0; i < NP_URING_SUBMIT_RETRIES_COUNT; i++) {
         u->stats.enters++;
         int n = io_uring_submit(&u->ring);
         if (n > 0) {
             np_uring_after_submit(u);
-            return io_uring_get_sqe(&u->ring);
+            return io_uring_sq_space_left(&u->ring) >= count;
         }
         if (n != -EINTR)
             break;
     }
-    return NULL;
+    return false;
+}
+
+struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u)
+{
+    return np_uring_reserve(u, 1) ? io_uring_get_sqe(&u->ring) : NULL;
 }
 
 static void fill_send(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
@@ -114,6 +118,11 @@ void np_uring_push_waiting(struct np_uring *u)
 {
     while (u->unpushed.count) {
         struct np_op *op = np_op_at(&u->head.slab, u->unpushed.head - 1);
+        if (op->kind == NP_OP_SQE) {
+            if (!np_uring_push_group(u))
+                return;
+            continue;
+        }
         if (op->state == NP_ORPHAN) {
             np_oplist_pop(&u->unpushed, &u->head.slab);
             np_uring_finish_unsubmitted(u, op, -ECANCELED);
@@ -255,7 +264,8 @@ static int take_back(struct np_uring *u, struct np_op *op)
 {
     const struct io_uring_sq *sq = &u->ring.sq;
     unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
-    if (!op->submitted || op->kind == NP_OP_SEND || op->sqe_index - head >= sq->sqe_tail - head)
+    if (!op->submitted || op->kind == NP_OP_SEND || op->grouped ||
+        op->sqe_index - head >= sq->sqe_tail - head)
         return 0;
     struct io_uring_sqe *sqe = &sq->sqes[op->sqe_index & sq->ring_mask];
     NP_ASSERT(sqe->user_data == np_op_udata(op));
@@ -273,9 +283,11 @@ int np_uring_cancel(struct np_backend *be, np_udata target)
     struct np_op *op = np_op_find(&u->head.slab, target);
     if (!op)
         return -ENOENT;
-    if (op->state == NP_ORPHAN)
+    if (op->grouped && op->submitted)
+        np_uring_advance_chains(u); /* and asked for again, if it has been before */
+    else if (op->state == NP_ORPHAN)
         return 0;
-    bool in_kernel = op->state == NP_KERNEL;
+    bool in_kernel = op->submitted;
     op->state = NP_ORPHAN;
     if (!in_kernel || take_back(u, op))
         return 0; /* found in its list before it is submitted */

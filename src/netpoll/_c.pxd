@@ -29,6 +29,7 @@ cdef extern from "np_event.h" nogil:
     struct np_event:
         void *owner
         uint8_t *data
+        uint64_t cqe_flags
         np_udata op
         int32_t res
         uint8_t kind
@@ -40,6 +41,7 @@ cdef extern from "np_op.h" nogil:
         NP_OP_RECV
         NP_OP_SEND
         NP_OP_POLL
+        NP_OP_SQE
         NP_FREE
         NP_OP_CHUNK_SLOTS
         NP_POLL_KEEP
@@ -83,6 +85,8 @@ cdef extern from "np_backend.h" nogil:
         int (*send)(np_backend *be, int fd, void *owner, const iovec *iov, int iov_count,
                     int32_t *res, np_udata *op) noexcept nogil
         int (*cancel)(np_backend *be, np_udata op) noexcept nogil
+        int (*submit)(np_backend *be, const void *sqes, uint32_t count, void *const *owners,
+                      np_udata *ops) noexcept nogil
         int (*settle)(np_backend *be, np_udata op) noexcept nogil
         void (*forget)(np_backend *be, int fd) noexcept nogil
         int (*turn)(np_backend *be, np_event *events, int max, int64_t timeout_ns) noexcept nogil
@@ -104,6 +108,25 @@ cdef extern from "np_backend.h" nogil:
         NP_FEATURE_RECV_MULTI
         NP_FEATURE_ACCEPT_MULTI
         NP_FEATURE_PWAIT2
+
+cdef extern from "np_sqe.h" nogil:
+    enum:
+        NP_SQE_BYTES
+    const uint64_t NP_SQE_AT_FILE
+
+    struct io_uring_sqe:
+        uint8_t opcode, flags
+        int32_t fd
+        uint64_t user_data
+
+    void np_sqe_read(io_uring_sqe *sqe, int fd, void *buf, uint32_t len_bytes, uint64_t offset)
+    void np_sqe_write(io_uring_sqe *sqe, int fd, const void *buf, uint32_t len_bytes,
+                      uint64_t offset)
+    void np_sqe_openat(io_uring_sqe *sqe, int dir_fd, const char *path, int flags, uint32_t mode)
+    void np_sqe_close(io_uring_sqe *sqe, int fd)
+    void np_sqe_fsync(io_uring_sqe *sqe, int fd, int data_only)
+    void np_sqe_statx(io_uring_sqe *sqe, int dir_fd, const char *path, int flags, uint32_t mask,
+                      void *out)
 
 cdef extern from "np_inbox.h" nogil:
     struct np_inbox_node:

@@ -26,7 +26,14 @@ enum { VARIANTS_COUNT = sizeof(VARIANTS) / sizeof(VARIANTS[0]) };
 
 /* ---- the rig ------------------------------------------------------------------------------- */
 
-static void open_backend(struct np_rig *rig, struct np_config config)
+static const struct np_config TINY = {
+    .sq_entries = RIG_SQ_ENTRIES,
+    .cq_entries = RIG_CQ_ENTRIES,
+    .buf_count = RIG_BUF_COUNT,
+    .buf_bytes = RIG_BUF_BYTES,
+};
+
+static void open_disabled(struct np_rig *rig, struct np_config config)
 {
     config.features_off |= rig->variant->features_off;
     assert_int_equal(np_inbox_open(&rig->inbox), 0);
@@ -37,25 +44,24 @@ static void open_backend(struct np_rig *rig, struct np_config config)
         np_skip(rig->variant->name, strerror(-rc));
     }
     assert_int_equal(rc, 0);
-    assert_int_equal(rig->ops->enable(rig->be), 0);
     assert_int_equal(np_rig_stats(rig).features & config.features_off, 0);
+}
+
+static void open_backend(struct np_rig *rig, struct np_config config)
+{
+    open_disabled(rig, config);
+    assert_int_equal(rig->ops->enable(rig->be), 0);
 }
 
 void np_rig_open(struct np_rig *rig, const struct np_variant *variant,
                  const struct np_config *config)
 {
-    static const struct np_config tiny = {
-        .sq_entries = RIG_SQ_ENTRIES,
-        .cq_entries = RIG_CQ_ENTRIES,
-        .buf_count = RIG_BUF_COUNT,
-        .buf_bytes = RIG_BUF_BYTES,
-    };
     memset(rig, 0, sizeof(*rig));
     rig->variant = variant;
     rig->ops = variant->ops;
     rig->max_events = RIG_MAX_EVENTS;
     rig->fds_before = np_count_fds();
-    open_backend(rig, config ? *config : tiny);
+    open_backend(rig, config ? *config : TINY);
 }
 
 static void close_backend(struct np_rig *rig)
@@ -84,6 +90,12 @@ void np_rig_reopen(struct np_rig *rig, struct np_config config)
     open_backend(rig, config);
 }
 
+void np_rig_reopen_disabled(struct np_rig *rig)
+{
+    close_backend(rig);
+    open_disabled(rig, TINY);
+}
+
 struct np_stats np_rig_stats(struct np_rig *rig)
 {
     struct np_stats stats;
@@ -100,6 +112,10 @@ int np_rig_is_uring(const struct np_rig *rig)
 
 static const char *record_result(struct np_watch *watch, const struct np_event *event)
 {
+    if (event->kind == NP_OP_SQE) {
+        watch->cqe_flags = event->cqe_flags;
+        return NULL;
+    }
     int receives = event->kind == NP_OP_RECV;
     int has_data = receives && event->res > 0;
     if (has_data != (event->data != NULL))
@@ -132,7 +148,8 @@ static const char *record(const struct np_event *event)
         return "an event after the last one";
     if (event->op != watch->op || event->kind != watch->kind)
         return "an event of another operation";
-    if ((event->flags & NP_EV_MORE) && event->kind != NP_OP_RECV && event->kind != NP_OP_ACCEPT)
+    if ((event->flags & NP_EV_MORE) && event->kind != NP_OP_RECV &&
+        event->kind != NP_OP_ACCEPT && event->kind != NP_OP_SQE)
         return "a one-shot operation goes on";
     if ((event->flags & NP_EV_MORE) && event->res < 0)
         return "an operation goes on after an error";
@@ -242,6 +259,28 @@ void np_rig_arm(struct np_rig *rig, struct np_watch *watch, uint8_t kind, int fd
 void np_rig_poll(struct np_rig *rig, struct np_watch *watch, int fd, uint32_t poll_mask)
 {
     assert_int_equal(np_rig_try_arm(rig, watch, NP_OP_POLL, fd, poll_mask), 0);
+}
+
+int np_rig_try_submit(struct np_rig *rig, struct np_watch *watches, const void *sqes,
+                      uint32_t count)
+{
+    void *owners[RIG_GROUP_MAX];
+    np_udata ops[RIG_GROUP_MAX];
+    assert_in_range(count, 0, RIG_GROUP_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        owners[i] = &watches[i];
+    int rc = rig->ops->submit(rig->be, sqes, count, owners, ops);
+    for (uint32_t i = 0; i < count && rc == 0; i++) {
+        watches[i].op = ops[i];
+        watches[i].kind = NP_OP_SQE;
+        watches[i].armed = 1;
+    }
+    return rc;
+}
+
+void np_rig_submit(struct np_rig *rig, struct np_watch *watches, const void *sqes, uint32_t count)
+{
+    assert_int_equal(np_rig_try_submit(rig, watches, sqes, count), 0);
 }
 
 void np_rig_stop(struct np_rig *rig, struct np_watch *watch)

@@ -27,6 +27,7 @@ enum {
     RIG_BUF_COUNT = 2,
     RIG_BUF_BYTES = 256,
     RIG_ACCEPTED_MAX = 512,
+    RIG_GROUP_MAX = 16,
 };
 
 struct np_variant {
@@ -45,6 +46,7 @@ struct np_watch {
     uint32_t events_count;
     uint32_t lasts_count;
     int32_t last_res;      /* of the last event */
+    uint64_t cqe_flags;    /* SQE: of the newest event */
     uint8_t *bytes;        /* RECV: all received until the test resets bytes_count */
     size_t bytes_count, bytes_cap;
     int *accepted;         /* ACCEPT: everything accepted */
@@ -67,6 +69,8 @@ void np_rig_open(struct np_rig *rig, const struct np_variant *variant,
 void np_rig_close(struct np_rig *rig);
 /* Closes and opens again with other capacities. features_off is added to the variant's. */
 void np_rig_reopen(struct np_rig *rig, struct np_config config);
+/* The same with the rig's own capacities, as a loop is before any thread runs it. */
+void np_rig_reopen_disabled(struct np_rig *rig);
 struct np_stats np_rig_stats(struct np_rig *rig);
 int np_rig_is_uring(const struct np_rig *rig);
 
@@ -91,6 +95,11 @@ int np_rig_try_arm(struct np_rig *rig, struct np_watch *watch, uint8_t kind, int
                    uint32_t poll_mask);
 void np_rig_arm(struct np_rig *rig, struct np_watch *watch, uint8_t kind, int fd);
 void np_rig_poll(struct np_rig *rig, struct np_watch *watch, int fd, uint32_t poll_mask);
+/* Submits entries of the test's own, one watch each. 0, or what they were refused with. */
+int np_rig_try_submit(struct np_rig *rig, struct np_watch *watches, const void *sqes,
+                      uint32_t count);
+void np_rig_submit(struct np_rig *rig, struct np_watch *watches, const void *sqes,
+                   uint32_t count);
 /* Cancels and waits for the last event; does nothing to a watch that is not armed. */
 void np_rig_stop(struct np_rig *rig, struct np_watch *watch);
 /* Starts a send. The watch is armed while it is under way; else last_res has the result. */
