@@ -29,6 +29,7 @@
 #include <sys/uio.h>
 
 #include "np_arena.h"
+#include "np_bufring.h"
 #include "np_event.h"
 #include "np_op.h"
 
@@ -86,6 +87,13 @@ struct np_backend_ops {
      * copied) must stay until then. -ENOMEM when no slot is to be had. */
     int (*send)(struct np_backend *be, int fd, void *owner, const struct iovec *iov, int iov_count,
                 int32_t *res, np_udata *op);
+    /* send, for when nobody waits to hear of success: its event comes with any later turn, and a
+     * turn may sleep meanwhile. Failure, and what was taken of a part, are reported as by send. */
+    int (*send_quick)(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                      int iov_count, int32_t *res, np_udata *op);
+    /* The receive buffer that an event's data is in, for np_buf_hold before the next turn. NULL
+     * when `data` is no such memory. */
+    struct np_buf *(*buffer)(struct np_backend *be, const uint8_t *data);
     /* 0, or -ENOENT when `op` is not in flight any more. */
     int (*cancel)(struct np_backend *be, np_udata op);
     /* Hands over `count` submission entries (struct io_uring_sqe, NP_SQE_BYTES each) as the caller

@@ -46,8 +46,11 @@ struct np_epoll {
     uint32_t fds_count;
     struct epoll_event batch[NP_EPOLL_BATCH_COUNT];
     int batch_count, batch_next; /* readiness of the last wait, not yet looked at from next on */
-    struct np_arena scratch;     /* opened with the first RECV */
-    size_t scratch_bytes, scratch_used, recv_max_bytes;
+    struct np_bufring bufs;      /* opened with the first RECV */
+    uint32_t buf_count, buf_bytes, recv_max_bytes;
+    int *starved;                /* fds not asked for while every buffer is held */
+    uint32_t starved_count, starved_cap;
+    bool has_buffers;            /* at the start of this turn */
     uint32_t features;
     uint32_t seq;
     int64_t waited_ns;           /* when the last wait ended */
@@ -69,13 +72,10 @@ static int epoll_open(struct np_backend **out, const struct np_config *config, i
     e->wake_fd = wake_fd;
     e->features = (NP_FEATURE_RECV_MULTI | NP_FEATURE_ACCEPT_MULTI | NP_FEATURE_PWAIT2) &
                   ~config->features_off;
-    e->scratch_bytes = NP_EPOLL_SCRATCH_BYTES;
-    e->recv_max_bytes = NP_EPOLL_RECV_MAX_BYTES;
-    if (config->buf_count && config->buf_bytes) {
-        e->scratch_bytes = (size_t)config->buf_count * config->buf_bytes;
-        if (e->recv_max_bytes > config->buf_bytes)
-            e->recv_max_bytes = config->buf_bytes;
-    }
+    e->buf_count = config->buf_count ? config->buf_count : NP_EPOLL_BUF_COUNT;
+    e->buf_bytes = config->buf_bytes ? config->buf_bytes : NP_EPOLL_BUF_BYTES;
+    e->recv_max_bytes =
+        e->buf_bytes < NP_EPOLL_RECV_MAX_BYTES ? e->buf_bytes : NP_EPOLL_RECV_MAX_BYTES;
     struct epoll_event event = {.events = EPOLLIN,
                                 .data.u64 = (uint64_t)NP_EPOLL_WAKE_SEQ << 32 | (uint32_t)wake_fd};
     int err;
@@ -100,8 +100,8 @@ static void epoll_close(struct np_backend *be)
     struct np_epoll *e = self(be);
     if (e->epoll_fd >= 0)
         close(e->epoll_fd);
-    if (e->scratch.base)
-        np_arena_close(&e->scratch);
+    np_bufring_close(&e->bufs);
+    free(e->starved);
     np_op_slab_close(&e->head.slab, e->forked);
     free(e->fds);
     free(e);
@@ -233,8 +233,8 @@ static int epoll_arm(struct np_backend *be, struct np_op *op)
         err = -EBADF;
     else if ((uint32_t)op->fd >= e->fds_count)
         err = fd_table_grow(e, op->fd);
-    if (err == 0 && op->kind == NP_OP_RECV && !e->scratch.base)
-        err = np_arena_open(&e->scratch, e->scratch_bytes, NP_ARENA_LADDER);
+    if (err == 0 && op->kind == NP_OP_RECV && !e->bufs.count)
+        err = np_bufring_open(&e->bufs, e->buf_count, e->buf_bytes);
     if (err < 0)
         goto fail;
     fd_link(e, op);
@@ -336,15 +336,19 @@ static int finish(struct np_epoll *e, struct np_op *op, int res, struct np_event
     return 1;
 }
 
-/* One receive into the scratch. Returns events made: 0 (nothing there after all) or 1. */
-static int do_recv(struct np_epoll *e, struct np_op *op, struct np_event *event)
+/* One receive into a buffer with room for recv_max_bytes. Returns events made: 0 (nothing there
+ * after all) or 1. */
+static int do_recv(struct np_epoll *e, struct np_op *op, int bid, uint32_t room_bytes,
+                   struct np_event *event)
 {
-    uint8_t *at = e->scratch.base + e->scratch_used;
+    uint8_t *at = np_bufring_at(&e->bufs, (uint16_t)bid);
     ssize_t n = recv(op->fd, at, e->recv_max_bytes, MSG_DONTWAIT);
     if (n > 0) {
-        e->scratch_used += ((size_t)n + 63) & ~(size_t)63; /* the next one: its own cache line */
-        if (e->scratch_used > e->scratch_bytes)
-            e->scratch_used = e->scratch_bytes;
+        uint32_t used_bytes = ((uint32_t)n + 63) & ~63u; /* the next one: its own cache line */
+        if (used_bytes > room_bytes)
+            used_bytes = room_bytes;
+        np_bufring_consume(&e->bufs, (uint16_t)bid, used_bytes,
+                           room_bytes - used_bytes >= e->recv_max_bytes);
         e->stats.recv_bytes += (uint64_t)n;
         np_op_emit(event, op, at, (int)n, NP_EV_MORE);
         return 1;
@@ -372,7 +376,39 @@ static int do_accept(struct np_epoll *e, struct np_op *op, struct np_event *even
     return n;
 }
 
-/* Serves one ready fd. Returns the number of events, or -ENOBUFS: no scratch left, come again. */
+/* Somebody holds every buffer: the fd is not asked for until one is back. */
+static int starve(struct np_epoll *e, int fd)
+{
+    struct np_epoll_fd *entry = &e->fds[fd];
+    if (e->starved_count == e->starved_cap) {
+        uint32_t cap = e->starved_cap ? e->starved_cap * 2 : 16;
+        int *starved = realloc(e->starved, sizeof(*starved) * cap);
+        if (!starved)
+            return -ENOMEM;
+        e->starved = starved;
+        e->starved_cap = cap;
+    }
+    e->starved[e->starved_count++] = fd;
+    e->stats.submissions++;
+    epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    entry->added = false;
+    entry->mask = 0;
+    return 0;
+}
+
+static void feed_starved(struct np_epoll *e)
+{
+    for (uint32_t i = 0; i < e->starved_count; i++)
+        fd_silence(e, e->starved[i]); /* asks again for what its operations want */
+    e->starved_count = 0;
+}
+
+static struct np_buf *epoll_buffer(struct np_backend *be, const uint8_t *data)
+{
+    return np_bufring_find(&self(be)->bufs, data);
+}
+
+/* Serves one ready fd. Returns the number of events, or -ENOBUFS: no buffer left, come again. */
 static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_event *events,
                  int max)
 {
@@ -394,11 +430,15 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
             continue;
         unwanted &= ~bits;
         if (op->kind == NP_OP_RECV) {
-            if (e->scratch_bytes - e->scratch_used < e->recv_max_bytes) { /* would be cut short */
+            uint32_t room_bytes;
+            int bid = np_bufring_peek(&e->bufs, e->recv_max_bytes, &room_bytes);
+            if (bid < 0) {
                 e->stats.enobufs++;
+                if (!e->has_buffers && starve(e, fd) == 0)
+                    return n;
                 return n ? n : -ENOBUFS;
             }
-            n += do_recv(e, op, &events[n]);
+            n += do_recv(e, op, bid, room_bytes, &events[n]);
         } else if (op->kind == NP_OP_ACCEPT) {
             n += do_accept(e, op, &events[n], max - n);
         } else {
@@ -446,7 +486,11 @@ static int epoll_turn(struct np_backend *be, struct np_event *events, int max, i
     struct np_epoll *e = self(be);
     if (e->forked)
         return -EPERM;
-    e->scratch_used = 0;
+    np_bufring_recycle(&e->bufs);
+    np_bufring_rewind(&e->bufs);
+    e->has_buffers = np_bufring_has_room(&e->bufs);
+    if (e->has_buffers && e->starved_count)
+        feed_starved(e);
     int n = np_oplist_take(&e->done, &e->head.slab, events, max);
     if (e->batch_next == e->batch_count) {
         int err = wait_ready(e, n > 0 ? 0 : timeout_ns);
@@ -462,7 +506,7 @@ static int epoll_turn(struct np_backend *be, struct np_event *events, int max, i
         } else {
             int served = serve(e, ready, events + n, max - n);
             if (served < 0)
-                break; /* the rest of the batch, when the scratch is free again */
+                break; /* the rest of the batch, when buffers are free again */
             n += served;
             e->stats.completions += (uint64_t)served;
         }
@@ -491,10 +535,10 @@ static void epoll_stats(struct np_backend *be, struct np_stats *out)
     struct np_epoll *e = self(be);
     *out = e->stats;
     out->ops_live = e->head.slab.live_count;
-    out->bufs_total = e->scratch.base ? 1 : 0;
-    out->bufs_free = out->bufs_total;
+    out->bufs_total = e->bufs.count;
+    out->bufs_free = e->bufs.count - e->bufs.retired_count;
     out->features = e->features;
-    out->arena_kind = e->scratch.kind;
+    out->arena_kind = e->bufs.mem ? e->bufs.mem->arena.kind : 0;
 }
 
 const struct np_backend_ops np_epoll_ops = {
@@ -505,6 +549,8 @@ const struct np_backend_ops np_epoll_ops = {
     .forked = epoll_forked,
     .arm = epoll_arm,
     .send = epoll_send,
+    .send_quick = epoll_send,
+    .buffer = epoll_buffer,
     .cancel = epoll_cancel,
     .submit = epoll_submit,
     .settle = epoll_cancel, /* an epoll set holds no file open */

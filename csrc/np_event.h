@@ -16,6 +16,10 @@
 #include "np_assert.h"
 #include "np_udata.h"
 
+/* The low bit of a cookie, as the layers above use it: not one object, but a struct (aligned to two
+ * bytes at least) whose first word leads to the object that gets the events. */
+enum { NP_COOKIE_STRUCT = 1 };
+
 enum np_event_flags {
     NP_EV_MORE = 1,     /* the operation goes on: further events follow */
     NP_EV_NONEMPTY = 2, /* RECV: the buffer ended before what the socket held (io_uring) */

@@ -39,9 +39,10 @@
 #define NP_BUF_WHOLE_COUNT 256
 #define NP_BUF_WHOLE_BYTES (4 * 1024)
 
-/* epoll: the most that one small receive takes in one go, and the scratch it is taken into. */
+/* epoll: the most that one small receive takes in one go, and the buffers it is taken into. */
 #define NP_EPOLL_RECV_MAX_BYTES (16 * 1024)
-#define NP_EPOLL_SCRATCH_BYTES (256 * 1024)
+#define NP_EPOLL_BUF_COUNT 4
+#define NP_EPOLL_BUF_BYTES (64 * 1024)
 
 /* epoll: accepted connections per listening socket and turn, so that a flood of connects does
  * not hold back the connections that are already there. */

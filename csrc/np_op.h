@@ -40,7 +40,7 @@ enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };
 struct np_op {
     void *owner;
     const void *buf;       /* SEND of one piece: the bytes. SQE: the entries, until pushed */
-    size_t len_bytes;      /* SEND of one piece: how many */
+    size_t len_bytes;      /* SEND: how many */
     int32_t fd;
     uint32_t slot;
     uint32_t generation;   /* never 0 */
@@ -56,7 +56,7 @@ struct np_op {
     uint8_t submitted;     /* the kernel has it: 1 also while it is an orphan there */
     uint8_t fed;           /* RECV: has received something since it was last submitted */
     uint8_t grouped;       /* SQE: came with others, which the kernel may have linked to it */
-    uint8_t unused;
+    uint8_t quick;         /* SEND: only failure makes a completion (io_uring) */
     uint16_t group_count;  /* SQE: how many of the call there are from this one on */
 };
 

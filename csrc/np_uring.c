@@ -95,6 +95,7 @@ static void uring_close(struct np_backend *be)
     np_op_slab_close(&u->head.slab, u->forked);
     free(u->iovs);
     free(u->msgs);
+    free(u->quicks);
     free(u);
 }
 
@@ -124,6 +125,15 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
     return 0;
 }
 
+struct np_buf *np_uring_buffer(struct np_backend *be, const uint8_t *data)
+{
+    struct np_uring *u = np_uring_self(be);
+    struct np_buf *buf = np_bufring_find(&u->bufs, data);
+    for (uint32_t i = 0; !buf && i < u->carried_bufs_count; i++)
+        buf = np_bufring_find(&u->carried_bufs[i], data);
+    return buf;
+}
+
 static void uring_forked(struct np_backend *be) { np_uring_self(be)->forked = true; }
 
 /* ---- the turn ------------------------------------------------------------------------------ */
@@ -132,6 +142,7 @@ static int uring_has_work(struct np_backend *be)
 {
     struct np_uring *u = np_uring_self(be);
     return u->carried_count || u->done.count || np_uring_is_starving(u) || u->unpushed.count ||
+           u->quicks_count ||
            !u->wake_armed || io_uring_sq_ready(&u->ring) || io_uring_cq_ready(&u->ring) ||
            (np_uring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
@@ -140,7 +151,8 @@ static int uring_has_work(struct np_backend *be)
 static void begin(struct np_uring *u)
 {
     np_bufring_recycle(&u->bufs);
-    if (np_uring_is_starving(u))
+    /* With every buffer held, a RECV would only end again: they wait for the first one back. */
+    if (np_uring_is_starving(u) && np_bufring_has_room(&u->bufs))
         np_uring_push_starved(u);
     if (u->unpushed.count)
         np_uring_push_waiting(u);
@@ -178,7 +190,9 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
     }
     begin(u);
     int n = np_oplist_take(&u->done, &u->head.slab, events, max);
-    if (n > 0 || io_uring_cq_ready(&u->ring))
+    /* The end of quick sends is found out after the call: who waits for their memory cannot wait
+     * for something else to happen. */
+    if (n > 0 || io_uring_cq_ready(&u->ring) || (u->quicks_count && np_uring_is_starving(u)))
         timeout_ns = 0;
     int err = 0;
     if (timeout_ns != 0 || io_uring_sq_ready(&u->ring) ||
@@ -188,6 +202,8 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
             np_uring_after_submit(u);
     }
     n += np_uring_harvest(u, events + n, max - n);
+    if (u->quicks_count)
+        n += np_uring_end_quicks(u, events + n, max - n);
     if (n > 0 || err >= 0)
         return n;
     switch (err) {
@@ -246,7 +262,7 @@ static void uring_stats(struct np_backend *be, struct np_stats *out)
     out->bufs_total = u->bufs.count;
     out->bufs_free = u->bufs.count - u->bufs.retired_count;
     out->features = u->features;
-    out->arena_kind = u->bufs.arena.kind;
+    out->arena_kind = u->bufs.mem ? u->bufs.mem->arena.kind : 0;
 }
 
 const struct np_backend_ops np_uring_ops = {
@@ -257,6 +273,8 @@ const struct np_backend_ops np_uring_ops = {
     .forked = uring_forked,
     .arm = np_uring_arm,
     .send = np_uring_send,
+    .send_quick = np_uring_send_quick,
+    .buffer = np_uring_buffer,
     .cancel = np_uring_cancel,
     .submit = np_uring_submit,
     .settle = np_uring_settle,

@@ -34,6 +34,9 @@ struct np_uring {
     struct iovec *iovs;          /* scratch, valid until the next submission */
     struct msghdr *msgs;
     uint32_t iovs_used, msgs_used;
+    np_udata *quicks;            /* sends that report only failure, in the order of submission */
+    uint32_t quicks_count, quicks_cap;
+    uint32_t quicks_submitted;   /* so many of them the kernel has carried out */
     struct np_event *carried;    /* of the rings before a move to another thread */
     uint32_t carried_count, carried_taken;
     struct np_bufring *carried_bufs; /* what they point into: one per move */
@@ -84,6 +87,8 @@ void np_uring_finish_unsubmitted(struct np_uring *u, struct np_op *op, int res);
 int np_uring_arm(struct np_backend *be, struct np_op *op);
 int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
                   int iov_count, int32_t *res, np_udata *out);
+int np_uring_send_quick(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                        int iov_count, int32_t *res, np_udata *out);
 int np_uring_cancel(struct np_backend *be, np_udata target);
 int np_uring_settle(struct np_backend *be, np_udata target);
 void np_uring_forget(struct np_backend *be, int fd);
@@ -100,8 +105,10 @@ void np_uring_complete_sqe(struct np_uring *u, struct np_op *op, const struct io
                            struct np_event *event);
 /* Lets go of entries that were never pushed; the backend is being closed. */
 void np_uring_free_images(struct np_uring *u);
+struct np_buf *np_uring_buffer(struct np_backend *be, const uint8_t *data);
 
 /* np_uring_harvest.c: takes at most `max` events; returns their number. */
+int np_uring_end_quicks(struct np_uring *u, struct np_event *events, int max);
 int np_uring_harvest(struct np_uring *u, struct np_event *events, int max);
 
 /* np_uring_move.c */

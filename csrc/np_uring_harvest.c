@@ -1,4 +1,5 @@
 /* np_uring_harvest.c - completions into events; what a completion means for its operation. */
+#include <string.h>
 #include <unistd.h>
 
 #include "np_compat.h"
@@ -78,6 +79,33 @@ static void drop_stale(struct np_uring *u, struct io_uring_cqe *cqe)
     }
     if (np_udata_kind(cqe->user_data) == NP_OP_ACCEPT && cqe->res >= 0)
         close(cqe->res);
+}
+
+/* Quick sends end when they are submitted and say so only if they failed: those that the kernel
+ * has had, once all that it said is heard, have sent everything. */
+int np_uring_end_quicks(struct np_uring *u, struct np_event *events, int max)
+{
+    if (u->quicks_submitted == 0 || io_uring_cq_ready(&u->ring) ||
+        (np_uring_flags(u) & IORING_SQ_CQ_OVERFLOW))
+        return 0;
+    int n = 0;
+    uint32_t taken = 0, kept = 0;
+    for (; taken < u->quicks_submitted && n < max; taken++) {
+        struct np_op *op = np_op_find(&u->head.slab, u->quicks[taken]);
+        if (!op)
+            continue; /* it failed, and was reported */
+        if (!op->submitted) {
+            u->quicks[kept++] = u->quicks[taken];
+            continue;
+        }
+        u->stats.send_bytes += op->len_bytes;
+        np_op_emit(&events[n++], op, NULL, (int)op->len_bytes, 0);
+        np_op_free(&u->head.slab, op);
+    }
+    u->quicks_count -= taken - kept;
+    memmove(u->quicks + kept, u->quicks + taken, sizeof(*u->quicks) * (u->quicks_count - kept));
+    u->quicks_submitted -= taken;
+    return n;
 }
 
 int np_uring_harvest(struct np_uring *u, struct np_event *events, int max)

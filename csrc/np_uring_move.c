@@ -43,6 +43,21 @@ static bool holds_sqes(const struct np_uring *u)
     return false;
 }
 
+/* Quick sends that the kernel has carried out must not be sent again by the new ring. */
+static int carry_quicks(struct np_uring *u)
+{
+    if (u->quicks_submitted == 0)
+        return 0;
+    struct np_event *events =
+        realloc(u->carried, sizeof(*events) * (u->carried_count + u->quicks_submitted));
+    if (!events)
+        return -ENOMEM;
+    u->carried = events;
+    u->carried_count += (uint32_t)np_uring_end_quicks(u, events + u->carried_count,
+                                                      (int)u->quicks_submitted);
+    return 0;
+}
+
 /* Every operation that the old ring still held starts again in the new one, in slot order. */
 static void push_moved(struct np_uring *u)
 {
@@ -79,6 +94,9 @@ int np_uring_move(struct np_uring *u)
         return err;
     if (holds_sqes(u))
         return -EBUSY; /* the old thread must run the loop until they have ended */
+    err = carry_quicks(u);
+    if (err < 0)
+        return err;
     io_uring_queue_exit(&u->ring);
     u->ring_open = false;
     err = np_uring_ring_open(u);

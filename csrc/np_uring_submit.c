@@ -18,6 +18,7 @@ void np_uring_after_submit(struct np_uring *u)
     if (io_uring_sq_ready(&u->ring))
         return;
     u->msgs_used = 0;
+    u->quicks_submitted = u->quicks_count;
     if (!u->unpushed.count)
         u->iovs_used = 0;
 }
@@ -49,7 +50,8 @@ struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u)
 
 static void fill_send(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
 {
-    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    /* WAITALL makes a short send a failure, which is reported even by a quick one. */
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (op->quick ? MSG_WAITALL : 0);
     if (op->iov_count == 0) {
         io_uring_prep_send(sqe, op->fd, op->buf, op->len_bytes, flags);
         return;
@@ -82,6 +84,8 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
         break;
     case NP_OP_SEND:
         fill_send(u, sqe, op);
+        if (op->quick)
+            io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
         break;
     case NP_OP_POLL:
         io_uring_prep_poll_add(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
@@ -208,10 +212,24 @@ static int reserve_iovs(struct np_uring *u, uint32_t count)
     return has_room(u, count) ? 0 : -EBUSY;
 }
 
-int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                      int iov_count, int32_t *res, np_udata *out)
+/* Notes a quick send, so that its end is found out. False: no memory, it must report itself. */
+static bool note_quick(struct np_uring *u, np_udata udata)
 {
-    struct np_uring *u = np_uring_self(be);
+    if (u->quicks_count == u->quicks_cap) {
+        uint32_t cap = u->quicks_cap ? u->quicks_cap * 2 : 256;
+        np_udata *quicks = realloc(u->quicks, sizeof(*quicks) * cap);
+        if (!quicks)
+            return false;
+        u->quicks = quicks;
+        u->quicks_cap = cap;
+    }
+    u->quicks[u->quicks_count++] = udata;
+    return true;
+}
+
+static int send_as(struct np_uring *u, int fd, void *owner, const struct iovec *iov,
+                   int iov_count, bool quick, int32_t *res, np_udata *out)
+{
     if (u->forked) {
         *res = -EPERM;
         return 1;
@@ -232,6 +250,8 @@ int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec
     if (iov_count > 1) {
         op->iov_first = u->iovs_used;
         op->iov_count = (uint32_t)iov_count;
+        for (int i = 0; i < iov_count; i++)
+            op->len_bytes += iov[i].iov_len;
         memcpy(&u->iovs[u->iovs_used], iov, sizeof(*iov) * (size_t)iov_count);
         u->iovs_used += (uint32_t)iov_count;
     } else {
@@ -241,8 +261,21 @@ int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec
         op->len_bytes = iov->iov_len < NP_SEND_MAX_BYTES ? iov->iov_len : NP_SEND_MAX_BYTES;
     }
     *out = np_op_udata(op);
+    op->quick = quick && op->len_bytes <= NP_SEND_MAX_BYTES && note_quick(u, *out);
     np_uring_push(u, op);
     return 0;
+}
+
+int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                  int iov_count, int32_t *res, np_udata *out)
+{
+    return send_as(np_uring_self(be), fd, owner, iov, iov_count, false, res, out);
+}
+
+int np_uring_send_quick(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                        int iov_count, int32_t *res, np_udata *out)
+{
+    return send_as(np_uring_self(be), fd, owner, iov, iov_count, true, res, out);
 }
 
 /* Cancels by the register call, which needs no entry; `waits` until a request that is being worked

@@ -23,6 +23,7 @@ cdef extern from "np_udata.h" nogil:
 
 cdef extern from "np_event.h" nogil:
     enum:
+        NP_COOKIE_STRUCT
         NP_EV_MORE
         NP_EV_NONEMPTY
 

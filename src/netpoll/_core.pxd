@@ -1,10 +1,10 @@
 # The seam of _core.pyx: what the transports and socket operations may use of the loop.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 from netpoll._c cimport (
-    NP_HARVEST_MAX_EVENTS, PyObject, iovec, np_backend, np_backend_ops, np_event, np_inbox,
-    np_inbox_node, np_stats, np_timer, np_timer_heap, np_udata)
+    NP_COOKIE_STRUCT, NP_HARVEST_MAX_EVENTS, PyObject, Py_DECREF, iovec, np_backend,
+    np_backend_ops, np_event, np_inbox, np_inbox_node, np_stats, np_timer, np_timer_heap, np_udata)
 
 
 cdef enum:
@@ -26,6 +26,21 @@ cdef class Completion:
     cdef int on_event(self, Loop loop, np_event *event) except -1
     cdef int on_turn_end(self, Loop loop) except -1
     cdef int on_loop_closed(self, Loop loop, np_event *event) except -1
+
+
+# The cookie of an operation is a Completion, to which the operation holds a reference; or, with
+# NP_COOKIE_STRUCT, a C struct whose first word is one. Then nothing is counted: who frees the
+# struct waits for the last event. A connection of the server needs no Python object that way.
+
+cdef inline Completion owner_of(void *cookie):
+    if <uintptr_t>cookie & NP_COOKIE_STRUCT:
+        return <Completion>(<PyObject**>(<uintptr_t>cookie - NP_COOKIE_STRUCT))[0]
+    return <Completion>cookie
+
+
+cdef inline void drop_owner(void *cookie) noexcept:
+    if not <uintptr_t>cookie & NP_COOKIE_STRUCT:
+        Py_DECREF(<PyObject*>cookie)
 
 
 cdef class Handle:

@@ -808,9 +808,9 @@ cdef class Loop:
         while self.events_next < self.events_count:
             event = &self.events[self.events_next]
             self.events_next += 1
-            owner = <Completion>event.owner
+            owner = owner_of(event.owner)
             if not event.flags & NP_EV_MORE:
-                Py_DECREF(<PyObject*>event.owner)  # the operation's; `owner` still holds one
+                drop_owner(event.owner)  # the operation's reference; `owner` still holds one
             try:
                 owner.on_event(self, event)
             except (SystemExit, KeyboardInterrupt):
@@ -1007,9 +1007,9 @@ cdef class Loop:
     cdef int _drop_event(self, np_event *event) except -1:
         if event.kind == NP_OP_ACCEPT and event.res >= 0:
             np_sock_close(event.res)
-        cdef Completion owner = <Completion>event.owner
+        cdef Completion owner = owner_of(event.owner)
         if not event.flags & NP_EV_MORE:
-            Py_DECREF(<PyObject*>event.owner)
+            drop_owner(event.owner)
             owner.on_loop_closed(self, event)
         return 0
 
