@@ -120,6 +120,8 @@ int np_arena_open(struct np_arena *arena, size_t size_bytes, int flags)
     *arena = (struct np_arena){0};
     if (size_bytes == 0)
         return -EINVAL;
+    if (flags & NP_ARENA_HUGETLB_ONLY)
+        return open_hugetlb(arena, size_bytes);
     if (!(flags & NP_ARENA_PLAIN_ONLY)) {
         if (open_hugetlb(arena, size_bytes) == 0 || open_thp(arena, size_bytes) == 0)
             return 0;

@@ -10,6 +10,8 @@
  *             SQE     anything else that io_uring can do (io_uring only).
  *             SEND    one shot of immutable memory; never waits (MSG_DONTWAIT), so the kernel holds
  *                     the memory only between submission and the same turn's harvest.
+ *             TRANSMIT one shot of immutable memory; may wait and may be zero-copy, so the kernel
+ *                     can hold the memory for long: until the last event.
  * Ownership See np_event.h and np_op.h. An armed operation ends with exactly one event without
  *           NP_EV_MORE. cancel is a request: that last event still comes (-ECANCELED, or whatever
  *           won the race). The caller closes an fd only when none of its operations is left, and
@@ -17,7 +19,8 @@
  * Errors    -errno or a count >= 0.
  * Threads   open and close: any one thread. enable, arm, cancel, turn, flush: the loop's thread.
  *           An io_uring belongs to the thread that enabled it; `enable` from another thread moves
- *           the operations in flight to a new ring, all but SQE.
+ *           the operations in flight to a new ring, all but SQE and TRANSMIT: -EBUSY while the
+ *           kernel holds one of those.
  * Fork      In a child call `forked` first: from then on only close does anything, and it leaves
  *           the parent's ring and epoll set alone.
  */
@@ -42,6 +45,7 @@ struct np_config {
     uint32_t buf_bytes;    /* each; epoll: the scratch in all */
     uint32_t features_off; /* NP_FEATURE_* bits not to use even where the kernel has them */
     uint32_t sqpoll_idle_ms; /* 0 = no kernel polling thread */
+    uint32_t iov_count;    /* slots of the ring of iovecs (io_uring), a power of two */
 };
 
 enum np_feature {
@@ -51,6 +55,23 @@ enum np_feature {
     NP_FEATURE_RECV_MULTI = 1 << 3,  /* Linux 6.0 */
     NP_FEATURE_ACCEPT_MULTI = 1 << 4,/* Linux 5.19 */
     NP_FEATURE_PWAIT2 = 1 << 5,      /* epoll_pwait2: nanosecond time-outs, Linux 5.11 */
+    NP_FEATURE_SEND_ZC = 1 << 6,     /* zero-copy sends of one piece, Linux 6.0 */
+    NP_FEATURE_SENDMSG_ZC = 1 << 7,  /* of several pieces, 6.1 */
+    NP_FEATURE_ZC_FIXED = 1 << 8,    /* zero-copy out of registered memory, 6.0 */
+    NP_FEATURE_ZC_FIXED_VEC = 1 << 9,/* several pieces of registered memory, 6.15 */
+};
+
+/* How `transmit` sends. */
+enum np_send_flags {
+    /* A socket that is full is waited for. Without it the result is -EAGAIN, as with `send`. */
+    NP_SEND_WAIT = 1,
+    /* With WAIT, where the kernel does it (io_uring): no result before everything is taken. */
+    NP_SEND_ALL = 2,
+    /* Zero-copy is wanted: np_zc.h decides when. Out of registered memory (attach) when all pieces
+     * lie in one region, else the kernel pins the pages for this send. */
+    NP_SEND_ZC = 4,
+    /* More follows at once (MSG_MORE): TCP need not send a last, short segment yet. */
+    NP_SEND_MORE = 8,
 };
 
 struct np_stats { /* all counts since the backend was opened, unless said otherwise */
@@ -62,6 +83,11 @@ struct np_stats { /* all counts since the backend was opened, unless said otherw
     uint64_t stale;         /* completions dropped: generation passed */
     uint64_t sq_full;       /* early submissions because the queue was full */
     uint64_t moves;         /* times the ring moved to another thread */
+    uint64_t zc_bytes;      /* of TRANSMITs: what the kernel reported as not copied */
+    uint64_t copied_bytes;  /* of TRANSMITs: what it copied, asked for zero-copy or not */
+    uint64_t zc_refused;    /* zero-copy sends that ended with NP_EV_NO_ZC */
+    uint32_t notifs_pending;/* now: TRANSMITs whose result is known and whose memory is held */
+    uint32_t regions_count; /* now: registered pieces of memory */
     uint32_t ops_live;      /* now */
     uint32_t bufs_total, bufs_free; /* now */
     uint32_t features;      /* NP_FEATURE_* in use */
@@ -94,6 +120,30 @@ struct np_backend_ops {
     /* The receive buffer that an event's data is in, for np_buf_hold before the next turn. NULL
      * when `data` is no such memory. */
     struct np_buf *(*buffer)(struct np_backend *be, const uint8_t *data);
+    /* Sends immutable memory, see enum np_send_flags. Returns 0 when it is under way: *op names it
+     * and one or two NP_OP_TRANSMIT events follow. The memory (not the iovec array, which is
+     * copied) must stay until the last one.
+     *   the result   res: bytes taken, perhaps fewer than given, perhaps 0 ("there is room now":
+     *                what is left is to be sent again, as after any partial send); or -errno.
+     *                With NP_EV_MORE the kernel still reads the memory. With NP_EV_NO_ZC
+     *                zero-copy is not to be had here: send again without it.
+     *   the notice   only after NP_EV_MORE; has NP_EV_NOTIF, res is what the result was (0 after an
+     *                error), NP_EV_COPIED when the bytes were copied. It may take as long as the
+     *                peer takes to acknowledge. The operation holds no file any more: the fd may
+     *                be closed before; a cancel has no effect; an abortive close (SO_LINGER 0)
+     *                brings it about.
+     * Returns 1 when it is done already, as `send` does: *res, and no event. -ENOMEM: no slot. */
+    int (*transmit)(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                    int iov_count, int flags, int32_t *res, np_udata *op);
+    /* Registers memory for zero-copy sends (io_uring_register_buffers(3)): pages are looked up and
+     * pinned once instead of at every send. In the loop's thread, or before the first `enable`;
+     * moves with the loop. 0; or -errno with nothing changed, and then the memory is just not
+     * registered: -EOPNOTSUPP (epoll, features_off), -ENOSPC (NP_REGIONS_MAX_COUNT), -ENOMEM
+     * (RLIMIT_MEMLOCK), -EEXIST (another thread's ring). */
+    int (*attach)(struct np_backend *be, void *base, size_t size_bytes);
+    /* The same memory again. The kernel lets go of it when the last send out of it has ended; the
+     * pages live until then, whoever unmaps them. 0 or -ENOENT. */
+    int (*detach)(struct np_backend *be, void *base, size_t size_bytes);
     /* 0, or -ENOENT when `op` is not in flight any more. */
     int (*cancel)(struct np_backend *be, np_udata op);
     /* Hands over `count` submission entries (struct io_uring_sqe, NP_SQE_BYTES each) as the caller
@@ -128,9 +178,17 @@ struct np_backend_ops {
     void (*stats)(struct np_backend *be, struct np_stats *out);
 };
 
+struct np_region { /* a piece of registered memory */
+    const uint8_t *base;
+    size_t size_bytes;  /* 0: not registered */
+    uint8_t is_releasing; /* detached, and the kernel has not let go yet */
+};
+
 struct np_backend_head {
     const struct np_backend_ops *ops;
     struct np_op_slab slab;
+    struct np_region regions[NP_REGIONS_MAX_COUNT];
+    uint32_t regions_used; /* those from here on were never taken */
 };
 
 extern const struct np_backend_ops np_uring_ops;
@@ -139,6 +197,33 @@ extern const struct np_backend_ops np_epoll_ops;
 static inline struct np_backend_head *np_head(struct np_backend *be)
 {
     return (struct np_backend_head *)be;
+}
+
+/* The registered region that all pieces lie in, or -1. */
+static inline int np_region_of(const struct np_backend_head *head, const struct iovec *iov,
+                               int iov_count)
+{
+    for (uint32_t i = 0; i < head->regions_used; i++) {
+        const struct np_region *region = &head->regions[i];
+        int n = 0;
+        while (n < iov_count) {
+            size_t at_bytes = (uintptr_t)iov[n].iov_base - (uintptr_t)region->base;
+            if (at_bytes >= region->size_bytes || iov[n].iov_len > region->size_bytes - at_bytes)
+                break;
+            n++;
+        }
+        if (n == iov_count)
+            return (int)i;
+    }
+    return -1;
+}
+
+static inline uint32_t np_regions_live(const struct np_backend_head *head)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < head->regions_used; i++)
+        n += head->regions[i].size_bytes != 0;
+    return n;
 }
 
 #endif

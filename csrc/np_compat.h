@@ -15,6 +15,10 @@
 #define NP_IOU_PBUF_RING_INC 2u
 #define NP_IORING_CQE_F_BUF_MORE (1u << 4)
 
+/* Linux 6.2: the notification of a zero-copy send says whether the bytes were copied after all. */
+#define NP_IORING_SEND_ZC_REPORT_USAGE (1u << 3)
+#define NP_IORING_NOTIF_USAGE_ZC_COPIED (1u << 31)
+
 /* struct io_uring_buf_reg since 6.4: `pad` became `flags`. Same size, same offset. */
 struct np_buf_reg {
     uint64_t ring_addr;

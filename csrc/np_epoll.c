@@ -133,9 +133,14 @@ static int fd_table_grow(struct np_epoll *e, int fd)
     return 0;
 }
 
+static bool takes_mask(const struct np_op *op)
+{
+    return op->kind == NP_OP_POLL || op->kind == NP_OP_TRANSMIT;
+}
+
 static uint32_t op_mask(const struct np_op *op)
 {
-    return op->kind == NP_OP_POLL ? op->poll_mask & NP_POLL_BITS : (uint32_t)EPOLLIN;
+    return takes_mask(op) ? op->poll_mask & NP_POLL_BITS : (uint32_t)EPOLLIN;
 }
 
 /* Tells the kernel that `mask` is wanted of fd. 0 or -errno. */
@@ -279,6 +284,56 @@ static int epoll_send(struct np_backend *be, int fd, void *owner, const struct i
     if (n > 0)
         e->stats.send_bytes += (uint64_t)n;
     return 1;
+}
+
+/* The plain call; a socket that is full is waited for, and then the caller sends again. */
+static int epoll_transmit(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                          int iov_count, int flags, int32_t *res, np_udata *out)
+{
+    struct np_epoll *e = self(be);
+    struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
+    if (e->forked) {
+        *res = -EPERM;
+        return 1;
+    }
+    ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT |
+                                      (flags & NP_SEND_MORE ? MSG_MORE : 0));
+    *res = n < 0 ? -errno : (int32_t)n;
+    e->stats.submissions++;
+    if (n < 0 && errno == EAGAIN && (flags & NP_SEND_WAIT)) {
+        struct np_op *op = np_op_alloc(&e->head.slab, NP_OP_TRANSMIT, fd, owner);
+        if (!op)
+            return -ENOMEM;
+        op->poll_mask = POLLOUT | NP_POLL_KEEP;
+        *out = np_op_udata(op);
+        int err = epoll_arm(be, op);
+        if (err == 0)
+            return 0;
+        *res = err;
+        return 1;
+    }
+    e->stats.completions++;
+    if (n > 0) {
+        e->stats.send_bytes += (uint64_t)n;
+        e->stats.copied_bytes += (uint64_t)n;
+    }
+    return 1;
+}
+
+static int epoll_attach(struct np_backend *be, void *base, size_t size_bytes)
+{
+    (void)be;
+    (void)base;
+    (void)size_bytes;
+    return -EOPNOTSUPP; /* nothing to register memory with */
+}
+
+static int epoll_detach(struct np_backend *be, void *base, size_t size_bytes)
+{
+    (void)be;
+    (void)base;
+    (void)size_bytes;
+    return -ENOENT;
 }
 
 static int epoll_cancel(struct np_backend *be, np_udata target)
@@ -442,7 +497,7 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
         } else if (op->kind == NP_OP_ACCEPT) {
             n += do_accept(e, op, &events[n], max - n);
         } else {
-            n += finish(e, op, (int)bits, &events[n]);
+            n += finish(e, op, op->kind == NP_OP_POLL ? (int)bits : 0, &events[n]);
         }
     }
     if (unwanted && !entry->oneshot)
@@ -549,6 +604,9 @@ const struct np_backend_ops np_epoll_ops = {
     .forked = epoll_forked,
     .arm = epoll_arm,
     .send = epoll_send,
+    .transmit = epoll_transmit,
+    .attach = epoll_attach,
+    .detach = epoll_detach,
     .send_quick = epoll_send,
     .buffer = epoll_buffer,
     .cancel = epoll_cancel,

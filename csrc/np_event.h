@@ -23,6 +23,9 @@ enum { NP_COOKIE_STRUCT = 1 };
 enum np_event_flags {
     NP_EV_MORE = 1,     /* the operation goes on: further events follow */
     NP_EV_NONEMPTY = 2, /* RECV: the buffer ended before what the socket held (io_uring) */
+    NP_EV_NOTIF = 4,    /* TRANSMIT, its last event: the kernel has let go of the memory */
+    NP_EV_COPIED = 8,   /* with NOTIF: the kernel had copied the bytes after all */
+    NP_EV_NO_ZC = 16,   /* TRANSMIT: zero-copy was refused, nothing was taken (res is 0) */
 };
 
 struct np_event {
@@ -32,7 +35,7 @@ struct np_event {
         uint64_t cqe_flags; /* SQE: the completion's flags, IORING_CQE_F_* and buffer id */
     };
     np_udata op;    /* which operation; stale after its last event */
-    int32_t res;    /* RECV, SEND: bytes; ACCEPT: the new fd; POLL: poll(2) bits;
+    int32_t res;    /* RECV, SEND, TRANSMIT: bytes; ACCEPT: the new fd; POLL: poll(2) bits;
                      * SQE: what the kernel said; or -errno */
     uint8_t kind;   /* enum np_op_kind */
     uint8_t flags;  /* enum np_event_flags */

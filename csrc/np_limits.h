@@ -59,6 +59,30 @@
 /* One send takes at most this much (the kernel's own limit is 4 KiB below 2 GiB). */
 #define NP_SEND_MAX_BYTES ((size_t)1 << 30)
 
+/* The ring of iovecs: gather lists between a send and the submission that takes it along. A turn of
+ * NP_SQ_DEFAULT_ENTRIES sends of 8 pieces each fits; what does not is submitted early. */
+#define NP_IOVRING_DEFAULT_COUNT 4096
+
+/* Registered memory per ring: a pool is one region per GiB. */
+#define NP_REGIONS_MAX_COUNT 16
+/* The kernel's limit for one registered buffer (io_uring_register(2)). */
+#define NP_REGION_MAX_BYTES ((size_t)1 << 30)
+
+/* Size classes of a pool of send buffers. The smallest holds a short answer; below it a copy is
+ * cheaper than a block. The largest is half a huge page. */
+#define NP_POOL_CLASSES_MAX_COUNT 16
+#define NP_POOL_BLOCK_MIN_BYTES 64
+#define NP_POOL_BLOCK_MAX_BYTES (64u << 20)
+
+/* Zero-copy sends below these sizes cost more than they save: see docs/zero-copy.md. */
+#define NP_ZC_REGISTERED_MIN_BYTES 4096
+#define NP_ZC_PINNED_MIN_BYTES 16384
+
+/* After a send that was copied all the same, so many large ones do not ask for zero-copy; twice as
+ * many after each further one. At the maximum, asking costs a thousandth of the sends. */
+#define NP_ZC_RETRY_FIRST_COUNT 16
+#define NP_ZC_RETRY_MAX_COUNT 1024
+
 /* Message vectors per system call: the kernel's UIO_MAXIOV. */
 #define NP_IOV_MAX 1024
 

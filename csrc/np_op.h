@@ -4,9 +4,11 @@
  *                      \                     |
  *                       \--cancel asked--> ORPHAN --last completion--> FREE
  *
+ *   zero-copy only:  KERNEL, ORPHAN --result, memory still read--> SENT --notification--> FREE
+ *
  * Purpose   Every request that a backend carries for somebody is one slot here, from the moment
- *           it is armed until its last completion. SENT (zero-copy, between the result and the
- *           kernel's notification) is reserved for the zero-copy sends of the server transport.
+ *           it is armed until its last completion. A SENT one holds its memory and its owner,
+ *           but no file: its fd may be closed.
  * Ownership The slot keeps one reference to `owner` (an opaque cookie); np_op_free gives it back
  *           to the caller through the event. Slot addresses are stable.
  * Threads   The loop's thread only.
@@ -17,6 +19,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "np_udata.h"
 
@@ -27,6 +30,7 @@ enum np_op_kind {
     NP_OP_SEND,   /* one shot, never waits: res = bytes taken, or -EAGAIN */
     NP_OP_POLL,   /* one shot: res = ready poll(2) bits */
     NP_OP_SQE,    /* a submission entry of the caller's: see np_backend_ops.submit */
+    NP_OP_TRANSMIT, /* a send that may wait and may be zero-copy: np_backend_ops.transmit */
     NP_OP_KINDS
 };
 
@@ -39,25 +43,35 @@ enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };
 
 struct np_op {
     void *owner;
-    const void *buf;       /* SEND of one piece: the bytes. SQE: the entries, until pushed */
-    size_t len_bytes;      /* SEND: how many */
+    union {
+        const void *buf;   /* SEND, TRANSMIT of one piece: the bytes. SQE: the entries, until
+                            * pushed */
+        const struct iovec *iov; /* of several: their span in the ring of iovecs */
+    };
+    size_t len_bytes;      /* SEND, TRANSMIT: how many */
     int32_t fd;
     uint32_t slot;
     uint32_t generation;   /* never 0 */
     uint32_t next;         /* slot + 1 in the one list that the operation is in, or 0 */
+    uint32_t sqe_index;    /* io_uring: which submission entry it was given */
+    uint32_t iov_count;    /* SEND, TRANSMIT: 0 for one piece */
     union {
-        uint32_t iov_first; /* SEND of several pieces: index in the backend's iovec scratch */
-        uint32_t sqe_index; /* the others, io_uring: which submission entry it was given */
+        uint32_t poll_mask; /* POLL: poll(2) bits asked for, and NP_POLL_KEEP */
+        uint32_t iov_end;   /* of several pieces: the end of their span, see np_iovring.h */
     };
-    uint32_t iov_count;    /* SEND: 0 for one piece */
-    uint32_t poll_mask;    /* POLL: poll(2) bits asked for, and NP_POLL_KEEP */
-    int32_t res;           /* result of an operation that ends without the kernel's help */
+    int32_t res;           /* of one that ends without the kernel's help; SENT: bytes taken */
     uint8_t kind, state;
     uint8_t submitted;     /* the kernel has it: 1 also while it is an orphan there */
     uint8_t fed;           /* RECV: has received something since it was last submitted */
     uint8_t grouped;       /* SQE: came with others, which the kernel may have linked to it */
     uint8_t quick;         /* SEND: only failure makes a completion (io_uring) */
-    uint16_t group_count;  /* SQE: how many of the call there are from this one on */
+    union {
+        uint16_t group_count; /* SQE: how many of the call there are from this one on */
+        struct {
+            uint8_t send_flags; /* TRANSMIT: enum np_send_flags */
+            uint8_t region;     /* TRANSMIT out of registered memory: its number + 1 */
+        };
+    };
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_op) == 64, "one operation, one cache line");

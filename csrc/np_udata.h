@@ -20,6 +20,7 @@ typedef uint64_t np_udata;
 #define NP_UDATA_RESERVED 0xF0u /* kinds >= this never name an op slot */
 #define NP_UDATA_CANCEL ((np_udata)0xF1 << 56)
 #define NP_UDATA_WAKE ((np_udata)0xF2 << 56)
+#define NP_UDATA_REGION_KIND 0xF3u /* registered memory that was let go: its number is the slot */
 
 NP_STATIC_ASSERT(NP_OP_MAX_SLOTS == 1u << 24, "the slot number has 24 bits");
 

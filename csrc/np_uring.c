@@ -93,7 +93,8 @@ static void uring_close(struct np_backend *be)
     np_uring_close_carried(u);
     np_uring_free_images(u);
     np_op_slab_close(&u->head.slab, u->forked);
-    free(u->iovs);
+    np_iovring_close(&u->iovs);
+    free(u->iov_ends);
     free(u->msgs);
     free(u->quicks);
     free(u);
@@ -113,8 +114,12 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
         u->config.sq_entries = NP_SQ_DEFAULT_ENTRIES;
     if (!u->config.cq_entries)
         u->config.cq_entries = NP_CQ_DEFAULT_ENTRIES;
+    if (!u->config.iov_count)
+        u->config.iov_count = NP_IOVRING_DEFAULT_COUNT;
     u->wake_fd = wake_fd;
-    u->features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_ACCEPT_MULTI;
+    u->features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_ACCEPT_MULTI |
+                  NP_FEATURE_SEND_ZC | NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED |
+                  NP_FEATURE_ZC_FIXED_VEC;
     u->features &= ~config->features_off;
     int err = np_uring_ring_open(u);
     if (err < 0) {
@@ -198,8 +203,7 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
     if (timeout_ns != 0 || io_uring_sq_ready(&u->ring) ||
         (np_uring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))) {
         err = enter(u, timeout_ns);
-        if (io_uring_sq_ready(&u->ring) == 0)
-            np_uring_after_submit(u);
+        np_uring_after_submit(u);
     }
     n += np_uring_harvest(u, events + n, max - n);
     if (u->quicks_count)
@@ -262,6 +266,7 @@ static void uring_stats(struct np_backend *be, struct np_stats *out)
     out->bufs_total = u->bufs.count;
     out->bufs_free = u->bufs.count - u->bufs.retired_count;
     out->features = u->features;
+    out->regions_count = np_regions_live(&u->head);
     out->arena_kind = u->bufs.mem ? u->bufs.mem->arena.kind : 0;
 }
 
@@ -273,6 +278,9 @@ const struct np_backend_ops np_uring_ops = {
     .forked = uring_forked,
     .arm = np_uring_arm,
     .send = np_uring_send,
+    .transmit = np_uring_transmit,
+    .attach = np_uring_attach,
+    .detach = np_uring_detach,
     .send_quick = np_uring_send_quick,
     .buffer = np_uring_buffer,
     .cancel = np_uring_cancel,

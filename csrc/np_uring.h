@@ -5,6 +5,7 @@
  *   np_uring_sqe.c       submission entries that the caller filled in
  *   np_uring_harvest.c   completions into events
  *   np_uring_move.c      a loop that goes on in another thread
+ *   np_uring_zc.c        registered memory; sends that wait or are zero-copy
  *
  * Nothing else includes this: the rest of the core knows np_backend.h. These files are the only
  * ones of the core that call liburing.
@@ -17,6 +18,7 @@
 
 #include "np_backend.h"
 #include "np_bufring.h"
+#include "np_iovring.h"
 #include "np_oplist.h"
 
 #define NP_URING_BUF_GROUP 0
@@ -31,9 +33,13 @@ struct np_uring {
     struct np_oplist starved;    /* QUEUED: RECVs that found no buffer */
     struct np_oplist starved_fed; /* QUEUED: RECVs that ended too, but had received something */
     struct np_oplist done;       /* ended without the kernel: their event is still to be taken */
-    struct iovec *iovs;          /* scratch, valid until the next submission */
-    struct msghdr *msgs;
-    uint32_t iovs_used, msgs_used;
+    struct np_iovring iovs;      /* gather lists that the kernel has still to read */
+    struct msghdr *msgs;         /* one per submission entry */
+    uint32_t *iov_ends;          /* per entry: what is before this may go when it was read */
+    uint32_t iov_end;            /* of the newest entry */
+    uint32_t sq_seen;            /* how far the kernel had read when we last looked */
+    bool iovs_unordered;         /* after a move: entries are not in the order of drawing */
+    bool regions_open;           /* the table of registered memory */
     np_udata *quicks;            /* sends that report only failure, in the order of submission */
     uint32_t quicks_count, quicks_cap;
     uint32_t quicks_submitted;   /* so many of them the kernel has carried out */
@@ -68,8 +74,14 @@ int np_uring_bufs_open(struct np_uring *u);
 
 /* np_uring_submit.c: the verbs of np_backend.h, and */
 
-/* The scratch is free again once nothing that waits for a submission points into it. */
+/* Gather lists that the kernel has read are free again. */
 void np_uring_after_submit(struct np_uring *u);
+/* The next submission entry, NULL when the queue is full. */
+struct io_uring_sqe *np_uring_take_sqe(struct np_uring *u);
+/* Gives `op` its pieces. 0, -EBUSY (no room for this list now) or -ENOMEM. */
+int np_uring_place(struct np_uring *u, struct np_op *op, const struct iovec *iov, int iov_count);
+/* The message of an operation of several pieces, to be read with entry `sqe`. */
+struct msghdr *np_uring_message(struct np_uring *u, const struct np_op *op);
 /* Room for `count` entries; submits early when there is not. False: try again next turn. */
 bool np_uring_reserve(struct np_uring *u, uint32_t count);
 /* A free submission entry, or NULL: try again next turn. */
@@ -110,6 +122,20 @@ struct np_buf *np_uring_buffer(struct np_backend *be, const uint8_t *data);
 /* np_uring_harvest.c: takes at most `max` events; returns their number. */
 int np_uring_end_quicks(struct np_uring *u, struct np_event *events, int max);
 int np_uring_harvest(struct np_uring *u, struct np_event *events, int max);
+
+/* np_uring_zc.c: the verbs of np_backend.h, and */
+void np_uring_fill_transmit(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op);
+/* A completion of a TRANSMIT; makes one event. */
+void np_uring_complete_transmit(struct np_uring *u, struct np_op *op,
+                                const struct io_uring_cqe *cqe, struct np_event *event);
+/* The kernel has let go of a region that was detached. */
+void np_uring_region_released(struct np_uring *u, np_udata tag);
+/* Registers in a new ring what was registered in the old one. */
+void np_uring_move_regions(struct np_uring *u);
+int np_uring_transmit(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                      int iov_count, int flags, int32_t *res, np_udata *out);
+int np_uring_attach(struct np_backend *be, void *base, size_t size_bytes);
+int np_uring_detach(struct np_backend *be, void *base, size_t size_bytes);
 
 /* np_uring_move.c */
 /* Puts a new ring in the place of another thread's. 0 or -errno. */

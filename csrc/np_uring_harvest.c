@@ -20,6 +20,10 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
         np_uring_complete_sqe(u, op, cqe, event);
         return 1;
     }
+    if (op->kind == NP_OP_TRANSMIT) {
+        np_uring_complete_transmit(u, op, cqe, event);
+        return 1;
+    }
     int res = cqe->res;
     uint8_t *data = NULL;
     bool more = cqe->flags & IORING_CQE_F_MORE;
@@ -122,6 +126,8 @@ int np_uring_harvest(struct np_uring *u, struct np_event *events, int max)
             if (udata == NP_UDATA_WAKE) {
                 drain_wake(u);
                 u->wake_armed = cqe->flags & IORING_CQE_F_MORE;
+            } else if (np_udata_kind(udata) == NP_UDATA_REGION_KIND) {
+                np_uring_region_released(u, udata);
             }
             continue; /* a cancel's own completion says nothing about its target */
         }

@@ -31,15 +31,23 @@ static int carry_completions(struct np_uring *u)
     return 0;
 }
 
-/* Entries of a caller's cannot start again: what they do may be done already. */
-static bool holds_sqes(const struct np_uring *u)
+/* What cannot start again elsewhere: an entry of a caller's may be done already, a send that waits
+ * in the kernel may have sent a part, and a notice comes only to the ring that asked for it. */
+static bool is_bound(const struct np_uring *u, const struct np_op *op)
+{
+    if (op->state == NP_FREE)
+        return false;
+    if (op->kind == NP_OP_TRANSMIT && op->submitted)
+        return op->sqe_index - *u->ring.sq.khead >= io_uring_sq_ready(&u->ring);
+    return op->state == NP_SENT || (op->kind == NP_OP_SQE && op->submitted);
+}
+
+static bool holds_bound(const struct np_uring *u)
 {
     const struct np_op_slab *slab = &u->head.slab;
-    for (uint32_t slot = 0; slot < slab->chunks_count * NP_OP_CHUNK_SLOTS; slot++) {
-        const struct np_op *op = np_op_at(slab, slot);
-        if (op->kind == NP_OP_SQE && op->state != NP_FREE && op->submitted)
+    for (uint32_t slot = 0; slot < slab->chunks_count * NP_OP_CHUNK_SLOTS; slot++)
+        if (is_bound(u, np_op_at(slab, slot)))
             return true;
-    }
     return false;
 }
 
@@ -92,7 +100,7 @@ int np_uring_move(struct np_uring *u)
     int err = carry_completions(u);
     if (err < 0)
         return err;
-    if (holds_sqes(u))
+    if (holds_bound(u))
         return -EBUSY; /* the old thread must run the loop until they have ended */
     err = carry_quicks(u);
     if (err < 0)
@@ -110,7 +118,9 @@ int np_uring_move(struct np_uring *u)
             return err;
     }
     u->stats.moves++;
-    u->msgs_used = 0; /* the old queue is gone; the iovecs are its operations' still */
+    np_uring_move_regions(u);
+    u->sq_seen = 0; /* the old queue is gone; the iovecs are its operations' still */
+    u->iovs_unordered = true;
     push_moved(u);
     return 0;
 }

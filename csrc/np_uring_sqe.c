@@ -32,7 +32,7 @@ static int refusal(const struct io_uring_sqe *sqe)
 
 static void fill_sqe(struct np_uring *u, struct np_op *op, const struct io_uring_sqe *image)
 {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    struct io_uring_sqe *sqe = np_uring_take_sqe(u);
     NP_ASSERT(sqe != NULL); /* there was room for all of them */
     memcpy(sqe, image, sizeof(*sqe));
     io_uring_sqe_set_data64(sqe, np_op_udata(op));

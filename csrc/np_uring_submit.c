@@ -10,17 +10,22 @@
 
 #include "np_uring.h"
 
-#define NP_URING_IOV_SCRATCH_COUNT 4096 /* iovecs of the sends of one submission */
 #define NP_URING_SUBMIT_RETRIES_COUNT 4
 
 void np_uring_after_submit(struct np_uring *u)
 {
-    if (io_uring_sq_ready(&u->ring))
-        return;
-    u->msgs_used = 0;
-    u->quicks_submitted = u->quicks_count;
-    if (!u->unpushed.count)
-        u->iovs_used = 0;
+    const struct io_uring_sq *sq = &u->ring.sq;
+    unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+    bool is_empty = head == sq->sqe_tail;
+    if (is_empty)
+        u->quicks_submitted = u->quicks_count;
+    if (is_empty && !u->unpushed.count) {
+        np_iovring_retire(&u->iovs, u->iovs.head);
+        u->iovs_unordered = false;
+    } else if (head != u->sq_seen && !u->iovs_unordered && u->iovs.count) {
+        np_iovring_retire(&u->iovs, u->iov_ends[(head - 1) & sq->ring_mask]);
+    }
+    u->sq_seen = head;
 }
 
 bool np_uring_reserve(struct np_uring *u, uint32_t count)
@@ -43,9 +48,30 @@ bool np_uring_reserve(struct np_uring *u, uint32_t count)
     return false;
 }
 
+struct io_uring_sqe *np_uring_take_sqe(struct np_uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    if (sqe && u->iovs.count)
+        u->iov_ends[(u->ring.sq.sqe_tail - 1) & u->ring.sq.ring_mask] = u->iov_end;
+    return sqe;
+}
+
 struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u)
 {
-    return np_uring_reserve(u, 1) ? io_uring_get_sqe(&u->ring) : NULL;
+    return np_uring_reserve(u, 1) ? np_uring_take_sqe(u) : NULL;
+}
+
+/* Message and iovecs stay until the kernel has read them (IORING_FEAT_SUBMIT_STABLE): the one with
+ * its entry, the others with the ring that they were drawn from. */
+struct msghdr *np_uring_message(struct np_uring *u, const struct np_op *op)
+{
+    uint32_t entry = (u->ring.sq.sqe_tail - 1) & u->ring.sq.ring_mask;
+    struct msghdr *msg = &u->msgs[entry];
+    memset(msg, 0, sizeof(*msg));
+    msg->msg_iov = (struct iovec *)(uintptr_t)op->iov;
+    msg->msg_iovlen = op->iov_count;
+    u->iov_end = u->iov_ends[entry] = op->iov_end;
+    return msg;
 }
 
 static void fill_send(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
@@ -56,13 +82,7 @@ static void fill_send(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op
         io_uring_prep_send(sqe, op->fd, op->buf, op->len_bytes, flags);
         return;
     }
-    /* Stays until the submission: the kernel reads it there (IORING_FEAT_SUBMIT_STABLE). */
-    NP_ASSERT(u->msgs_used < u->ring.sq.ring_entries);
-    struct msghdr *msg = &u->msgs[u->msgs_used++];
-    memset(msg, 0, sizeof(*msg));
-    msg->msg_iov = &u->iovs[op->iov_first];
-    msg->msg_iovlen = op->iov_count;
-    io_uring_prep_sendmsg(sqe, op->fd, msg, flags);
+    io_uring_prep_sendmsg(sqe, op->fd, np_uring_message(u, op), flags);
 }
 
 static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
@@ -90,12 +110,14 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
     case NP_OP_POLL:
         io_uring_prep_poll_add(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
         break;
+    case NP_OP_TRANSMIT:
+        np_uring_fill_transmit(u, sqe, op);
+        break;
     default:
         NP_ASSERT(!"unknown operation kind");
     }
     io_uring_sqe_set_data64(sqe, np_op_udata(op));
-    if (op->kind != NP_OP_SEND)
-        op->sqe_index = u->ring.sq.sqe_tail - 1;
+    op->sqe_index = u->ring.sq.sqe_tail - 1;
     op->state = NP_KERNEL;
     op->submitted = 1;
     u->stats.submissions++;
@@ -187,29 +209,56 @@ int np_uring_arm(struct np_backend *be, struct np_op *op)
     return 0;
 }
 
-static bool has_room(struct np_uring *u, uint32_t iov_count)
+static int open_iovs(struct np_uring *u)
 {
-    return iov_count <= NP_URING_IOV_SCRATCH_COUNT - u->iovs_used &&
-           u->msgs_used < u->ring.sq.ring_entries && io_uring_sq_space_left(&u->ring) > 0;
+    uint32_t entries = u->ring.sq.ring_entries;
+    if (!u->msgs)
+        u->msgs = malloc(sizeof(*u->msgs) * entries);
+    if (!u->iov_ends)
+        u->iov_ends = calloc(entries, sizeof(*u->iov_ends));
+    if (!u->msgs || !u->iov_ends)
+        return -ENOMEM;
+    /* Entries that are in the queue already carry no gather list. */
+    return np_iovring_open(&u->iovs, u->config.iov_count);
 }
 
-/* Room in the scratch for the iovecs of one more send; submits when there is none. */
-static int reserve_iovs(struct np_uring *u, uint32_t count)
+/* A span for a gather list; submits when there is no room. */
+static struct iovec *draw_iovs(struct np_uring *u, uint32_t count, uint32_t *end)
 {
-    if (!u->iovs) {
-        u->iovs = malloc(sizeof(*u->iovs) * NP_URING_IOV_SCRATCH_COUNT);
-        u->msgs = malloc(sizeof(*u->msgs) * u->ring.sq.ring_entries);
-        if (!u->iovs || !u->msgs)
-            return -ENOMEM;
-    }
-    if (has_room(u, count))
-        return 0;
+    if (count > u->iovs.count)
+        return NULL; /* no submission would make room for that */
+    struct iovec *span = np_iovring_draw(&u->iovs, count, end);
+    if (span || !u->owner_tid)
+        return span;
     u->stats.enters++;
-    int n = io_uring_submit(&u->ring);
-    if (n < 0)
-        return n;
+    if (io_uring_submit(&u->ring) < 0)
+        return NULL;
     np_uring_after_submit(u);
-    return has_room(u, count) ? 0 : -EBUSY;
+    return np_iovring_draw(&u->iovs, count, end);
+}
+
+int np_uring_place(struct np_uring *u, struct np_op *op, const struct iovec *iov, int iov_count)
+{
+    if (iov_count == 1) {
+        op->iov_count = 0;
+        op->buf = iov->iov_base;
+        /* The submission entry's length has 32 bits; what is left over is a partial send. */
+        op->len_bytes = iov->iov_len < NP_SEND_MAX_BYTES ? iov->iov_len : NP_SEND_MAX_BYTES;
+        return 0;
+    }
+    int err = u->iovs.count ? 0 : open_iovs(u);
+    if (err < 0)
+        return err;
+    struct iovec *span = draw_iovs(u, (uint32_t)iov_count, &op->iov_end);
+    if (!span)
+        return -EBUSY;
+    memcpy(span, iov, sizeof(*iov) * (size_t)iov_count);
+    op->iov = span;
+    op->iov_count = (uint32_t)iov_count;
+    op->len_bytes = 0;
+    for (int i = 0; i < iov_count; i++)
+        op->len_bytes += iov[i].iov_len;
+    return 0;
 }
 
 /* Notes a quick send, so that its end is found out. False: no memory, it must report itself. */
@@ -234,31 +283,16 @@ static int send_as(struct np_uring *u, int fd, void *owner, const struct iovec *
         *res = -EPERM;
         return 1;
     }
-    if (iov_count > 1) {
-        int err = u->unpushed.count ? -EBUSY : reserve_iovs(u, (uint32_t)iov_count);
-        if (err < 0) {
-            /* No room in this submission: the plain call does the same work. */
-            struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
-            ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-            *res = n < 0 ? -errno : (int32_t)n;
-            return 1;
-        }
-    }
     struct np_op *op = np_op_alloc(&u->head.slab, NP_OP_SEND, fd, owner);
     if (!op)
         return -ENOMEM;
-    if (iov_count > 1) {
-        op->iov_first = u->iovs_used;
-        op->iov_count = (uint32_t)iov_count;
-        for (int i = 0; i < iov_count; i++)
-            op->len_bytes += iov[i].iov_len;
-        memcpy(&u->iovs[u->iovs_used], iov, sizeof(*iov) * (size_t)iov_count);
-        u->iovs_used += (uint32_t)iov_count;
-    } else {
-        op->iov_count = 0;
-        op->buf = iov->iov_base;
-        /* The submission entry's length has 32 bits; what is left over is a partial send. */
-        op->len_bytes = iov->iov_len < NP_SEND_MAX_BYTES ? iov->iov_len : NP_SEND_MAX_BYTES;
+    if (np_uring_place(u, op, iov, iov_count) < 0) {
+        /* No room in this submission: the plain call does the same work. */
+        struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
+        np_op_free(&u->head.slab, op);
+        ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        *res = n < 0 ? -errno : (int32_t)n;
+        return 1;
     }
     *out = np_op_udata(op);
     op->quick = quick && op->len_bytes <= NP_SEND_MAX_BYTES && note_quick(u, *out);
@@ -316,6 +350,8 @@ int np_uring_cancel(struct np_backend *be, np_udata target)
     struct np_op *op = np_op_find(&u->head.slab, target);
     if (!op)
         return -ENOENT;
+    if (op->state == NP_SENT)
+        return 0; /* it holds no file any more, and the memory comes back in its own time */
     if (op->grouped && op->submitted)
         np_uring_advance_chains(u); /* and asked for again, if it has been before */
     else if (op->state == NP_ORPHAN)
@@ -346,7 +382,7 @@ int np_uring_settle(struct np_backend *be, np_udata target)
     struct np_op *op = np_op_find(&u->head.slab, target);
     if (!op)
         return -ENOENT;
-    if (!op->submitted || !u->owner_tid)
+    if (!op->submitted || !u->owner_tid || op->state == NP_SENT)
         return np_uring_cancel(be, target);
     op->state = NP_ORPHAN;
     u->stats.enters++;

@@ -16,6 +16,9 @@ cdef extern from "np_limits.h" nogil:
     enum:
         NP_HARVEST_MAX_EVENTS
         NP_IOV_MAX
+        NP_POOL_CLASSES_MAX_COUNT
+        NP_POOL_BLOCK_MIN_BYTES
+        NP_POOL_BLOCK_MAX_BYTES
     const int64_t NP_WAIT_MAX_NS
 
 cdef extern from "np_udata.h" nogil:
@@ -26,6 +29,9 @@ cdef extern from "np_event.h" nogil:
         NP_COOKIE_STRUCT
         NP_EV_MORE
         NP_EV_NONEMPTY
+        NP_EV_NOTIF
+        NP_EV_COPIED
+        NP_EV_NO_ZC
 
     struct np_event:
         void *owner
@@ -43,7 +49,9 @@ cdef extern from "np_op.h" nogil:
         NP_OP_SEND
         NP_OP_POLL
         NP_OP_SQE
+        NP_OP_TRANSMIT
         NP_FREE
+        NP_SENT
         NP_OP_CHUNK_SLOTS
         NP_POLL_KEEP
 
@@ -62,15 +70,27 @@ cdef extern from "np_op.h" nogil:
     np_udata np_op_udata(np_op *op)
 
 cdef extern from "np_arena.h" nogil:
+    enum:
+        NP_ARENA_LADDER
+        NP_ARENA_PLAIN_ONLY
+        NP_ARENA_HUGETLB_ONLY
+
+    struct np_arena:
+        uint8_t *base
+        size_t size_bytes
+        uint8_t kind
+
     const char *np_arena_kind_name(int kind)
 
 cdef extern from "np_backend.h" nogil:
     struct np_config:
         uint32_t sq_entries, cq_entries, buf_count, buf_bytes, features_off, sqpoll_idle_ms
+        uint32_t iov_count
 
     struct np_stats:
         uint64_t enters, submissions, completions, recv_bytes, send_bytes
-        uint64_t enobufs, stale, sq_full, moves
+        uint64_t enobufs, stale, sq_full, moves, zc_bytes, copied_bytes, zc_refused
+        uint32_t notifs_pending, regions_count
         uint32_t ops_live, bufs_total, bufs_free, features, arena_kind
 
     struct np_backend:
@@ -85,6 +105,10 @@ cdef extern from "np_backend.h" nogil:
         int (*arm)(np_backend *be, np_op *op) noexcept nogil
         int (*send)(np_backend *be, int fd, void *owner, const iovec *iov, int iov_count,
                     int32_t *res, np_udata *op) noexcept nogil
+        int (*transmit)(np_backend *be, int fd, void *owner, const iovec *iov, int iov_count,
+                        int flags, int32_t *res, np_udata *op) noexcept nogil
+        int (*attach)(np_backend *be, void *base, size_t size_bytes) noexcept nogil
+        int (*detach)(np_backend *be, void *base, size_t size_bytes) noexcept nogil
         int (*cancel)(np_backend *be, np_udata op) noexcept nogil
         int (*submit)(np_backend *be, const void *sqes, uint32_t count, void *const *owners,
                       np_udata *ops) noexcept nogil
@@ -109,6 +133,67 @@ cdef extern from "np_backend.h" nogil:
         NP_FEATURE_RECV_MULTI
         NP_FEATURE_ACCEPT_MULTI
         NP_FEATURE_PWAIT2
+        NP_FEATURE_SEND_ZC
+        NP_FEATURE_SENDMSG_ZC
+        NP_FEATURE_ZC_FIXED
+        NP_FEATURE_ZC_FIXED_VEC
+        NP_SEND_WAIT
+        NP_SEND_ALL
+        NP_SEND_ZC
+        NP_SEND_MORE
+
+    int np_region_of(const np_backend_head *head, const iovec *iov, int iov_count)
+
+cdef extern from "np_zc.h" nogil:
+    struct np_zc:
+        pass
+
+    int np_zc_wants(np_zc *zc, size_t bytes, int is_registered)
+    void np_zc_report(np_zc *zc, int event_flags)
+
+cdef extern from "np_pins.h" nogil:
+    struct np_pins:
+        uint32_t count
+
+    void np_pins_init(np_pins *pins)
+    int np_pins_reserve(np_pins *pins, uint32_t count)
+    void np_pins_push(np_pins *pins, np_udata op, void *owner)
+    void np_pins_notice(np_pins *pins, np_udata op)
+    void *np_pins_pop(np_pins *pins)
+    void *np_pins_force_pop(np_pins *pins)
+
+cdef extern from "np_pool.h" nogil:
+    ctypedef uint64_t np_block
+    enum np_pool_path:
+        NP_SENT_ZC
+        NP_SENT_KERNEL_COPIED
+        NP_SENT_USER_COPIED
+        NP_SENT_PATHS
+
+    struct np_pool_class:
+        uint32_t block_bytes, chunks_count, used_count
+        uint64_t taken_count, refused_count
+
+    struct np_pool:
+        np_arena arena
+        size_t size_bytes
+
+    struct np_pool_stats:
+        np_pool_class *classes
+        uint64_t *sent_bytes
+        size_t size_bytes, used_bytes, free_chunk_bytes
+        uint32_t classes_count, blocks_used_count, arena_kind
+
+    int np_pool_open(np_pool *pool, size_t size_bytes, const uint32_t *classes_bytes,
+                     uint32_t classes_count, int arena_flags)
+    void np_pool_close(np_pool *pool)
+    int np_pool_take(np_pool *pool, size_t bytes, np_block *out)
+    void np_pool_keep(np_pool *pool, np_block block)
+    int np_pool_drop(np_pool *pool, np_block block)
+    uint8_t *np_pool_base(np_pool *pool, np_block block)
+    uint32_t np_pool_capacity(np_pool *pool, np_block block)
+    void np_pool_count_sent(np_pool *pool, np_pool_path path, uint64_t bytes)
+    void np_pool_get_stats(np_pool *pool, np_pool_stats *out)
 
 cdef extern from "np_sqe.h" nogil:
     enum:

@@ -20,7 +20,8 @@ from libc.string cimport memset, strerror
 from netpoll._c cimport (
     ECANCELED, METH_FASTCALL, METH_KEYWORDS, NP_CAN_REUSE_BYTES, NP_EV_MORE,
     NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN,
-    NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI, NP_FREE, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS,
+    NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC,
+    NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS,
     NP_OP_POLL, NP_WAIT_MAX_NS, PyBytes_New, PyContext_CopyCurrent, PyContext_Enter,
     PyContext_Exit, PyDescr_NewMethod, PyErr_CheckSignals, PyMethodDef, PyObject_CallNoArgs,
     PyObject_CallOneArg, PyObject_Vectorcall, PyTupleObject, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
@@ -52,12 +53,11 @@ cdef object AioHandle = asyncio.Handle
 cdef object AioTimerHandle = asyncio.TimerHandle
 
 cdef dict FEATURES = {  # the names are config.FEATURES
-    "defer_taskrun": NP_FEATURE_DEFER_TASKRUN,
-    "buf_ring": NP_FEATURE_BUF_RING,
-    "buf_inc": NP_FEATURE_BUF_INC,
-    "recv_multi": NP_FEATURE_RECV_MULTI,
-    "accept_multi": NP_FEATURE_ACCEPT_MULTI,
-    "pwait2": NP_FEATURE_PWAIT2,
+    "defer_taskrun": NP_FEATURE_DEFER_TASKRUN, "buf_ring": NP_FEATURE_BUF_RING,
+    "buf_inc": NP_FEATURE_BUF_INC, "recv_multi": NP_FEATURE_RECV_MULTI,
+    "accept_multi": NP_FEATURE_ACCEPT_MULTI, "pwait2": NP_FEATURE_PWAIT2,
+    "send_zc": NP_FEATURE_SEND_ZC, "sendmsg_zc": NP_FEATURE_SENDMSG_ZC,
+    "zc_fixed": NP_FEATURE_ZC_FIXED, "zc_fixed_vec": NP_FEATURE_ZC_FIXED_VEC,
 }
 
 # Counts forks: a loop made before one is the parent's, and the child must not touch its ring.
@@ -1018,6 +1018,8 @@ cdef class Loop:
 
         turns: passes of the loop. enters: system calls that wait or submit. submissions,
         completions: operations. recv_bytes, send_bytes: through shared buffers and queued sends.
+        zc_bytes, copied_bytes: of sends that may be zero-copy, what the kernel did not copy and
+        what it did; notifs_pending: those whose memory it still holds, now.
         enobufs: receives that waited for a buffer. stale: completions of operations gone.
         sq_full: early submissions. moves: changes of thread. ops_live, bufs_total, bufs_free,
         ready_count, timers_count, transports_count: now. features, arena: what is in use.
@@ -1028,18 +1030,12 @@ cdef class Loop:
         return {
             "backend": self.backend,
             "turns": self.turns,
-            "enters": s.enters,
-            "submissions": s.submissions,
-            "completions": s.completions,
-            "recv_bytes": s.recv_bytes,
-            "send_bytes": s.send_bytes,
-            "enobufs": s.enobufs,
-            "stale": s.stale,
-            "sq_full": s.sq_full,
-            "moves": s.moves,
-            "ops_live": s.ops_live,
-            "bufs_total": s.bufs_total,
-            "bufs_free": s.bufs_free,
+            "enters": s.enters, "submissions": s.submissions, "completions": s.completions,
+            "recv_bytes": s.recv_bytes, "send_bytes": s.send_bytes,
+            "zc_bytes": s.zc_bytes, "copied_bytes": s.copied_bytes,
+            "notifs_pending": s.notifs_pending, "regions_count": s.regions_count,
+            "enobufs": s.enobufs, "stale": s.stale, "sq_full": s.sq_full, "moves": s.moves,
+            "ops_live": s.ops_live, "bufs_total": s.bufs_total, "bufs_free": s.bufs_free,
             "features": [name for name, bit in FEATURES.items() if s.features & bit],
             "arena": np_arena_kind_name(s.arena_kind).decode() if s.arena_kind else None,
             "ready_count": self.ready_count,

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 __all__ = ["FEATURES", "LoopConfig"]
 
 # What a loop may use of the kernel, by the names of loop.stats()["features"].
-FEATURES = ("defer_taskrun", "buf_ring", "buf_inc", "recv_multi", "accept_multi", "pwait2")
+FEATURES = (
+    "defer_taskrun",
+    "buf_ring",
+    "buf_inc",
+    "recv_multi",
+    "accept_multi",
+    "pwait2",
+    "send_zc",
+    "sendmsg_zc",
+    "zc_fixed",
+    "zc_fixed_vec",
+)
 
 
 def _power_of_two(n: int) -> bool:

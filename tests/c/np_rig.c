@@ -71,6 +71,7 @@ static void close_backend(struct np_rig *rig)
     struct np_stats stats = np_rig_stats(rig);
     assert_int_equal(stats.ops_live, 0);
     assert_int_equal(stats.bufs_free, stats.bufs_total);
+    assert_int_equal(stats.notifs_pending, 0);
     if (np_rig_is_uring(rig)) /* epoll's readiness may be older than a close; a completion not */
         assert_int_equal(stats.stale, 0);
     rig->ops->close(rig->be);
@@ -139,6 +140,34 @@ static const char *record_result(struct np_watch *watch, const struct np_event *
     return NULL;
 }
 
+/* One event; or two: a result with MORE, and the notice. */
+static const char *record_transmit(struct np_watch *watch, const struct np_event *event)
+{
+    int is_notice = event->flags & NP_EV_NOTIF;
+    if (!is_notice != (watch->events_count == 0))
+        return "a TRANSMIT has one result, and a notice only after it";
+    if (is_notice && (event->flags & NP_EV_MORE))
+        return "a notice is the last event";
+    if (is_notice && event->res != (watch->result > 0 ? watch->result : 0))
+        return "a notice says how many bytes the result had";
+    if ((event->flags & NP_EV_COPIED) && !is_notice)
+        return "only a notice can tell that bytes were copied";
+    if ((event->flags & NP_EV_NO_ZC) && event->res != 0)
+        return "zero-copy was refused and yet something was taken";
+    if (!is_notice) {
+        watch->result = event->res;
+        watch->result_flags = event->flags;
+    }
+    watch->events_count++;
+    watch->last_res = event->res;
+    watch->last_flags = event->flags;
+    if (!(event->flags & NP_EV_MORE)) {
+        watch->armed = 0;
+        watch->lasts_count++;
+    }
+    return NULL;
+}
+
 static const char *record(const struct np_event *event)
 {
     struct np_watch *watch = event->owner;
@@ -148,6 +177,8 @@ static const char *record(const struct np_event *event)
         return "an event after the last one";
     if (event->op != watch->op || event->kind != watch->kind)
         return "an event of another operation";
+    if (event->kind == NP_OP_TRANSMIT)
+        return record_transmit(watch, event);
     if ((event->flags & NP_EV_MORE) && event->kind != NP_OP_RECV &&
         event->kind != NP_OP_ACCEPT && event->kind != NP_OP_SQE)
         return "a one-shot operation goes on";
@@ -300,6 +331,22 @@ void np_rig_start_send(struct np_rig *rig, struct np_watch *watch, int fd,
     watch->last_res = INT32_MIN;
     int rc = rig->ops->send(rig->be, fd, watch, iov, iov_count, &watch->last_res, &watch->op);
     assert_in_range(rc, 0, 1);
+    watch->armed = rc == 0;
+}
+
+void np_rig_start_transmit(struct np_rig *rig, struct np_watch *watch, int fd,
+                           const struct iovec *iov, int iov_count, int flags)
+{
+    assert_false(watch->armed);
+    watch->kind = NP_OP_TRANSMIT;
+    watch->fd = fd;
+    watch->events_count = 0;
+    watch->result = INT32_MIN;
+    watch->result_flags = watch->last_flags = 0;
+    int rc = rig->ops->transmit(rig->be, fd, watch, iov, iov_count, flags, &watch->result,
+                                &watch->op);
+    assert_in_range(rc, 0, 1);
+    watch->last_res = watch->result;
     watch->armed = rc == 0;
 }
 
