@@ -335,8 +335,10 @@ cdef extern from *:
     """
     #ifdef Py_GIL_DISABLED
     #define NP_CAN_REUSE_BYTES 0
+    #define NP_HAS_GIL 0
     #else
     #define NP_CAN_REUSE_BYTES 1
+    #define NP_HAS_GIL 1
     #endif
     /* A bytes object that nobody but its owner refers to becomes a fresh one of `size` bytes. */
     static inline void np_bytes_renew(PyObject *o, Py_ssize_t size)
@@ -350,6 +352,7 @@ cdef extern from *:
     }
     """
     int NP_CAN_REUSE_BYTES
+    int NP_HAS_GIL
     void np_bytes_renew(PyObject *o, Py_ssize_t size)
 
 cdef extern from "string.h" nogil:

@@ -81,6 +81,7 @@ cdef class Loop:
     cdef readonly str backend
     cdef public bint _closed, _stopping, _debug
     cdef public object _thread_id
+    cdef unsigned long running_ident    # of the thread that runs the loop, or 0
     # The queue of callbacks: a ring of Handle references.
     cdef PyObject **ready
     cdef uint32_t ready_head, ready_count, ready_cap
@@ -111,6 +112,9 @@ cdef class Loop:
     cdef object __weakref__
 
     cdef int check_closed(self) except -1
+    cdef bint is_ours(self) noexcept
+    cdef int check_ours(self) except -1
+    cdef int post(self, Handle handle) except -1
     cdef int _grow_ready(self) except -1
     cdef int _end_turn(self) except -1
     cdef TimerHandle _call_at(self, double when_s, object callback, tuple args, object context)
@@ -133,6 +137,7 @@ cdef class Loop:
     cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t argument) except? 0
     cdef int cancel(self, np_udata op) except -1
     cdef int mark_dirty(self, Completion who) except -1
+    cdef int _grow_fd_owners(self, int fd) except -1
     cdef int own_fd(self, int fd, Completion owner) except -1
     cdef int disown_fd(self, int fd, Completion owner) except -1
     cdef object fd_owner(self, int fd)

@@ -21,7 +21,8 @@ from netpoll._c cimport (
     ECANCELED, METH_FASTCALL, METH_KEYWORDS, NP_CAN_REUSE_BYTES, NP_EV_MORE,
     NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN,
     NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC,
-    NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS,
+    NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT,
+    NP_OP_CHUNK_SLOTS,
     NP_OP_POLL, NP_WAIT_MAX_NS, PyBytes_New, PyContext_CopyCurrent, PyContext_Enter,
     PyContext_Exit, PyDescr_NewMethod, PyErr_CheckSignals, PyMethodDef, PyObject_CallNoArgs,
     PyObject_CallOneArg, PyObject_Vectorcall, PyTupleObject, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
@@ -141,11 +142,7 @@ cdef class Handle:
         return self.loop
 
     def cancel(self):
-        if not self.is_cancelled:
-            self.is_cancelled = True
-            self.callback = None
-            self.arguments = None
-            self.context = None
+        drop_callback(self)
 
     def cancelled(self):
         return bool(self.is_cancelled)
@@ -175,10 +172,7 @@ cdef class DebugHandle(Handle):
     def cancel(self):
         if not self.is_cancelled:
             self.text = repr(self)
-            self.is_cancelled = True
-            self.callback = None
-            self.arguments = None
-            self.context = None
+            drop_callback(self)
 
     def _repr_info(self):
         info = Handle._repr_info(self)
@@ -212,14 +206,12 @@ cdef class TimerHandle(Handle):
         return self.when_s
 
     def cancel(self):
-        if not self.is_cancelled:
-            self.is_cancelled = True
-            self.callback = None
-            self.arguments = None
-            self.context = None
-            if self.timer.pos:
-                np_timer_remove(&self.loop.timers, &self.timer)
-                Py_DECREF(<PyObject*>self)
+        if self.is_cancelled:
+            return
+        drop_callback(self)
+        if self.timer.pos and self.loop.is_ours():  # else it stays until it is due
+            np_timer_remove(&self.loop.timers, &self.timer)
+            Py_DECREF(<PyObject*>self)
 
     def _repr_info(self):
         info = ["TimerHandle"]
@@ -259,6 +251,16 @@ cdef class TimerHandle(Handle):
         return NotImplemented
 
 
+cdef int drop_callback(Handle handle) except -1:
+    """Cancels. Any thread may: the loop's takes what it needs in one step, before it runs it."""
+    with cython.critical_section(handle):
+        handle.is_cancelled = True
+        handle.callback = None
+        handle.arguments = None
+        handle.context = None
+    return 0
+
+
 cdef inline int set_arguments(Handle handle, tuple args) except -1:
     if args is None:
         return 0
@@ -284,10 +286,15 @@ cdef Handle new_handle(Loop loop, object callback, tuple args, object context):
 cdef int run_handle(Handle handle) except -1:
     """Runs the callback in its context; its exception goes to the exception handler."""
     cdef PyObject *result
-    cdef object callback = handle.callback  # keeps it alive if it cancels itself
-    cdef object arguments = handle.arguments
-    cdef object context = handle.context
-    cdef int count = handle.arguments_count
+    cdef object callback, arguments, context  # kept alive here if it cancels itself
+    cdef int count
+    with cython.critical_section(handle):
+        if handle.is_cancelled:
+            return 0
+        callback = handle.callback
+        arguments = handle.arguments
+        context = handle.context
+        count = handle.arguments_count
     try:
         PyContext_Enter(<PyObject*>context)
         try:
@@ -316,10 +323,11 @@ cdef inline int release_handle(PyObject *item) except -1:
     cdef Handle handle
     if Py_REFCNT(item) > 1 and not (<Handle>item).is_permanent:
         handle = <Handle>item
-        handle.callback = None
-        handle.arguments = None
-        handle.arguments_count = 0
-        handle.context = None
+        with cython.critical_section(handle):
+            handle.callback = None
+            handle.arguments = None
+            handle.arguments_count = 0
+            handle.context = None
     Py_DECREF(item)
     return 0
 
@@ -423,6 +431,30 @@ cdef class Loop:
             raise RuntimeError("Event loop is closed")
         return 0
 
+    cdef bint is_ours(self) noexcept:
+        """True in the thread that runs the loop, and in any while it does not run."""
+        return self.running_ident == 0 or PyThread_get_thread_ident() == self.running_ident
+
+    cdef int check_ours(self) except -1:
+        """Without a GIL, another thread's call would corrupt memory: it is refused."""
+        if not NP_HAS_GIL and not self.is_ours():
+            raise RuntimeError(
+                "a running event loop belongs to its thread; from another one use "
+                "loop.call_soon_threadsafe() or asyncio.run_coroutine_threadsafe()")
+        return 0
+
+    cdef int post(self, Handle handle) except -1:
+        """Puts a handle into the queue of a loop that may run in another thread."""
+        handle.inbox_item.handle = <PyObject*>handle
+        Py_INCREF(<PyObject*>handle)  # the inbox's
+        np_inbox_push(&self.inbox, &handle.inbox_item.node)
+        return 0
+
+    def _running_in(self, unsigned long ident):
+        """Notes the thread that runs the loop; 0: none."""
+        self.running_ident = ident
+        self._thread_id = ident or None
+
     cdef int push_ready(self, Handle handle) except -1:
         if self.ready_count == self.ready_cap:
             self._grow_ready()
@@ -518,34 +550,42 @@ cdef class Loop:
         return 0
 
     cdef int own_fd(self, int fd, Completion owner) except -1:
-        cdef uint32_t cap
-        cdef PyObject **owners
-        if <uint32_t>fd >= self.fd_owners_cap:
-            cap = self.fd_owners_cap or 64
-            while cap <= <uint32_t>fd:
-                cap *= 2
-            owners = <PyObject**>realloc(self.fd_owners, cap * sizeof(PyObject*))
-            if owners is NULL:
-                raise MemoryError
-            memset(owners + self.fd_owners_cap, 0,
-                   (cap - self.fd_owners_cap) * sizeof(PyObject*))
-            self.fd_owners = owners
-            self.fd_owners_cap = cap
-        if self.fd_owners[fd] is NULL:
-            self.transports_count += 1
-        self.fd_owners[fd] = <PyObject*>owner
+        with cython.critical_section(self):
+            if <uint32_t>fd >= self.fd_owners_cap:
+                self._grow_fd_owners(fd)
+            if self.fd_owners[fd] is NULL:
+                self.transports_count += 1
+            self.fd_owners[fd] = <PyObject*>owner
         return 0
 
+    cdef int _grow_fd_owners(self, int fd) except -1:
+        cdef uint32_t cap = self.fd_owners_cap or 64
+        cdef PyObject **owners
+        while cap <= <uint32_t>fd:
+            cap *= 2
+        owners = <PyObject**>realloc(self.fd_owners, cap * sizeof(PyObject*))
+        if owners is NULL:
+            raise MemoryError
+        memset(owners + self.fd_owners_cap, 0, (cap - self.fd_owners_cap) * sizeof(PyObject*))
+        self.fd_owners = owners
+        self.fd_owners_cap = cap
+        return 0
+
+    # A transport that was forgotten unclosed disowns its fd in whatever thread collects it.
+
     cdef int disown_fd(self, int fd, Completion owner) except -1:
-        if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is <PyObject*>owner:
-            self.fd_owners[fd] = NULL
-            self.transports_count -= 1
+        with cython.critical_section(self):
+            if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is <PyObject*>owner:
+                self.fd_owners[fd] = NULL
+                self.transports_count -= 1
         return 0
 
     cdef object fd_owner(self, int fd):
-        if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is not NULL:
-            return <object>self.fd_owners[fd]
-        return None
+        owner = None
+        with cython.critical_section(self):
+            if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is not NULL:
+                owner = <object>self.fd_owners[fd]
+        return owner
 
     cdef PyObject *take_bulk(self, Py_ssize_t size) except NULL:
         """A bytes object of `size` bytes to receive into; the caller gets a new reference.
@@ -606,8 +646,12 @@ cdef class Loop:
     def _fd_transports(self):
         """All open transports."""
         cdef uint32_t i
-        return [<object>self.fd_owners[i] for i in range(self.fd_owners_cap)
-                if self.fd_owners[i] is not NULL]
+        cdef list found = []
+        with cython.critical_section(self):
+            for i in range(self.fd_owners_cap):
+                if self.fd_owners[i] is not NULL:
+                    found.append(<object>self.fd_owners[i])
+        return found
 
     # -- scheduling -----------------------------------------------------------------------------
 
@@ -635,10 +679,18 @@ cdef class Loop:
             handle.timer.when_ns = 0
         else:
             handle.timer.when_ns = <int64_t>ceil(when_s * 1e9)
+        if NP_HAS_GIL or self.is_ours():
+            self._start_timer(handle)
+        else:
+            self.post(new_handle(self, self._start_timer, (handle,), None))
+        return handle
+
+    def _start_timer(self, TimerHandle handle):
+        if handle.is_cancelled:
+            return
         if np_timer_add(&self.timers, &handle.timer) < 0:
             raise MemoryError
         Py_INCREF(<PyObject*>handle)  # the heap's
-        return handle
 
     def call_at(self, when, callback, *args, context=None):
         """Runs callback(*args) at `when`, in seconds of loop.time()."""
@@ -684,6 +736,7 @@ cdef class Loop:
 
     def _add_watcher(self, int fd, bint writer, callback, args):
         cdef dict watchers = self._writers if writer else self._readers
+        self.check_ours()
         cdef Handle handle = new_handle(self, callback, args or None, None)
         cdef Watcher watcher
         handle.is_permanent = True
@@ -705,6 +758,7 @@ cdef class Loop:
         return handle
 
     def _remove_watcher(self, int fd, bint writer):
+        self.check_ours()
         cdef Watcher watcher = (self._writers if writer else self._readers).pop(fd, None)
         if watcher is None:
             return False
@@ -870,8 +924,7 @@ cdef class Loop:
             self.ready_count -= 1
             self.ran_count += 1
             try:
-                if not (<Handle>item).is_cancelled:
-                    run_handle(<Handle>item)
+                run_handle(<Handle>item)
             finally:
                 release_handle(item)
         return 0
@@ -1103,9 +1156,12 @@ cdef PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t count
                          PyObject *kwnames) except NULL:
     cdef Loop self = <Loop>loop
     cdef Handle handle = schedule(self, "call_soon", True, args, count, kwnames)
-    if not np_inbox_is_empty(&self.inbox):
-        self._take_inbox()  # they came first
-    self.push_ready(handle)
+    if NP_HAS_GIL or self.is_ours():
+        if not np_inbox_is_empty(&self.inbox):
+            self._take_inbox()  # they came first
+        self.push_ready(handle)
+    else:
+        self.post(handle)
     Py_INCREF(<PyObject*>handle)
     return <PyObject*>handle
 
@@ -1114,9 +1170,7 @@ cdef PyObject *call_soon_threadsafe(PyObject *loop, PyObject *const *args, Py_ss
                                     PyObject *kwnames) except NULL:
     cdef Loop self = <Loop>loop
     cdef Handle handle = schedule(self, "call_soon_threadsafe", False, args, count, kwnames)
-    handle.inbox_item.handle = <PyObject*>handle
-    Py_INCREF(<PyObject*>handle)  # the inbox's
-    np_inbox_push(&self.inbox, &handle.inbox_item.node)
+    self.post(handle)
     Py_INCREF(<PyObject*>handle)
     return <PyObject*>handle
 

@@ -232,6 +232,7 @@ cdef SockOp begin(SockOp op, Loop loop, object sock, uint32_t mask):
         raise TypeError("Socket cannot be of type SSLSocket")
     if loop._debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
+    loop.check_ours()
     op.loop = loop
     op.sock = sock
     op.fd = sock.fileno()

@@ -511,10 +511,12 @@ cdef class StreamTransport(Completion):
 
     def pause_reading(self):
         """No data_received until resume_reading(). Bytes that are on their way are kept."""
+        self.loop.check_ours()
         if not self.flags & (CLOSING | PAUSED):
             self.flags |= PAUSED
 
     def resume_reading(self):
+        self.loop.check_ours()
         if self.flags & CLOSING or not self.flags & PAUSED:
             return
         self.flags &= ~PAUSED
@@ -556,6 +558,7 @@ cdef class StreamTransport(Completion):
         """Sends bytes in order, without waiting. A bytes object is kept, not copied; anything
         that can still change is copied now."""
         cdef bytes exact
+        self.loop.check_ours()
         if isinstance(data, bytes):
             exact = <bytes>data
         elif isinstance(data, (bytearray, memoryview)):
@@ -588,6 +591,7 @@ cdef class StreamTransport(Completion):
 
     def writelines(self, list_of_data):
         """Sends several pieces, in order, as few system calls as the kernel allows."""
+        self.loop.check_ours()
         if self.flags & EOF_ASKED:
             raise RuntimeError("Cannot call writelines() after write_eof()")
         if self.flags & LENT:
@@ -735,6 +739,7 @@ cdef class StreamTransport(Completion):
 
     def write_eof(self):
         """Shuts our side once everything written has left."""
+        self.loop.check_ours()
         if self.flags & (CLOSING | EOF_ASKED):
             return
         self.flags |= EOF_ASKED
@@ -796,6 +801,7 @@ cdef class StreamTransport(Completion):
 
     def close(self):
         """Stops reading; sends what was written; then connection_lost(None)."""
+        self.loop.check_ours()
         if self.flags & CLOSING or self.fd < 0:
             return
         self.flags |= CLOSING
@@ -805,6 +811,7 @@ cdef class StreamTransport(Completion):
 
     def abort(self):
         """Closes at once; what is unsent is dropped."""
+        self.loop.check_ours()
         self.force_close(None)
 
     cdef int fail(self, object exc, str message) except -1:

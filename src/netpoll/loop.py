@@ -92,7 +92,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._set_coroutine_origin_tracking(self._debug)
         with self._wakeup_by_signals():
             try:
-                self._thread_id = threading.get_ident()
+                self._running_in(threading.get_ident())
                 sys.set_asyncgen_hooks(
                     firstiter=self._asyncgen_firstiter_hook,
                     finalizer=self._asyncgen_finalizer_hook,
@@ -101,7 +101,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
                 self._run_turns()
             finally:
                 self._stopping = False
-                self._thread_id = None
+                self._running_in(0)
                 events._set_running_loop(None)
                 self._set_coroutine_origin_tracking(False)
                 sys.set_asyncgen_hooks(*hooks)

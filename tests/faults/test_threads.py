@@ -1,6 +1,7 @@
 """Loops made in one thread and run in another, several loops in several threads. Bug class 15."""
 
 import asyncio
+import sys
 import threading
 from typing import Any
 
@@ -204,3 +205,77 @@ def test_loops_talk_to_each_other(loop_factory: Any) -> None:
     server_loop.call_soon_threadsafe(stop[0].set_result, None)
     thread.join(20)
     assert not thread.is_alive()
+
+
+# ---- without a GIL ----------------------------------------------------------------------------
+
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+needs_no_gil = pytest.mark.skipif(not FREE_THREADED, reason="needs an interpreter without a GIL")
+
+
+def test_handles_cancelled_by_another_thread_run_once_or_not_at_all(loop: Any) -> None:
+    """The loop runs each handle while two threads cancel it."""
+    rounds, ran, handles = 3000, [0] * 3000, []
+    made = threading.Event()
+
+    def cancel_all() -> None:
+        made.wait(10)
+        for handle in handles:
+            handle.cancel()
+
+    def run(number: int) -> None:
+        ran[number] += 1
+
+    cancellers = [threading.Thread(target=cancel_all) for _ in range(2)]
+    for canceller in cancellers:
+        canceller.start()
+    handles.extend(loop.call_soon(run, number) for number in range(rounds))
+    handles.extend(loop.call_later(0.001, run, number) for number in range(0, rounds, 3))
+    loop.call_later(0.05, loop.stop)
+    made.set()
+    loop.run_forever()
+    for canceller in cancellers:
+        canceller.join(10)
+    assert all(count <= 2 for count in ran)
+    handles.clear()
+
+
+@needs_no_gil
+@pytest.mark.netpoll_only
+def test_call_soon_from_another_thread_is_carried_over(loop: Any) -> None:
+    """asyncio forbids it; with a GIL it works by luck. Here it must not corrupt the queue."""
+    ran: list[tuple[int, str]] = []
+    count, threads = 2000, 4
+
+    def schedule(thread: int) -> None:
+        for number in range(count):
+            loop.call_soon(ran.append, (thread, f"soon {number}"))
+            loop.call_later(0, ran.append, (thread, f"later {number}"))
+
+    async def main() -> None:
+        workers = [threading.Thread(target=schedule, args=(n,)) for n in range(threads)]
+        for worker in workers:
+            worker.start()
+        await until(lambda: len(ran) == 2 * count * threads)
+        for worker in workers:
+            worker.join(10)
+
+    loop.run_until_complete(main())
+    for thread in range(threads):
+        soon = [text for owner, text in ran if owner == thread and text.startswith("soon")]
+        assert soon == [f"soon {number}" for number in range(count)]
+
+
+@needs_no_gil
+@pytest.mark.netpoll_only
+def test_a_transport_refuses_another_thread(loop: Any) -> None:
+    async def main() -> None:
+        left, right = socket_pair()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=right)
+        for call in (transport.close, transport.abort, lambda: transport.write(b"x")):
+            with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+                await loop.run_in_executor(None, call)
+        transport.close()
+        left.close()
+
+    loop.run_until_complete(main())
