@@ -4,8 +4,9 @@
     netpoll.run(main())
 """
 
-from netpoll.config import LoopConfig
-from netpoll.errors import BackendUnavailableError
+from netpoll._buffers import Buffer, BufferPool
+from netpoll.config import BufferConfig, LoopConfig
+from netpoll.errors import BackendUnavailableError, PoolExhaustedError
 from netpoll.loop import EventLoop, EventLoopPolicy, install, new_event_loop, run
 from netpoll.probe import Feature, HugePages, ProbeResult, probe
 
@@ -13,11 +14,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailableError",
+    "Buffer",
+    "BufferConfig",
+    "BufferPool",
     "EventLoop",
     "EventLoopPolicy",
     "Feature",
     "HugePages",
     "LoopConfig",
+    "PoolExhaustedError",
     "ProbeResult",
     "__version__",
     "install",

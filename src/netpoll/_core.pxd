@@ -97,6 +97,7 @@ cdef class Loop:
     cdef uint8_t *hints         # by fd, what the socket calls remember of it
     cdef uint32_t hints_cap
     cdef uint32_t transports_count
+    cdef list buffer_pools      # None, or those registered with our ring: they outlive it
     cdef np_timer_heap timers
     cdef np_inbox inbox
     cdef uint64_t turns

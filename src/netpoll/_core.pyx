@@ -1004,6 +1004,9 @@ cdef class Loop:
         self.ops.stats(self.be, &self.last_stats)
         self.ops.close(self.be)
         self.be = NULL
+        for pool in self.buffer_pools or ():
+            pool._forget(self)
+        self.buffer_pools = None
         np_inbox_close(&self.inbox)
         self.inbox.wake_fd = -1
 

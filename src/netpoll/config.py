@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FEATURES", "LoopConfig"]
+__all__ = ["FEATURES", "BufferConfig", "LoopConfig"]
 
 # What a loop may use of the kernel, by the names of loop.stats()["features"].
 FEATURES = (
@@ -19,6 +19,12 @@ FEATURES = (
     "zc_fixed",
     "zc_fixed_vec",
 )
+
+
+# csrc/np_limits.h: the smallest and the largest block, and how many classes a pool can have.
+BLOCK_MIN_BYTES = 64
+BLOCK_MAX_BYTES = 64 << 20
+CLASSES_MAX_COUNT = 16
 
 
 def _power_of_two(n: int) -> bool:
@@ -60,3 +66,39 @@ class LoopConfig:
                 raise ValueError(f"unknown feature {name!r}: there are {', '.join(FEATURES)}")
         if self.cq_entries and self.cq_entries < (self.sq_entries or 512):
             raise ValueError("cq_entries must not be smaller than sq_entries (512 by default)")
+
+
+@dataclass(frozen=True)
+class BufferConfig:
+    """A pool of memory to send from, see BufferPool.
+
+    size_bytes: of all of it; rounded up to a multiple of the largest class.
+    classes: sizes of blocks in bytes, ascending powers of two from 64 bytes to 64 MiB. A buffer
+        takes a whole block of the smallest class that holds it.
+    hugepages: "auto" (reserved huge pages, else transparent ones, else plain pages), "require"
+        (reserved ones or an error) or "off".
+
+    Raises ValueError for what no pool can be.
+    """
+
+    size_bytes: int = 16 << 20
+    classes: tuple[int, ...] = (512, 4096, 16384, 65536, 262144, 1048576)
+    hugepages: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.size_bytes < 1 << 46:
+            raise ValueError(f"size_bytes must be between 1 and 2**46 - 1, not {self.size_bytes}")
+        if not 0 < len(self.classes) <= CLASSES_MAX_COUNT:
+            raise ValueError(f"a pool has 1 to {CLASSES_MAX_COUNT} classes")
+        for size in self.classes:
+            if not _power_of_two(size) or not BLOCK_MIN_BYTES <= size <= BLOCK_MAX_BYTES:
+                raise ValueError(
+                    f"a class is a power of two from {BLOCK_MIN_BYTES} to {BLOCK_MAX_BYTES} "
+                    f"bytes, not {size}"
+                )
+        if list(self.classes) != sorted(set(self.classes)):
+            raise ValueError("the classes must ascend")
+        if self.hugepages not in ("auto", "require", "off"):
+            raise ValueError(
+                f"hugepages must be 'auto', 'require' or 'off', not {self.hugepages!r}"
+            )
