@@ -83,6 +83,10 @@
 #define NP_ZC_RETRY_FIRST_COUNT 16
 #define NP_ZC_RETRY_MAX_COUNT 1024
 
+/* TLS: what is put while no memory is lent is an alert, a ticket or a handshake flight. The flight
+ * of a server with one certificate is 1 to 3 KiB. */
+#define NP_BIO_SPILL_MIN_BYTES 4096
+
 /* Message vectors per system call: the kernel's UIO_MAXIOV. */
 #define NP_IOV_MAX 1024
 

@@ -1,9 +1,17 @@
 # The seam of _streams.pyx: what the transport calls.
 
 from netpoll._await cimport Awaitable
+from netpoll._core cimport Completion
 
 
-cdef class ReaderCore:
+cdef class Sink(Completion):
+    """A protocol that takes received bytes natively: a stream's buffer, or TLS."""
+    cdef int feed(self, const char *data, Py_ssize_t size) except -1
+    cdef int feed_bytes(self, bytes data) except -1
+    cdef int sent(self) except -1
+
+
+cdef class ReaderCore(Sink):
     """The buffer of one StreamReader: `head` from head_offset on, then `tail`."""
     cdef bytes head             # one received piece, handed on uncopied when a read takes it whole
     cdef Py_ssize_t head_offset
@@ -15,8 +23,6 @@ cdef class ReaderCore:
     cdef size_t limit_bytes
     cdef bint eof, paused
 
-    cdef int feed(self, const char *data, Py_ssize_t size) except -1
-    cdef int feed_bytes(self, bytes data) except -1
     cdef Py_ssize_t available(self) noexcept
     cdef bytearray join(self)
     cdef bytes take(self, Py_ssize_t size)
@@ -41,4 +47,4 @@ cdef class ReadOp(Awaitable):
     cdef bint satisfied(self) except -1
 
 
-cdef ReaderCore adopt_reader(object protocol, object transport)
+cdef Sink adopt_reader(object protocol, object transport)

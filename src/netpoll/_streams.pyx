@@ -17,6 +17,8 @@ from libc.string cimport memcpy
 
 from netpoll._c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
 from netpoll._await cimport Awaitable, install_awaitable_slots
+from netpoll._core cimport Completion
+from netpoll._tls cimport TlsTransport
 from netpoll._transport cimport StreamTransport
 
 import asyncio
@@ -38,7 +40,20 @@ cdef dict NAMES = {READ: "read", EXACTLY: "readexactly", UNTIL: "readuntil", LIN
                    ANY: "read"}
 
 
-cdef class ReaderCore:
+cdef class Sink(Completion):
+    cdef int feed(self, const char *data, Py_ssize_t size) except -1:
+        """Bytes out of memory that is not ours to keep."""
+        raise NotImplementedError
+
+    cdef int feed_bytes(self, bytes data) except -1:
+        raise NotImplementedError
+
+    cdef int sent(self) except -1:
+        """The transport has sent something."""
+        return 0
+
+
+cdef class ReaderCore(Sink):
     cdef Py_ssize_t available(self) noexcept:
         cdef Py_ssize_t size = PyByteArray_GET_SIZE(self.tail)
         if self.head is not None:
@@ -396,13 +411,17 @@ class StreamWriter(asyncio.StreamWriter):
         transport = self._transport
         if type(transport) is StreamTransport and type(data) is bytes:
             (<StreamTransport>transport).write_bytes(<bytes>data)
+        elif type(transport) is TlsTransport and type(data) is bytes:
+            (<TlsTransport>transport).layer.write_bytes(<bytes>data)
         else:
             transport.write(data)
 
     def drain(self):
         transport = self._transport
         reader = self._reader
-        if type(transport) is not StreamTransport or type(reader) is not StreamReader:
+        if type(reader) is not StreamReader \
+                or (type(transport) is not StreamTransport
+                    and type(transport) is not TlsTransport):
             return BaseWriter.drain(self)
         if (<ReaderCore>reader._core).exception is not None or transport.is_closing() \
                 or self._protocol._paused:
@@ -420,10 +439,13 @@ cdef class WriterExchange:
         return self.callback(reader, writer)
 
 
-cdef ReaderCore adopt_reader(object protocol, object transport):
-    """The native buffer of an unmodified StreamReaderProtocol's reader; None for any other."""
+cdef Sink adopt_reader(object protocol, object transport):
+    """Who takes the bytes natively: the buffer of an unmodified StreamReaderProtocol's reader, or
+    the protocol itself if it is a Sink. None for any other."""
     cdef ReaderCore core
     cdef WriterExchange exchange
+    if isinstance(protocol, Sink):
+        return <Sink>protocol
     if type(protocol) is not BaseProtocol:
         return None
     reader = protocol._stream_reader

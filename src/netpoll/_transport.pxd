@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from netpoll._c cimport np_event, np_iov, np_peer, np_udata
 from netpoll._core cimport Completion, Loop
-from netpoll._streams cimport ReaderCore
+from netpoll._streams cimport Sink
 
 
 cdef class StreamTransport(Completion):
@@ -17,7 +17,7 @@ cdef class StreamTransport(Completion):
     cdef int fd                 # -1 once closed
     # Where received bytes go.
     cdef object protocol
-    cdef ReaderCore reader      # asyncio's StreamReaderProtocol, served natively; else None
+    cdef Sink reader            # takes them natively: a stream's buffer, TLS; else None
     # The two directions: at most one operation each.
     cdef np_udata read_op, write_op
     cdef np_iov out

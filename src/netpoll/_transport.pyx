@@ -25,7 +25,7 @@ from netpoll._c cimport (
     np_iov_pop, np_iov_push, np_sock_close, np_sock_nodelay, np_sock_peer, np_sock_recv,
     np_sock_send, np_sock_shutdown)
 from netpoll._core cimport Completion, Loop
-from netpoll._streams cimport ReaderCore, adopt_reader
+from netpoll._streams cimport Sink, adopt_reader
 
 import asyncio
 import socket as py_socket
@@ -78,13 +78,10 @@ cdef enum:  # StreamTransport.flags
 cdef enum:  # stash_end
     STASH_OPEN = 1          # errnos are negative, the end of the stream is 0
 
-AF_INET = int(py_socket.AF_INET)
-AF_INET6 = int(py_socket.AF_INET6)
-cdef int _AF_INET = AF_INET
-cdef int _AF_INET6 = AF_INET6
+cdef int _AF_INET = int(py_socket.AF_INET)
+cdef int _AF_INET6 = int(py_socket.AF_INET6)
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef object BufferedProtocol = asyncio.BufferedProtocol
-cdef object Protocol = asyncio.BaseProtocol
 cdef object FlowControlMixin = asyncio.transports._FlowControlMixin
 cdef object SendfileMode = constants._SendfileMode.TRY_NATIVE
 
@@ -707,6 +704,8 @@ cdef class StreamTransport(Completion):
                 Py_DECREF(<PyObject*>owners[i])
             if finished < GATHER_COUNT:
                 break
+        if self.reader is not None:
+            self.reader.sent()
         if self.flags & PROTOCOL_PAUSED and self.out.total_bytes <= self.low_bytes:
             self.flags &= ~PROTOCOL_PAUSED
             self.call_protocol("resume_writing")

@@ -3,8 +3,8 @@
 What happens once per loop or connection (resolving names, happy eyeballs, executors, servers,
 signals) is asyncio's own code, inherited, so it behaves as the running Python documents it. What
 happens per event is native: callbacks and timers (_core), connections (_transport), streams
-(_streams), socket calls (_sock). Datagrams, pipes, subprocesses and TLS run on asyncio's transports
-over our readiness calls.
+(_streams), TLS (_tls), socket calls (_sock). Datagrams, pipes and subprocesses run on asyncio's
+transports over our readiness calls.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import sys
 import threading
 import warnings
 import weakref
-from asyncio import base_events, constants, events, format_helpers, sslproto
+from asyncio import base_events, constants, events, format_helpers
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from netpoll import _acceptor, _core, _sock, _transport
+from netpoll import _acceptor, _core, _sock, _tls, _transport
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
 from netpoll.selector import SelectorView
+from netpoll.tls import start_tls
 
 URING_NEEDS = frozenset({"defer_taskrun", "buf_ring"})
 
@@ -272,18 +273,21 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
     ):
         self._ensure_fd_no_transport(rawsock)
-        tls = sslproto.SSLProtocol(
+        layer = _tls.make_layer(
             self,
             protocol,
             sslcontext,
             waiter,
-            server_side,
-            server_hostname,
+            server_side=server_side,
+            server_hostname=server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        _transport.make_transport(self, rawsock, tls, None, extra, server)
-        return tls._app_transport
+        transport = layer._app_transport
+        _transport.make_transport(self, rawsock, layer, None, extra, server)
+        return transport
+
+    start_tls = start_tls
 
     def _start_serving(
         self,

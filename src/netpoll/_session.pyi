@@ -1,0 +1,3 @@
+"""Types of the TLS sessions' module."""
+
+def engine() -> tuple[str, str]: ...
