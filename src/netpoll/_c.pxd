@@ -277,6 +277,10 @@ cdef extern from "np_sock.h" nogil:
     void np_sock_peer(int fd, np_peer *peer)
     void np_sock_nodelay(int fd)
 
+cdef extern from "np_pipe.h" nogil:
+    ptrdiff_t np_pipe_read(int fd, void *buf, size_t len_bytes)
+    ptrdiff_t np_pipe_write(int fd, const iovec *iov, int iov_count)
+
 # CPython API that Cython has no declaration for, or declares with a slower signature.
 cdef extern from "Python.h":
     ctypedef struct PyObject

@@ -48,3 +48,4 @@ cdef class ReadOp(Awaitable):
 
 
 cdef Sink adopt_reader(object protocol, object transport)
+cdef ReaderCore adopt_stream_reader(object reader, object transport)

@@ -448,7 +448,21 @@ cdef Sink adopt_reader(object protocol, object transport):
         return <Sink>protocol
     if type(protocol) is not BaseProtocol:
         return None
-    reader = protocol._stream_reader
+    known = type(protocol._stream_reader) is StreamReader
+    core = adopt_stream_reader(protocol._stream_reader, transport)
+    if core is None or known:
+        return core
+    callback = protocol._client_connected_cb
+    if callback is not None:
+        exchange = WriterExchange.__new__(WriterExchange)
+        exchange.callback = callback
+        protocol._client_connected_cb = exchange
+    return core
+
+
+cdef ReaderCore adopt_stream_reader(object reader, object transport):
+    """Makes a fresh asyncio.StreamReader a native one; None when it is something else."""
+    cdef ReaderCore core
     if type(reader) is StreamReader:
         core = reader._core
         core.transport = transport
@@ -467,9 +481,4 @@ cdef Sink adopt_reader(object protocol, object transport):
     core.transport = transport
     state["_core"] = core
     reader.__class__ = StreamReader
-    callback = protocol._client_connected_cb
-    if callback is not None:
-        exchange = WriterExchange.__new__(WriterExchange)
-        exchange.callback = callback
-        protocol._client_connected_cb = exchange
     return core

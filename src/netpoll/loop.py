@@ -24,10 +24,11 @@ from asyncio import base_events, constants, events, format_helpers
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from netpoll import _acceptor, _core, _sock, _tls, _transport
+from netpoll import _acceptor, _core, _pipes, _sock, _tls, _transport
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
+from netpoll.process import ExitWatch, start_process
 from netpoll.selector import SelectorView
 from netpoll.tls import start_tls
 
@@ -73,6 +74,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._signal_handlers: dict[int, Any] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._acceptors: dict[int, _acceptor.Acceptor] = {}
+        self._child_watches: set[ExitWatch] = set()
         self._ssock: socket.socket | None = None
         self._csock: socket.socket | None = None
 
@@ -133,6 +135,8 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         for acceptor in list(self._acceptors.values()):
             acceptor.stop()
         self._acceptors.clear()
+        for watch in list(self._child_watches):
+            watch.stop()
         super().close()  # signal handlers, the wake-up pipe, the executor
         self._close_native()
         self._internal_fds = 0
@@ -244,6 +248,14 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
         self._ensure_fd_no_transport(sock)
         return _transport.make_transport(self, sock, protocol, waiter, extra, server)
+
+    def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return _pipes.make_read_transport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return _pipes.make_write_transport(self, pipe, protocol, waiter, extra)
+
+    _make_subprocess_transport = start_process
 
     async def _sendfile_native(self, transp, file, offset, count):
         reading = transp.is_reading()
