@@ -78,6 +78,15 @@ class Watching(asyncio.SubprocessProtocol):
         self.lost.set_result(None)
 
 
+WAITING = ("sh", "-c", "read line; exit 3")  # ends when it is told to: see end_unseen
+
+
+def end_unseen(pid: int, stdin: Any) -> None:
+    """Lets a WAITING child end, without a turn of the loop in which that could be noticed."""
+    stdin.write(b"go\n")
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 async def run(*program: str, stdin: bytes | None = None, **options: Any) -> tuple[int, bytes]:
     """Return code and stdout of a program."""
     process = await asyncio.create_subprocess_exec(
@@ -245,11 +254,11 @@ async def test_signals_after_the_end(loop: Any) -> None:
 @pytest.mark.netpoll_only  # asyncio's thread takes the status at once
 async def test_signals_to_a_zombie(loop: Any) -> None:
     """It has ended, and we have not been told: no error, and nobody else gets the signal."""
-    process = await asyncio.create_subprocess_exec("true")
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    process = await asyncio.create_subprocess_exec(*WAITING, stdin=PIPE)
+    end_unseen(process.pid, process.stdin)
     process.send_signal(signal.SIGTERM)
     process.kill()
-    assert await process.wait() in (0, -signal.SIGKILL)
+    assert await process.wait() == 3
 
 
 async def test_a_core_dump_is_a_signal(loop: Any) -> None:
@@ -273,11 +282,11 @@ async def test_close_kills(loop: Any) -> None:
 
 @pytest.mark.netpoll_only
 async def test_close_after_the_end_kills_nobody(loop: Any) -> None:
-    transport, protocol = await loop.subprocess_exec(Watching, "true")
-    os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
+    transport, protocol = await loop.subprocess_exec(Watching, *WAITING)
+    end_unseen(transport.get_pid(), transport.get_pipe_transport(0))
     transport.close()
     await protocol.lost
-    assert transport.get_returncode() == 0
+    assert transport.get_returncode() == 3
 
 
 @pytest.mark.parametrize("turns_count", range(8))
@@ -360,7 +369,8 @@ async def test_other_children_keep_their_status(loop: Any) -> None:
 
 @pytest.mark.netpoll_only
 async def test_somebody_else_reaps(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
-    process = await asyncio.create_subprocess_exec("sh", "-c", "exit 3", stdout=PIPE)
+    process = await asyncio.create_subprocess_exec(*WAITING, stdin=PIPE)
+    end_unseen(process.pid, process.stdin)
     os.waitpid(process.pid, 0)
     process.kill()  # a number that is nobody's, or somebody else's: no signal is sent
     assert await process.wait() == 255
@@ -370,7 +380,8 @@ async def test_somebody_else_reaps(loop: Any, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.netpoll_only
 async def test_the_popen_object_reaps(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Asked through get_extra_info, it takes the status; it is asked for it in turn."""
-    transport, protocol = await loop.subprocess_exec(Watching, "sh", "-c", "exit 3")
+    transport, protocol = await loop.subprocess_exec(Watching, *WAITING)
+    end_unseen(transport.get_pid(), transport.get_pipe_transport(0))
     assert transport.get_extra_info("subprocess").wait() == 3
     await protocol.lost
     assert transport.get_returncode() == 3
