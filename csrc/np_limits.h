@@ -99,4 +99,40 @@
  * lasts. Longer waits mean that its holder lost the CPU, and spinning would only keep it away. */
 #define NP_LOCK_SPIN_COUNT 100
 
+/* How often a lane is passed over for higher ones before it is its turn. LOW keeps 1/65 of a
+ * saturated worker, and its first task waits for 64 others at the most; HIGH, which is there to be
+ * quick, for 10. */
+#define NP_LANE_AGE_HIGH_COUNT 8
+#define NP_LANE_AGE_NORMAL_COUNT 32
+#define NP_LANE_AGE_LOW_COUNT 64
+
+/* Slots of a worker's queue per lane. What does not fit goes to the shared list by halves; 2 KiB a
+ * lane stay in the first-level cache. */
+#define NP_DEQUE_DEFAULT_SLOTS 256
+#define NP_DEQUE_MAX_SLOTS 65536
+
+/* The most that changes workers at once: stealing, refilling, overflowing. */
+#define NP_MOVE_MAX_COUNT 128
+
+/* Every so many tasks a worker looks at the shared list first, so that what waits there is not held
+ * back by a worker that keeps its own queue filled. A prime: in step with nothing. */
+#define NP_INJECTOR_INTERVAL_COUNT 61
+
+/* NORMAL and LOW: the wait of every eighth task is measured. Two readings of the clock cost a third
+ * of what queueing and running an empty function does. */
+#define NP_WAIT_SAMPLE_COUNT 8
+/* Logarithmic buckets: bucket b holds waits of [2^(b-1), 2^b) ns; the last is 2^39 ns, 9 minutes. */
+#define NP_WAIT_BUCKETS 40
+
+/* Looks at its token before a worker sleeps on the futex: 2 to 5 us, what a futex call and the
+ * switch to another thread cost at least. */
+#define NP_PARK_SPIN_COUNT 100
+
+/* Where one lock keeps the workers' Python code apart, a second worker is of use only when the
+ * first is blocked in a system call. It is taken to be when tasks wait and none was started for
+ * this long. Shorter than the interpreter's switch interval (5 ms), far longer than a short task. */
+#define NP_RESCUE_NS 2000000
+
+#define NP_WORKERS_MAX_COUNT 1024
+
 #endif

@@ -59,7 +59,7 @@ int np_task_claim(struct np_task *task, int is_node)
         next = is_node ? state & ~(uint32_t)NP_TASK_NODE : state;
         claimed = (state & NP_TASK_QUEUED) != 0;
         if (claimed)
-            next = (next & ~(uint32_t)NP_TASK_QUEUED) | NP_TASK_RUNNING;
+            next = (next & ~(uint32_t)NP_TASK_QUEUED) | NP_TASK_RUNNING | NP_TASK_BEGUN;
     } while (!atomic_compare_exchange_weak_explicit(&task->state, &state, next,
                                                     memory_order_acq_rel, memory_order_relaxed));
     return claimed;
@@ -94,7 +94,7 @@ int np_task_revoke(struct np_task *task)
 {
     uint32_t state = atomic_load_explicit(&task->state, memory_order_relaxed), next;
     do {
-        if (state & (NP_TASK_RUNNING | NP_TASK_DONE))
+        if (state & (NP_TASK_BEGUN | NP_TASK_DONE))
             return 0;
         next = (state & NP_TASK_NODE) | NP_TASK_DONE;
     } while (!atomic_compare_exchange_weak_explicit(&task->state, &state, next,

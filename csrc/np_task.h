@@ -36,7 +36,8 @@ enum np_task_state {
     NP_TASK_RUNNING = 2,  /* one worker has claimed it */
     NP_TASK_NOTIFIED = 4, /* woken while RUNNING */
     NP_TASK_NODE = 8,     /* the record itself is in a queue (perhaps as a stale entry) */
-    NP_TASK_DONE = 16     /* nothing will run it any more */
+    NP_TASK_DONE = 16,    /* nothing will run it any more */
+    NP_TASK_BEGUN = 32    /* has been claimed at least once */
 };
 
 /* What the caller of wake or pause has to do. */
@@ -72,8 +73,23 @@ int np_task_claim(struct np_task *task, int is_node);
 /* Its run has ended, it is not done. np_task_verdict as for np_task_wake. */
 int np_task_pause(struct np_task *task);
 void np_task_finish(struct np_task *task);
-/* Queued or idle, and never to run: 1; too late, it runs or is done: 0. */
+/* It has not begun and never will: 1; too late, it has begun or is done: 0. */
 int np_task_revoke(struct np_task *task);
+
+static inline uint8_t np_task_lane(struct np_task *task)
+{
+    return atomic_load_explicit(&task->lane, memory_order_relaxed);
+}
+
+static inline void np_task_set_lane(struct np_task *task, uint8_t lane)
+{
+    atomic_store_explicit(&task->lane, lane, memory_order_relaxed);
+}
+
+static inline int np_task_is_queued(struct np_task *task)
+{
+    return (atomic_load_explicit(&task->state, memory_order_acquire) & NP_TASK_QUEUED) != 0;
+}
 
 /* ---- the slab: records for posted work ------------------------------------------------------- */
 

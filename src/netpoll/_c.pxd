@@ -39,7 +39,7 @@ cdef extern from "np_event.h" nogil:
         uint64_t cqe_flags
         np_udata op
         int32_t res
-        uint8_t kind
+        uint8_t kind, flags
         uint8_t flags
 
 cdef extern from "np_op.h" nogil:
@@ -250,6 +250,118 @@ cdef extern from "np_timer.h" nogil:
     np_timer *np_timer_pop_due(np_timer_heap *heap, int64_t now_ns)
     int64_t np_clock_ns()
 
+cdef extern from "np_task.h" nogil:
+    enum:
+        NP_LANE_CONTROL
+        NP_LANE_NORMAL
+        NP_LANES
+        NP_TASK_PUSH
+        NP_TASK_PUSH_TICKET
+        NP_HOME_ANY
+
+    struct np_task:
+        void *run
+        void *argument
+        void *context
+        uint32_t home
+        uint8_t kind, flags
+
+    void np_task_init(np_task *task, uint8_t kind, uint8_t lane)
+    void np_task_set_lane(np_task *task, uint8_t lane)
+    uint8_t np_task_lane(np_task *task)
+    int np_task_wake(np_task *task)
+    int np_task_claim(np_task *task, int is_node)
+    int np_task_pause(np_task *task)
+    void np_task_finish(np_task *task)
+    int np_task_revoke(np_task *task)
+    int np_task_is_queued(np_task *task)
+
+    struct np_task_slab:
+        uint32_t chunks_count
+    uint64_t np_task_slab_live_count(np_task_slab *slab)
+
+cdef extern from "np_lock.h" nogil:
+    struct np_lock:
+        pass
+
+    void np_lock_take(np_lock *lock)
+    void np_lock_drop(np_lock *lock)
+
+cdef extern from "np_alarm.h" nogil:
+    const int64_t NP_ALARM_NEVER_NS
+
+    struct np_alarms:
+        np_timer_heap heap
+
+    int np_alarms_add(np_alarms *alarms, np_timer *timer)
+    int np_alarms_remove(np_alarms *alarms, np_timer *timer)
+    np_timer *np_alarms_pop_due(np_alarms *alarms, int64_t now_ns)
+    int64_t np_alarms_next_ns(np_alarms *alarms)
+
+cdef extern from "np_sched.h" nogil:
+    enum:
+        NP_WAIT_BUCKETS
+        NP_WORKERS_MAX_COUNT
+        NP_IDLE_ALARM
+        NP_IDLE_STOP
+
+    struct np_sched_config:
+        uint32_t workers_count, deque_slots
+        uint64_t seed
+        uint8_t is_lazy, is_virtual
+
+    struct np_worker_numbers:
+        uint64_t executed, stolen, parked, woken, overflowed
+        uint64_t waits[4][40]
+
+    struct np_worker:
+        uint32_t index
+
+    struct np_sched:
+        np_sched_config config
+        np_worker *workers
+        np_task_slab slab
+        np_alarms alarms
+
+    int np_sched_open(np_sched **out, const np_sched_config *config)
+    void np_sched_close(np_sched *sched)
+    int64_t np_sched_now_ns(const np_sched *sched)
+    void np_sched_set_clock(np_sched *sched, int64_t now_ns)
+    np_task *np_sched_get(np_sched *sched)
+    void np_sched_put(np_sched *sched, np_task *task)
+    np_task *np_worker_get(np_worker *worker)
+    void np_worker_put(np_worker *worker, np_task *task)
+    void np_worker_push(np_worker *worker, np_task *task)
+    void np_sched_push(np_sched *sched, np_task *task)
+    int np_sched_offer(np_sched *sched, np_task *task)
+    np_task *np_worker_next(np_worker *worker)
+    void np_worker_was_stale(np_worker *worker)
+    uint32_t np_worker_steal(np_worker *worker)
+    int np_worker_idle(np_worker *worker)
+    int np_worker_doze(np_worker *worker, int64_t *timeout_ns)
+    void np_worker_rouse(np_worker *worker)
+    void np_sched_alarm_added(np_sched *sched)
+    void np_sched_stop(np_sched *sched)
+    void np_sched_live_add(np_sched *sched, int64_t change)
+    int64_t np_sched_live_count(const np_sched *sched)
+    uint64_t np_sched_injected_count(const np_sched *sched, int lane)
+    uint64_t np_worker_queued_count(const np_worker *worker, int lane)
+    void np_worker_read_stats(const np_worker *worker, np_worker_numbers *out)
+
+cdef extern from *:
+    """
+    /* What the calling thread works for; NULL when it is no worker. */
+    __attribute__((unused)) static _Thread_local void *np_thread_worker_here;
+    #define np_thread_worker() np_thread_worker_here
+    #define np_thread_worker_set(worker) (np_thread_worker_here = (worker))
+    #define np_flag_get(flag) __atomic_load_n((flag), __ATOMIC_ACQUIRE)
+    #define np_flag_set(flag) __atomic_store_n((flag), 1, __ATOMIC_RELEASE)
+    """
+    void *np_thread_worker() nogil      # of the extension that asks: _sched
+    void np_thread_worker_set(void *worker) nogil
+    int np_flag_get(const char *flag) nogil     # pairs with np_flag_set
+    void np_flag_set(char *flag) nogil
+
 cdef extern from "np_iov.h" nogil:
     struct np_iov:
         uint32_t count
@@ -285,6 +397,7 @@ cdef extern from "np_pipe.h" nogil:
 cdef extern from "Python.h":
     ctypedef struct PyObject
     object PyContext_CopyCurrent()
+    object PyContext_Copy(PyObject *ctx)
     int PyContext_Enter(PyObject *ctx) except -1
     int PyContext_Exit(PyObject *ctx) except -1
     PyObject *PyObject_Vectorcall(PyObject *fn, PyObject *const *args, size_t nargsf,
@@ -312,6 +425,10 @@ cdef extern from "Python.h":
         PYGEN_RETURN
         PYGEN_ERROR
         PYGEN_NEXT
+
+    PySendResult PyIter_Send(PyObject *iterator, PyObject *value, PyObject **result)
+    int PyCoro_CheckExact(PyObject *o)
+    PyObject *PyObject_Call(PyObject *fn, PyObject *args, PyObject *kwargs)
 
     ctypedef struct PyTupleObject:
         PyObject *ob_item[1]

@@ -23,9 +23,9 @@ static void a_woken_task_is_queued_once(void **state)
     assert_int_equal(np_task_wake(&task), NP_TASK_PUSH);
     assert_int_equal(np_task_wake(&task), NP_TASK_LEAVE);
     assert_true(np_task_claim(&task, 1));
-    assert_int_equal(state_of(&task), NP_TASK_RUNNING);
+    assert_int_equal(state_of(&task), NP_TASK_RUNNING | NP_TASK_BEGUN);
     assert_int_equal(np_task_pause(&task), NP_TASK_LEAVE);
-    assert_int_equal(state_of(&task), 0);
+    assert_int_equal(state_of(&task), NP_TASK_BEGUN);
 }
 
 static void woken_while_it_runs_it_runs_again(void **state)
@@ -61,7 +61,7 @@ static void a_stale_entry_finds_nothing_to_claim(void **state)
     assert_true(np_task_claim(&task, 1));
 }
 
-static void only_what_does_not_run_can_be_revoked(void **state)
+static void only_what_has_not_begun_can_be_revoked(void **state)
 {
     (void)state;
     struct np_task task;
@@ -74,6 +74,8 @@ static void only_what_does_not_run_can_be_revoked(void **state)
     np_task_wake(&task);
     np_task_claim(&task, 1);
     assert_false(np_task_revoke(&task));
+    np_task_pause(&task);
+    assert_false(np_task_revoke(&task)); /* idle, but it has begun: it must end by itself */
 }
 
 static void the_slab_gives_back_what_it_got(void **state)
@@ -197,7 +199,7 @@ static void a_task_runs_in_one_place_at_a_time(void **state)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
     assert_int_equal(crowd.doubles, 0);
     assert_int_equal(crowd.runs, crowd.pushes); /* every entry was claimed: none was stale */
-    assert_int_equal(state_of(&crowd.task), 0); /* no wake-up is left over */
+    assert_int_equal(state_of(&crowd.task), NP_TASK_BEGUN); /* no wake-up is left over */
 }
 
 struct trader {
@@ -251,7 +253,7 @@ int main(void)
         cmocka_unit_test(a_woken_task_is_queued_once),
         cmocka_unit_test(woken_while_it_runs_it_runs_again),
         cmocka_unit_test(a_stale_entry_finds_nothing_to_claim),
-        cmocka_unit_test(only_what_does_not_run_can_be_revoked),
+        cmocka_unit_test(only_what_has_not_begun_can_be_revoked),
         cmocka_unit_test(the_slab_gives_back_what_it_got),
         cmocka_unit_test(no_memory_is_an_answer),
         cmocka_unit_test(a_record_that_ends_twice_aborts),

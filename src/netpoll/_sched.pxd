@@ -1,0 +1,23 @@
+# The seam of _sched.pyx: what the server may use of the scheduler.
+
+from libc.stdint cimport int64_t, uint32_t
+
+from netpoll._c cimport np_task
+from netpoll._task cimport Core
+
+# Of a KIND_POST record: what its `argument` is.
+cdef enum Arguments:
+    ARGUMENTS_NONE = 0
+    ARGUMENTS_ONE = 1   # the argument
+    ARGUMENTS_TUPLE = 2
+
+# What the `run` of a KIND_NATIVE record points to: called with the GIL held, in a worker. Its
+# `argument` is its own business; so are its errors.
+ctypedef int (*NativeRun)(np_task *task) except -1
+
+
+cdef class SchedulerCore(Core):
+    cdef bint is_cancelling
+    cdef int64_t slice_end_ns
+
+    cdef int push_native(self, np_task *task) except -1

@@ -1,0 +1,479 @@
+"""The scheduler: tasks over worker threads, by priority.
+
+    import netpoll
+
+    async def main():
+        async with netpoll.TaskGroup() as group:
+            for n in range(1000):
+                group.spawn(handle, n)
+
+    with netpoll.Scheduler() as scheduler:
+        scheduler.run(main)
+
+What runs per task is native (_sched.pyx, csrc/np_sched.c); here is what runs once per scheduler,
+group or time-out. docs/scheduler.md explains the model, docs/gil.md what threads buy where.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import enum
+import itertools
+import logging
+import os
+import sys
+import threading
+import types
+import weakref
+from asyncio import CancelledError
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from netpoll import _sched, _task
+from netpoll._task import Task, current_scheduler, current_task
+
+__all__ = [
+    "Priority",
+    "Scheduler",
+    "Task",
+    "TaskGroup",
+    "Timeout",
+    "current_scheduler",
+    "current_task",
+    "sleep",
+    "timeout",
+    "yield_now",
+]
+
+logger = logging.getLogger("netpoll.sched")
+
+_numbers = itertools.count()
+_running: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+class Priority(enum.IntEnum):
+    """The lane of a task. Higher ones (smaller numbers) first; every lane progresses."""
+
+    CONTROL = 0
+    """Heartbeats, flow control: short, rare, and never late."""
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+
+
+def _has_gil() -> bool:
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) or 1
+
+
+class Scheduler(_sched.SchedulerCore):
+    """Runs tasks on `workers` threads (default: one per CPU that this process may use).
+
+    spawn(target, *args, priority=Priority.NORMAL, affinity=None, name=None) -> Task
+        runs a function, a coroutine function or a coroutine; the Task has its result.
+    post(fn, *args, priority=Priority.NORMAL) -> None
+        runs a function and forgets it: a fraction of the cost.
+
+    Both work from any thread. seed fixes which worker an idle one steals from first; with None it
+    differs from run to run. name is the prefix of the threads' names.
+
+    Shut down by shutdown() or the `with` statement; else, as concurrent.futures does it, at the
+    interpreter's exit, which waits for what is queued. Raises ValueError for a number of workers
+    that cannot be, RuntimeError when used in a forked child.
+    """
+
+    def __init__(
+        self, workers: int | None = None, *, seed: int | None = None, name: str | None = None
+    ) -> None:
+        self.name = f"netpoll-{next(_numbers)}" if name is None else name
+        self.workers = _usable_cpus() if workers is None else workers
+        self.seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
+        self._handler: Callable[[dict[str, Any]], object] | None = None
+        self._threads: list[threading.Thread] = []
+        self._start()
+
+    def _start(self) -> None:
+        self._open(self.workers, 0, self.seed, False, _has_gil())
+        for index in range(self.workers):
+            thread = threading.Thread(
+                target=self._work, args=(index,), name=f"{self.name}-{index}"
+            )
+            self._threads.append(thread)
+            thread.start()
+        _running.add(self)
+
+    def __enter__(self) -> Scheduler:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _tb: object
+    ) -> None:
+        """Waits for what is queued; after an exception, cancels it."""
+        self.shutdown(cancel=error is not None)
+
+    def __repr__(self) -> str:
+        return f"<netpoll.Scheduler {self.name} workers={self.workers}>"
+
+    # -- running --------------------------------------------------------------------------------
+
+    def run(self, main: Callable[..., Any] | Coroutine[Any, Any, Any], *args: Any) -> Any:
+        """Runs main(*args), or the coroutine `main`, and returns its result.
+
+        Blocks the calling thread, which is none of the scheduler's own. Ctrl-C cancels it.
+        """
+        task = self.spawn(main, *args, name="main")
+        try:
+            return task.result()
+        except KeyboardInterrupt:
+            if not task.done():
+                task.cancel()
+                concurrent.futures.wait([_future_of(task)])
+            raise
+
+    def shutdown(self, wait: bool = True, *, cancel: bool = False) -> None:
+        """Ends the scheduler: no new work from outside, and the workers end when all is done.
+
+        wait: return when they have ended. cancel: what has not begun never will (tasks are
+        cancelled, posts are dropped), and tasks that wait get CancelledError. May be called again.
+        """
+        self._stop(cancel)
+        if wait:
+            if threading.current_thread() in self._threads:
+                raise RuntimeError("a worker cannot wait for its own end: shutdown(wait=False)")
+            for thread in self._threads:
+                thread.join()
+        _running.discard(self)
+
+    def as_executor(self, priority: Priority = Priority.NORMAL) -> concurrent.futures.Executor:
+        """The scheduler as an Executor: for loop.run_in_executor and code that expects one.
+
+        Shutting the executor down waits for what went through it; the scheduler goes on.
+        """
+        return _Executor(self, priority)
+
+    # -- looking at it --------------------------------------------------------------------------
+
+    @property
+    def exception_handler(self) -> Callable[[dict[str, Any]], object] | None:
+        """Called with a dict (message, exception, and task or callback) for what nobody else can
+        be told: a post that failed, an exception that was never retrieved. None: it is logged.
+        """
+        return self._handler
+
+    @exception_handler.setter
+    def exception_handler(self, handler: Callable[[dict[str, Any]], object] | None) -> None:
+        self._handler = handler
+
+    def _report(self, context: dict[str, Any]) -> None:
+        try:
+            if self._handler is not None:
+                self._handler(context)
+                return
+        except Exception:
+            logger.exception("the exception handler of %r failed", self)
+        lines = [context["message"]]
+        lines += [f"{key}: {context[key]!r}" for key in ("task", "callback") if key in context]
+        logger.error("\n".join(lines), exc_info=context["exception"])
+
+    def stats(self) -> dict[str, Any]:
+        """Counters, as a dict; from any thread, also after shutdown.
+
+        workers: per worker, executed (tasks and steps of tasks), stolen (tasks taken from other
+        workers), parked (times it went to sleep), woken (times somebody ended that), overflowed
+        (tasks its full queue moved to the shared list), queued (per lane), wait_ns (per lane, a
+        histogram: bucket b counts waits of 2**(b-1) to 2**b ns; CONTROL and HIGH all, NORMAL and
+        LOW one in eight). queued: per lane, in the shared list. tasks_live: spawned and not done.
+        records_live: posts and tickets that are queued, and records in threads' caches.
+        """
+        workers, queued = self._counters()
+        return {
+            "name": self.name,
+            "workers": workers,
+            "queued": queued,
+            "tasks_live": self._live_count(),
+            "records_live": self._record_count(),
+        }
+
+
+def _at_exit() -> None:
+    for scheduler in list(_running):
+        scheduler.shutdown()
+
+
+# As concurrent.futures: before the interpreter joins its threads, or these would never end.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+
+
+def _forget_after_fork() -> None:
+    _running.clear()  # their threads are the parent's
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+# ---- inside a task ---------------------------------------------------------------------------
+
+
+def _task_here() -> Task:
+    task = current_task()
+    if task is None:
+        raise RuntimeError("this works only in a task of a Scheduler")
+    return task
+
+
+@types.coroutine
+def yield_now() -> Generator[None, None, None]:
+    """Lets every other task of the lane run first: `await yield_now()`."""
+    yield
+
+
+async def sleep(delay_s: float, result: Any = None) -> Any:
+    """Waits `delay_s` seconds, then returns `result`. Negative or 0: yield_now()."""
+    if delay_s <= 0:
+        await yield_now()
+    else:
+        await _task.Sleep(delay_s)
+    return result
+
+
+class Timeout:
+    """What timeout() returns; `expired` says whether the time was up."""
+
+    def __init__(self, delay_s: float | None) -> None:
+        self.delay_s = delay_s
+        self.expired = False
+        self._alarm: _task.Alarm | None = None
+        self._lock = threading.Lock()
+        self._is_over = False
+
+    async def __aenter__(self) -> Timeout:
+        if self._alarm is not None or self._is_over:
+            raise RuntimeError("a timeout() can be entered once")
+        self._task = _task_here()
+        self._cancelling = self._task.cancelling()
+        if self.delay_s is not None:
+            self._alarm = _task.Alarm(self._task.scheduler, self.delay_s, self._expire)
+        return self
+
+    def _expire(self) -> None:
+        with self._lock:  # it may be another worker that the alarm went off in
+            if not self._is_over:
+                self.expired = True
+                self._task.cancel()
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _tb: object
+    ) -> None:
+        with self._lock:
+            self._is_over = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        # Cancelled from elsewhere, too: then that is what counts.
+        if (
+            self.expired
+            and self._task.uncancel() <= self._cancelling
+            and isinstance(error, CancelledError)
+        ):
+            raise TimeoutError(f"not done within {self.delay_s} s") from error
+
+
+def timeout(delay_s: float | None) -> Timeout:
+    """`async with timeout(1.5):` cancels the block after 1.5 seconds, which raises TimeoutError.
+
+    None: never.
+    """
+    return Timeout(delay_s)
+
+
+class TaskGroup:
+    """Structured tasks: nothing that the group spawned outlives its block.
+
+        async with netpoll.TaskGroup() as group:
+            first = group.spawn(fetch, "a")
+            group.spawn(fetch, "b")
+        use(first.result())
+
+    When a task fails, the others and the block are cancelled; the failures come out of the block
+    as an ExceptionGroup, as those of asyncio.TaskGroup do. Tasks of the group may spawn into it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # tasks end in any worker
+        self._tasks: set[Task] = set()
+        self._errors: list[BaseException] = []
+        self._parent: Task | None = None
+        self._has_cancelled_parent = False
+        self._is_aborting = False
+        self._state = "new"
+
+    async def __aenter__(self) -> TaskGroup:
+        if self._state != "new":
+            raise RuntimeError("a TaskGroup can be entered once")
+        self._parent = _task_here()
+        self._state = "open"
+        return self
+
+    def spawn(self, target: Any, *args: Any, **options: Any) -> Task:
+        """Scheduler.spawn on the scheduler of the block. Raises RuntimeError when it is over."""
+        if self._parent is None or self._state == "over" or self._is_aborting:
+            if isinstance(target, Coroutine):
+                target.close()
+            raise RuntimeError("this TaskGroup is not open, or shutting down")
+        task = self._parent.scheduler.spawn(target, *args, **options)
+        with self._lock:
+            self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def _on_done(self, task: Task) -> None:
+        error = None if task.cancelled() else task.exception()
+        with self._lock:
+            self._tasks.discard(task)
+            if error is None:
+                return
+            self._errors.append(error)
+            if self._is_aborting:
+                return
+            self._is_aborting = True
+            # In its block it has to hear of it; in __aexit__ it waits for us anyway.
+            self._has_cancelled_parent = self._state == "open"
+            others = list(self._tasks)
+        for other in others:
+            other.cancel()
+        if self._has_cancelled_parent and self._parent is not None:
+            self._parent.cancel()
+
+    def _abort(self) -> None:
+        with self._lock:
+            self._is_aborting = True
+            tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+
+    async def _wait(self) -> CancelledError | None:
+        """Until every task has ended. A cancellation from outside is kept for the end."""
+        cancelled = None
+        while True:
+            with self._lock:
+                task = next(iter(self._tasks), None)
+            if task is None:
+                return cancelled
+            try:
+                await _task.Join(task)
+                # Its callback takes it out of the set, perhaps a moment later in its own thread.
+                if task in self._tasks:
+                    await yield_now()
+            except CancelledError as error:
+                if not self._take_own_cancel():
+                    cancelled = error
+                    self._abort()
+
+    def _take_own_cancel(self) -> bool:
+        """Whether the cancellation that just came is the one this group asked for."""
+        if not self._has_cancelled_parent:
+            return False
+        self._has_cancelled_parent = False
+        return self._task().uncancel() == 0
+
+    def _task(self) -> Task:
+        assert self._parent is not None
+        return self._parent
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _tb: object
+    ) -> None:
+        with self._lock:
+            self._state = "closing"
+        cancelled: CancelledError | None = None
+        if isinstance(error, CancelledError):
+            if not self._take_own_cancel():
+                cancelled = error
+            error = None
+        if error is not None or cancelled is not None:
+            self._abort()
+        cancelled = await self._wait() or cancelled
+        if self._has_cancelled_parent:
+            self._take_own_cancel()  # it came too late to be thrown
+        self._state = "over"
+        try:
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise error
+            if cancelled is not None and not self._errors:
+                raise cancelled
+            if error is not None:
+                self._errors.append(error)
+            if self._errors:
+                raise BaseExceptionGroup(
+                    "unhandled errors in a TaskGroup", self._errors
+                ) from None
+        finally:
+            del cancelled, error
+            self._parent = None
+            self._errors = []
+
+
+# ---- as an executor --------------------------------------------------------------------------
+
+
+def _future_of(task: Task) -> concurrent.futures.Future[None]:
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    task.add_done_callback(lambda _task: future.set_result(None))
+    return future
+
+
+def _run_future(
+    future: concurrent.futures.Future[Any],
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = fn(*args, **kwargs)
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+class _Executor(concurrent.futures.Executor):
+    def __init__(self, scheduler: Scheduler, priority: Priority) -> None:
+        self._scheduler = scheduler
+        self._priority = priority
+        self._lock = threading.Lock()
+        self._pending: set[concurrent.futures.Future[Any]] = set()
+        self._is_shut_down = False
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._pending.add(future)
+        future.add_done_callback(self._forget)
+        try:
+            self._scheduler.post(_run_future, future, fn, args, kwargs, priority=self._priority)
+        except BaseException:
+            self._forget(future)
+            raise
+        return future
+
+    def _forget(self, future: concurrent.futures.Future[Any]) -> None:
+        with self._lock:
+            self._pending.discard(future)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._lock:
+            self._is_shut_down = True
+            pending = list(self._pending)
+        if cancel_futures:
+            for future in pending:
+                future.cancel()
+        if wait:
+            concurrent.futures.wait(pending)
