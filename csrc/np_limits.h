@@ -121,7 +121,7 @@
 /* NORMAL and LOW: the wait of every eighth task is measured. Two readings of the clock cost a third
  * of what queueing and running an empty function does. */
 #define NP_WAIT_SAMPLE_COUNT 8
-/* Logarithmic buckets: bucket b holds waits of [2^(b-1), 2^b) ns; the last is 2^39 ns, 9 minutes. */
+/* Logarithmic buckets: bucket b holds waits of [2^(b-1), 2^b) ns; the last: 2^38 ns on. */
 #define NP_WAIT_BUCKETS 40
 
 /* Looks at its token before a worker sleeps on the futex: 2 to 5 us, what a futex call and the
@@ -130,7 +130,7 @@
 
 /* Where one lock keeps the workers' Python code apart, a second worker is of use only when the
  * first is blocked in a system call. It is taken to be when tasks wait and none was started for
- * this long. Shorter than the interpreter's switch interval (5 ms), far longer than a short task. */
+ * this long. Shorter than the interpreter's switch interval, far longer than a short task. */
 #define NP_RESCUE_NS 2000000
 
 #define NP_WORKERS_MAX_COUNT 1024

@@ -12,7 +12,7 @@
  *           NP_INJECTOR_INTERVAL_COUNT tasks the injector comes before the worker's own queue.
  * Waking    Eager: a push wakes a sleeper unless somebody is searching already. Lazy, for layers
  *           whose tasks run one at a time anyway (the GIL): a push wakes a sleeper only when
- *           nobody is awake; otherwise one sleeper is made the watcher, who looks every NP_RESCUE_NS
+ *           nobody is awake; otherwise one is made the watcher, who looks every NP_RESCUE_NS
  *           and steals when tasks wait and none was started since.
  * Virtual   Nobody sleeps and the clock stands still until np_sched_set_clock: for tests.
  * Ownership The scheduler owns queues, slab and timers' heap. Tasks that are still queued at close

@@ -9,6 +9,7 @@ from netpoll.config import BufferConfig, LoopConfig
 from netpoll.errors import BackendUnavailableError, PoolExhaustedError
 from netpoll.loop import EventLoop, EventLoopPolicy, install, new_event_loop, run
 from netpoll.probe import Feature, HugePages, ProbeResult, probe
+from netpoll.sched import Priority, Scheduler, Task, TaskGroup
 
 __version__ = "0.1.0"
 
@@ -23,7 +24,11 @@ __all__ = [
     "HugePages",
     "LoopConfig",
     "PoolExhaustedError",
+    "Priority",
     "ProbeResult",
+    "Scheduler",
+    "Task",
+    "TaskGroup",
     "__version__",
     "install",
     "new_event_loop",
