@@ -10,6 +10,7 @@
 #define NP_SQE_H
 
 #include <linux/io_uring.h>
+#include <linux/stat.h>
 #include <stdint.h>
 #include <string.h>
 

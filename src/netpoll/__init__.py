@@ -7,6 +7,7 @@
 from netpoll._buffers import Buffer, BufferPool
 from netpoll.config import BufferConfig, LoopConfig
 from netpoll.errors import BackendUnavailableError, PoolExhaustedError
+from netpoll.files import fsync, open, read_at, readinto_at, write_at
 from netpoll.loop import EventLoop, EventLoopPolicy, install, new_event_loop, run
 from netpoll.probe import Feature, HugePages, ProbeResult, probe
 from netpoll.sched import Priority, Scheduler, Task, TaskGroup
@@ -30,8 +31,13 @@ __all__ = [
     "Task",
     "TaskGroup",
     "__version__",
+    "fsync",
     "install",
     "new_event_loop",
+    "open",
     "probe",
+    "read_at",
+    "readinto_at",
     "run",
+    "write_at",
 ]

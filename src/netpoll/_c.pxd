@@ -196,6 +196,11 @@ cdef extern from "np_pool.h" nogil:
     void np_pool_get_stats(np_pool *pool, np_pool_stats *out)
 
 cdef extern from "np_sqe.h" nogil:
+    ctypedef struct statx_t "struct statx":
+        uint32_t stx_blksize
+        uint16_t stx_mode
+        uint64_t stx_size
+
     enum:
         NP_SQE_BYTES
     const uint64_t NP_SQE_AT_FILE

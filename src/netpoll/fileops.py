@@ -1,0 +1,214 @@
+"""What files ask of the system: operations on the ring of a netpoll loop, or in threads.
+
+Both kinds answer to the same names and give the same awaitables (see FileOp in _files.pyx):
+    op.in_flight     it has been started and has not ended, even if nobody waits for it any more
+    op.on_end        called with the operation when it ends after its waiter was cancelled
+    op.result()      its value, once it has ended; raises OSError
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+from collections.abc import Callable, Generator
+from typing import Any
+
+from netpoll import _core, _files
+
+__all__ = ["RingOps", "ThreadOp", "ThreadOps", "is_ring", "operations"]
+
+RW_MAX_BYTES = _files.MAX_RW_BYTES
+
+
+def is_ring(loop: Any) -> bool:
+    """The loop is netpoll's and has an io_uring."""
+    return isinstance(loop, _core.Loop) and loop.backend == "uring"
+
+
+def operations(loop: asyncio.AbstractEventLoop) -> RingOps | ThreadOps:
+    """The best kind of operations that the loop offers."""
+    return RingOps(loop) if is_ring(loop) else ThreadOps(loop)
+
+
+class RingOps:
+    """Operations on a loop's io_uring."""
+
+    waits_in_threads = False
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self.open = functools.partial(_files.open, loop)
+        self.read = functools.partial(_files.read, loop)
+        self.readinto = functools.partial(_files.readinto, loop)
+        self.write = functools.partial(_files.write, loop)
+        self.fsync = functools.partial(_files.fsync, loop)
+        self.stat = functools.partial(_files.stat, loop)
+        self.close = functools.partial(_files.close, loop)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> ThreadOp:
+        """What the ring cannot do, in a thread."""
+        return ThreadOp(self.loop, function, args)
+
+
+class ThreadOp:
+    """A call in a thread of the loop's default executor.
+
+    A call that a thread has begun cannot be stopped: when the waiting task is cancelled it goes on,
+    and `on_end` tells when it has ended. One that still waits for a thread is not made any more.
+    """
+
+    __slots__ = (
+        "_args", "_drop", "_error", "_function", "_is_orphan", "_loop", "_value", "_waiter",
+        "in_flight", "on_end",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        drop: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._function = function
+        self._args = args
+        self._drop = drop  # what to do with a value that nobody waits for
+        self._error: BaseException | None = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        self._value: Any = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_orphan = False
+        self.in_flight = False
+        self.on_end: Callable[[Any], Any] | None = None
+
+    def result(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._waiter is not None:
+            raise RuntimeError("this file operation is being awaited already")
+        self._waiter = self._loop.create_future()
+        future = self._loop.run_in_executor(None, self._run)
+        self.in_flight = True
+        future.add_done_callback(self._ended)
+        try:
+            yield from self._waiter.__await__()
+        except BaseException:  # cancelled, or the coroutine was closed
+            self._is_orphan = True
+            if not self.in_flight:
+                self._end_unwaited()
+            raise
+        return self.result()
+
+    def _run(self) -> Any:
+        """In the thread."""
+        if self._is_orphan:
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        value = self._function(*self._args)
+        if self._drop is not None and self._loop.is_closed():
+            self._drop(value)  # there is nobody to give it to
+        return value
+
+    def _ended(self, future: asyncio.Future[Any]) -> None:
+        self.in_flight = False
+        if not future.cancelled():  # else the executor was shut down first
+            self._error = future.exception()
+            self._value = None if self._error else future.result()
+        if self._is_orphan:
+            self._end_unwaited()
+        elif not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _end_unwaited(self) -> None:
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end(self)
+        elif self._drop is not None and self._error is None:
+            self._drop(self._value)
+
+
+class ThreadOps:
+    """Operations in threads of the loop's default executor: any asyncio loop has one."""
+
+    waits_in_threads = True
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    def call(self, function: Callable[..., Any], *args: Any) -> ThreadOp:
+        return ThreadOp(self.loop, function, args)
+
+    def open(self, path: Any, flags: int, mode: int = 0o666) -> ThreadOp:
+        return ThreadOp(self.loop, os.open, (path, flags, mode), os.close)
+
+    def read(self, fd: int, size: int, offset: int | None = None) -> ThreadOp:
+        if size < 0:
+            raise ValueError("negative size in read")
+        size = min(size, RW_MAX_BYTES)
+        if offset is None:
+            return self.call(os.read, fd, size)
+        return self.call(os.pread, fd, size, _checked(offset))
+
+    def readinto(self, fd: int, buffer: Any, offset: int | None = None) -> ThreadOp:
+        if offset is None:
+            return self.call(os.readv, fd, [buffer])
+        return self.call(os.preadv, fd, [buffer], _checked(offset))
+
+    def write(self, fd: int, data: Any, offset: int | None = None) -> ThreadOp:
+        if not memoryview(data).readonly:
+            data = bytes(data)  # the caller could change it while the thread writes
+        if offset is None:
+            return self.call(os.write, fd, data)
+        return self.call(os.pwrite, fd, data, _checked(offset))
+
+    def fsync(self, fd: int, data_only: bool = False) -> ThreadOp:
+        return self.call(os.fdatasync if data_only else os.fsync, fd)
+
+    def stat(self, fd: int) -> ThreadOp:
+        return self.call(_stat, fd)
+
+    def close(self, fd: int) -> ThreadOp:
+        return CloseThreadOp(self.loop, os.close, (fd,))
+
+
+class CloseThreadOp(ThreadOp):
+    """A close is carried out whatever becomes of the task that waits: the fd would stay open."""
+
+    __slots__ = ()
+
+    def _run(self) -> Any:
+        return self._function(*self._args)
+
+
+def _stat(fd: int) -> tuple[int, int, int]:
+    about = os.fstat(fd)
+    return about.st_mode, about.st_size, about.st_blksize
+
+
+def _checked(offset: int) -> int:
+    if offset < 0:
+        raise ValueError(f"negative offset {offset}")
+    return offset
+
+
+async def until_ready(loop: asyncio.AbstractEventLoop, fd: int, writing: bool) -> None:
+    """Waits until a pipe, a terminal or a socket is ready for a read or a write."""
+    ready = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add, remove = (
+        (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    )
+    add(fd, wake)
+    try:
+        await ready
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # the fd was closed meanwhile
+            remove(fd)
