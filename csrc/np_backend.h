@@ -4,7 +4,7 @@
  *           takes batches of completions, cancels. No `if uring` anywhere above this line.
  * Model     Completions. epoll's readiness is turned into the same events by doing the call.
  *             RECV    multishot, into the backend's memory; for small messages.
- *             ACCEPT  multishot.
+ *             ACCEPT  every connection, until cancelled.
  *             POLL    one shot; bulk data and user-visible buffers are then read by direct calls,
  *                     so the kernel never holds memory that Python can see or a task can drop.
  *             SQE     anything else that io_uring can do (io_uring only).
@@ -53,7 +53,7 @@ enum np_feature {
     NP_FEATURE_BUF_RING = 1 << 1,
     NP_FEATURE_BUF_INC = 1 << 2,     /* incrementally consumed buffers, Linux 6.12 */
     NP_FEATURE_RECV_MULTI = 1 << 3,  /* Linux 6.0 */
-    NP_FEATURE_ACCEPT_MULTI = 1 << 4,/* Linux 5.19 */
+    NP_FEATURE_ACCEPT_MULTI = 1 << 4,/* several a turn: epoll */
     NP_FEATURE_PWAIT2 = 1 << 5,      /* epoll_pwait2: nanosecond time-outs, Linux 5.11 */
     NP_FEATURE_SEND_ZC = 1 << 6,     /* zero-copy sends of one piece, Linux 6.0 */
     NP_FEATURE_SENDMSG_ZC = 1 << 7,  /* of several pieces, 6.1 */

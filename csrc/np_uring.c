@@ -117,9 +117,8 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
     if (!u->config.iov_count)
         u->config.iov_count = NP_IOVRING_DEFAULT_COUNT;
     u->wake_fd = wake_fd;
-    u->features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_ACCEPT_MULTI |
-                  NP_FEATURE_SEND_ZC | NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED |
-                  NP_FEATURE_ZC_FIXED_VEC;
+    u->features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_SEND_ZC |
+                  NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED | NP_FEATURE_ZC_FIXED_VEC;
     u->features &= ~config->features_off;
     int err = np_uring_ring_open(u);
     if (err < 0) {

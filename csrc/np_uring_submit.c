@@ -89,10 +89,10 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
 {
     switch (op->kind) {
     case NP_OP_ACCEPT:
-        if (u->features & NP_FEATURE_ACCEPT_MULTI)
-            io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        else
-            io_uring_prep_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        /* One request a connection. A multishot request keeps its place at the head of the socket's
+         * queue of exclusive waiters: of several processes that share a listening socket, one would
+         * get every connection. Armed again, it stands at the end, and they take turns. */
+        io_uring_prep_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         break;
     case NP_OP_RECV:
         if (u->features & NP_FEATURE_RECV_MULTI)

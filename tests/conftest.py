@@ -18,6 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="asyncio,uring,epoll",
         help="the loops to test, out of asyncio (the control), uring, epoll, uvloop",
     )
+    parser.addoption(
+        "--integration",
+        action="store_true",
+        help="real programs and servers: tests/integration (./test --integration installs them)",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.name == "integration" and not config.getoption("--integration"):
+        return True
+    return None
 
 
 def pytest_configure(config: pytest.Config) -> None:

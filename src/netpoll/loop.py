@@ -345,15 +345,34 @@ def new_event_loop(backend: str = "auto", config: LoopConfig | None = None) -> E
 
 
 def run(
-    main: Coroutine[Any, Any, Any], *, debug: bool | None = None, backend: str = "auto"
+    main: Coroutine[Any, Any, Any],
+    *,
+    debug: bool | None = None,
+    backend: str = "auto",
+    loop_factory: Callable[[], EventLoop] | None = None,
 ) -> Any:
     """asyncio.run on a netpoll loop: runs main, cancels what is left, closes the loop.
 
-    Returns what main returns. Raises RuntimeError when a loop is running in this thread.
+    loop_factory makes the loop where more than its backend is to be chosen (a LoopConfig, a
+    subclass); backend then means nothing.
+
+    Returns what main returns. Raises RuntimeError when a loop is running in this thread, TypeError
+    when loop_factory makes another library's loop.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("netpoll.run() cannot be called from a running event loop")
-    with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(backend)) as runner:
+
+    def factory() -> EventLoop:
+        loop = new_event_loop(backend) if loop_factory is None else loop_factory()
+        if isinstance(loop, EventLoop):
+            return loop
+        loop.close()
+        raise TypeError(
+            "netpoll.run() uses a non-netpoll event loop; "
+            "asyncio.run() takes those"
+        )
+
+    with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main)
 
 

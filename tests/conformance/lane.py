@@ -1,11 +1,14 @@
-"""Runs modules of `test.test_asyncio` on several loops and judges them against the control.
+"""Runs modules of other people's test suites on several loops and judges them against a control.
 
-The rule: what passes with asyncio must pass with netpoll, except what exceptions.toml lists.
+The suites: CPython's `test.test_asyncio`, with asyncio as the control, and uvloop's own tests, with
+uvloop as the control. The rule: what passes with the control must pass with netpoll, except what
+exceptions.toml lists.
 """
 
 import dataclasses
 import fnmatch
 import functools
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -18,14 +21,14 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CONTROL = "asyncio"
+ROOT = HERE.parent.parent
 TEST_TIMEOUT_S = 30.0
 MODULE_TIMEOUT_S = 280.0
 MAX_RESTARTS = 12
 
 # Left out: test_selector_events and test_proactor_events (asyncio's own implementations), and
 # what is for Windows.
-MODULES = (
+CPYTHON_MODULES = (
     "test_base_events",
     "test_buffered_proto",
     "test_context",
@@ -56,6 +59,42 @@ MODULES = (
     "test_waitfor",
 )
 
+# The names of the files in uvloop's sdist; what is not here stands in exceptions.toml with the
+# reason (out_of_scope).
+UVLOOP_MODULES = (
+    "test_aiohttp",
+    "test_base",
+    "test_context",
+    "test_dealloc",
+    "test_dns",
+    "test_executors",
+    "test_pipes",
+    "test_process",
+    "test_process_spawning",
+    "test_regr1",
+    "test_runner",
+    "test_signals",
+    "test_sockets",
+    "test_tcp",
+    "test_udp",
+    "test_unix",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """Somebody's tests. The control is the loop they were written for."""
+
+    name: str
+    control: str
+    modules: tuple[str, ...]
+
+
+SUITES = {
+    "cpython": Suite("cpython", "asyncio", CPYTHON_MODULES),
+    "uvloop": Suite("uvloop", "uvloop", UVLOOP_MODULES),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -76,6 +115,7 @@ class Entry:
     reason: str
     backends: tuple[str, ...]
     expect: str
+    suite: str
 
     def covers(self, test: str) -> bool:
         return any(fnmatch.fnmatchcase(test, pattern) for pattern in self.tests)
@@ -85,6 +125,7 @@ class Entry:
 class Verdict:
     """One module on one loop, judged. Lists hold test ids, `failed` also the details."""
 
+    suite: str
     module: str
     loop: str
     passed: list[str] = dataclasses.field(default_factory=list)
@@ -94,6 +135,7 @@ class Verdict:
     flaky: dict[str, Result] = dataclasses.field(default_factory=dict)  # passed when run alone
     not_judged: list[str] = dataclasses.field(default_factory=list)  # the control fails or skips
     unused: list[str] = dataclasses.field(default_factory=list)  # excepted ids that pass
+    unavailable: str = ""  # why not even the control could start: a package that is missing
 
     def report(self) -> str:
         """Every failure with its traceback, ready to print."""
@@ -108,8 +150,12 @@ class Verdict:
         return "\n".join(parts)
 
 
-def missing_reason() -> str | None:
-    """Why the lane cannot run here, or None."""
+def missing_reason(suite: str = "cpython") -> str | None:
+    """Why the suite cannot run here, or None."""
+    return _cpython_is_missing() if suite == "cpython" else _uvloop_is_missing()
+
+
+def _cpython_is_missing() -> str | None:
     try:
         found = importlib.util.find_spec("test.test_asyncio") is not None
     except ModuleNotFoundError:
@@ -122,14 +168,35 @@ def missing_reason() -> str | None:
     )
 
 
-def modules_here() -> list[str]:
-    """The modules in scope that this Python has."""
-    if missing_reason() is not None:
+def uvloop_tests() -> Path:
+    """Where the tests of the installed uvloop are kept (fetch_uvloop_tests.py brings them)."""
+    return ROOT / "build" / "uvloop-tests" / importlib.metadata.version("uvloop")
+
+
+def _uvloop_is_missing() -> str | None:
+    if importlib.util.find_spec("uvloop") is None:
+        return "uvloop does not install on this Python, and it is the control of its own tests"
+    if not (uvloop_tests() / "tests").is_dir():
+        return (
+            "uvloop's tests are not here: python -m tests.conformance.fetch_uvloop_tests "
+            "takes them out of its source distribution"
+        )
+    return None
+
+
+def modules_here(suite: str = "cpython") -> list[str]:
+    """The modules in scope that this Python, or this uvloop, has."""
+    if missing_reason(suite) is not None:
         return []
+    return [name for name in SUITES[suite].modules if (_folder(suite) / f"{name}.py").exists()]
+
+
+def _folder(suite: str) -> Path:
+    if suite == "uvloop":
+        return uvloop_tests() / "tests"
     package = importlib.util.find_spec("test.test_asyncio")
     assert package is not None and package.submodule_search_locations is not None
-    folder = Path(next(iter(package.submodule_search_locations)))
-    return [name for name in MODULES if (folder / f"{name}.py").exists()]
+    return Path(next(iter(package.submodule_search_locations)))
 
 
 def _python_matches(condition: str) -> bool:
@@ -141,8 +208,8 @@ def _python_matches(condition: str) -> bool:
 
 
 @functools.cache
-def entries(section: str) -> tuple[Entry, ...]:
-    """The entries of one section of exceptions.toml that apply to this Python."""
+def entries(section: str, suite: str) -> tuple[Entry, ...]:
+    """The entries of one section of exceptions.toml that apply to this suite on this Python."""
     with open(HERE / "exceptions.toml", "rb") as file:
         table = tomllib.load(file)
     return tuple(
@@ -151,17 +218,19 @@ def entries(section: str) -> tuple[Entry, ...]:
             item["reason"],
             tuple(item.get("backends", ("uring", "epoll"))),
             item.get("expect", ""),
+            item.get("suite", "cpython"),
         )
         for item in table.get(section, ())
-        if all(_python_matches(part) for part in item.get("python", "").split(",") if part)
+        if item.get("suite", "cpython") == suite
+        and all(_python_matches(part) for part in item.get("python", "").split(",") if part)
     )
 
 
 class _Run:
     """One module on one loop: workers started until every test has a result."""
 
-    def __init__(self, module: str, loop: str, only: set[str] | None) -> None:
-        self.module, self.loop, self.only = module, loop, only
+    def __init__(self, suite: str, module: str, loop: str, only: set[str] | None) -> None:
+        self.suite, self.module, self.loop, self.only = suite, module, loop, only
         self.results: dict[str, Result] = {}
         self.wanted: list[str] | None = None
 
@@ -178,10 +247,11 @@ class _Run:
         """True when every test has a result."""
         out, log = folder / f"out.{attempt}", folder / f"log.{attempt}"
         skip = folder / "skip"
-        patterns = [pattern for entry in entries("not_run") for pattern in entry.tests]
+        left_out = entries("not_run", self.suite) + entries("out_of_scope", self.suite)
+        patterns = [pattern for entry in left_out for pattern in entry.tests]
         skip.write_text("\n".join([*patterns, *self.results]), encoding="utf-8")
-        command = [sys.executable, str(HERE / "worker.py"), "--module", self.module]
-        command += ["--loop", self.loop, "--out", str(out), "--skip", str(skip)]
+        command = [sys.executable, str(HERE / "worker.py"), "--suite", self.suite]
+        command += ["--module", self.module, "--loop", self.loop, "--out", str(out), "--skip", str(skip)]
         command += ["--timeout", str(TEST_TIMEOUT_S)]
         if self.only is not None:
             only = folder / "only"
@@ -189,7 +259,11 @@ class _Run:
             command += ["--only", str(only)]
         with open(log, "wb") as log_file:
             child = subprocess.Popen(
-                command, stdout=log_file, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=self._environment(),
             )
             try:
                 code = child.wait(MODULE_TIMEOUT_S)
@@ -202,6 +276,11 @@ class _Run:
             self.results["(start)"] = Result("(start)", "crashed", log_text[-6000:])
             return True
         return self._collect(out, code, log_text)
+
+    def _environment(self) -> dict[str, str]:
+        if self.suite != "uvloop":
+            return dict(os.environ)
+        return os.environ | {"NETPOLL_UVLOOP_TESTS": str(uvloop_tests())}
 
     def _collect(self, out: Path, code: int, log_text: str) -> bool:
         running, ended = None, False
@@ -233,35 +312,41 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def run_module(module: str, loop: str, only: set[str] | None = None) -> dict[str, Result]:
+def run_module(
+    suite: str, module: str, loop: str, only: set[str] | None = None
+) -> dict[str, Result]:
     """Results by test id."""
-    return _Run(module, loop, only).run()
+    return _Run(suite, module, loop, only).run()
 
 
 @functools.cache
-def control(module: str) -> dict[str, Result]:
-    """asyncio's results. What failed is run once more, alone: the control decides what is asked."""
-    results = run_module(module, CONTROL)
+def control(suite: str, module: str) -> dict[str, Result]:
+    """The control's results. What failed is run once more, alone: it decides what is asked."""
+    loop = SUITES[suite].control
+    results = run_module(suite, module, loop)
     again = {test for test, result in results.items() if result.outcome == "failed"}
     if again:
-        for test, result in run_module(module, CONTROL, again).items():
+        for test, result in run_module(suite, module, loop, again).items():
             if result.outcome == "passed":
                 results[test] = result
     return results
 
 
-def judge(module: str, loop: str) -> Verdict:
+def judge(module: str, loop: str, suite: str = "cpython") -> Verdict:
     """Runs `module` on `loop` and compares with the control."""
-    expected = control(module)
-    actual = run_module(module, loop)
-    verdict = Verdict(module, loop)
+    expected = control(suite, module)
+    verdict = Verdict(suite, module, loop)
+    if "(start)" in expected:
+        verdict.unavailable = expected["(start)"].detail.strip().splitlines()[-1]
+        return verdict
+    actual = run_module(suite, module, loop)
+    exceptions = [entry for entry in entries("exception", suite) if loop in entry.backends]
     for test, result in actual.items():
         if test not in expected and not result.test.startswith("("):
             verdict.failed[test] = result  # setUpClass and such
     for test, reference in expected.items():
         result = actual.get(test, Result(test, "failed", "it was not run"))
-        known = (e for e in entries("exception") if loop in e.backends and e.covers(test))
-        entry = next(known, None)
+        entry = next((entry for entry in exceptions if entry.covers(test)), None)
         if reference.outcome != "passed":
             verdict.not_judged.append(test)
         elif entry is not None:
@@ -290,6 +375,6 @@ def _retry(verdict: Verdict) -> None:
     again = {test for test, r in verdict.failed.items() if r.outcome == "failed"}
     if not again:
         return
-    for test, result in run_module(verdict.module, verdict.loop, again).items():
+    for test, result in run_module(verdict.suite, verdict.module, verdict.loop, again).items():
         if result.outcome == "passed" and test in verdict.failed:
             verdict.flaky[test] = verdict.failed.pop(test)

@@ -1,4 +1,4 @@
-"""The summary command: `python -m tests.conformance [--loops uring,epoll] [module ...]`.
+"""The summary command: `python -m tests.conformance [--suite uvloop] [--loops ...] [module ...]`.
 
 Prints a table, one row per module and loop, then every failure. Exit code 1 when anything failed.
 `--loops asyncio` compares the control with itself (no differences); `--loops uvloop` shows what
@@ -17,29 +17,34 @@ COLUMNS = ("passed", "no loop", "excepted", "failed", "flaky", "not judged", "se
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("modules", nargs="*", help="default: all that this Python has")
+    parser.add_argument("--suite", choices=sorted(lane.SUITES), default="cpython")
     parser.add_argument("--loops", default="uring,epoll", help="default: %(default)s")
     parser.add_argument("--brief", action="store_true", help="only the last line of each failure")
     args = parser.parse_args()
-    reason = lane.missing_reason()
+    suite = lane.SUITES[args.suite]
+    reason = lane.missing_reason(suite.name)
     if reason is not None:
         print(f"skipped: {reason}")
         return 0
-    modules = args.modules or lane.modules_here()
+    modules = args.modules or lane.modules_here(suite.name)
     version = sys.version.split()[0]
-    print(f"CPython {version}, judged against asyncio. 'no loop': passed, but the test")
-    print("makes no loop of the kind under test. 'not judged': asyncio itself fails or skips it.\n")
+    print(f"{suite.name}'s tests on CPython {version}, judged against {suite.control}.")
+    print("'no loop': passed, but the test makes no loop of the kind under test that could be seen.")
+    print(f"'not judged': {suite.control} itself fails or skips it.\n")
     print(f"{'module':26}{'loop':9}" + "".join(f"{name:>11}" for name in COLUMNS), flush=True)
-    verdicts = [_row(module, loop) for module in modules for loop in args.loops.split(",")]
+    verdicts = [
+        _row(suite.name, module, loop) for module in modules for loop in args.loops.split(",")
+    ]
     _totals(verdicts, args.loops.split(","))
     for verdict in verdicts:
         _details(verdict, args.brief)
     return int(any(verdict.failed or verdict.unused for verdict in verdicts))
 
 
-def _row(module: str, loop: str) -> lane.Verdict:
-    lane.control(module)
+def _row(suite: str, module: str, loop: str) -> lane.Verdict:
+    lane.control(suite, module)
     start_s = time.monotonic()
-    verdict = lane.judge(module, loop)
+    verdict = lane.judge(module, loop, suite)
     print(_line(module, loop, _counts(verdict), time.monotonic() - start_s), flush=True)
     return verdict
 
@@ -66,6 +71,8 @@ def _totals(verdicts: list[lane.Verdict], loops: list[str]) -> None:
 
 
 def _details(verdict: lane.Verdict, brief: bool) -> None:
+    if verdict.unavailable:
+        print(f"\nNOT RUN {verdict.loop} {verdict.module}: {verdict.unavailable}")
     for test, result in sorted(verdict.failed.items()):
         text = result.detail.strip()
         last = text.splitlines()[-1] if text else ""

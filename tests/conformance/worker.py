@@ -1,12 +1,15 @@
-"""One child process: one module of CPython's `test.test_asyncio`, run on one kind of loop.
+"""One child process: one module of a suite, run on one kind of loop.
 
-    python worker.py --module test_events --loop uring --out results.jsonl [--only FILE]
+    python worker.py --suite cpython --module test_events --loop uring --out results.jsonl
 
-How the loop gets in: everything that makes a loop by name is replaced before the test module is
+How the loop gets into CPython's `test.test_asyncio`: everything that makes a loop by name is replaced before the test module is
 imported (the policy's factory, `asyncio.SelectorEventLoop`, `asyncio.EventLoop`). Three places
 that build a half-mocked loop of asyncio's own are given a real one instead ("transplants", below),
 so that their tests say something about the loop under test. The control (`--loop asyncio`) goes
 through exactly the same replacements, and only what it passes is asked of the others.
+
+How it gets into uvloop's tests: they, and the programs that they start, `import uvloop`, and find
+shim/uvloop, whose loops are netpoll's. The control imports the real one.
 
 Output: one JSON object a line, written at once, so that a crash or a hang loses only its own test:
 {"start": id}, then {"test": id, "outcome": ..., "detail": ..., "loops": n, "seconds": s}.
@@ -30,7 +33,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-PACKAGE = "test.test_asyncio"
+PACKAGES = {"cpython": "test.test_asyncio", "uvloop": "tests"}
 DETAIL_MAX_CHARS = 6000
 
 
@@ -115,7 +118,8 @@ def transplant(module_name: str) -> None:
 
     The control gets them too; a test that then fails with asyncio is not asked of anybody.
     """
-    utils = importlib.import_module(f"{PACKAGE}.utils")
+    package = PACKAGES["cpython"]
+    utils = importlib.import_module(f"{package}.utils")
     original_new_test_loop = utils.TestCase.new_test_loop
     original_close_loop = utils.TestCase.close_loop
 
@@ -137,7 +141,7 @@ def transplant(module_name: str) -> None:
     utils.TestCase.new_test_loop = new_test_loop
     utils.TestCase.close_loop = staticmethod(close_loop)
 
-    module = importlib.import_module(f"{PACKAGE}.{module_name}")
+    module = importlib.import_module(f"{package}.{module_name}")
     if module_name == "test_base_events":
         case = module.BaseEventLoopTests
 
@@ -174,6 +178,23 @@ def _runner_loop(_self: Any) -> Any:
 
     loop.shutdown_asyncgens = shutdown_asyncgens  # type: ignore[method-assign]
     return loop
+
+
+def use_uvloop_tests(kind: str) -> None:
+    """Their folder goes first on the path, and what they import as uvloop in front of it."""
+    os.environ["NETPOLL_BACKEND"] = kind  # the shim's loops, those of child processes too
+    path = [os.environ["NETPOLL_UVLOOP_TESTS"]]
+    if kind != "uvloop":
+        path.insert(0, os.path.join(os.path.dirname(__file__), "shim"))
+        os.environ["PYTHONPATH"] = os.pathsep.join([path[0], os.environ.get("PYTHONPATH", "")])
+    sys.path[:0] = path
+
+
+def watch_uvloop_tests(maker: LoopMaker) -> None:
+    """The loops that the tests make by calling uvloop.new_event_loop are counted and looked at."""
+    import uvloop
+
+    uvloop.new_event_loop = maker
 
 
 class Recorder(unittest.TestResult):
@@ -244,7 +265,10 @@ class Recorder(unittest.TestResult):
 
 
 def short_id(test: unittest.TestCase) -> str:
-    return test.id().removeprefix(PACKAGE + ".")
+    test_id = test.id()
+    for package in PACKAGES.values():
+        test_id = test_id.removeprefix(package + ".")
+    return test_id
 
 
 def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
@@ -260,21 +284,35 @@ def read_ids(path: str) -> set[str]:
         return set(file.read().split())
 
 
-def main() -> int:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--suite", required=True, choices=sorted(PACKAGES))
     parser.add_argument("--module", required=True)
     parser.add_argument("--loop", required=True)
     parser.add_argument("--out", required=True, help="JSON lines are appended to this file")
     parser.add_argument("--only", help="a file with test ids, one a line")
     parser.add_argument("--skip", help="a file with test ids (wildcards allowed), one a line")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds for one test")
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def load(args: argparse.Namespace, maker: LoopMaker) -> list[unittest.TestCase]:
+    """The tests of the module, with the loop under test in place."""
+    if args.suite == "cpython":
+        install(maker)
+        transplant(args.module)
+    else:
+        watch_uvloop_tests(maker)
+    module = importlib.import_module(f"{PACKAGES[args.suite]}.{args.module}")
+    return list(flatten(unittest.TestLoader().loadTestsFromModule(module)))
+
+
+def main() -> int:
+    args = parse_arguments()
+    if args.suite == "uvloop":
+        use_uvloop_tests(args.loop)
     maker = LoopMaker(args.loop)
-    install(maker)
-    transplant(args.module)
-    module = importlib.import_module(f"{PACKAGE}.{args.module}")
-    tests = list(flatten(unittest.TestLoader().loadTestsFromModule(module)))
+    tests = load(args, maker)
     if args.only:
         wanted = read_ids(args.only)
         tests = [test for test in tests if short_id(test) in wanted]
