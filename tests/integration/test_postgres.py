@@ -93,14 +93,15 @@ async def test_cancelled_queries(
     """A cancelled query is cancelled in the server too, and its connection goes on."""
     async with connected(postgres, certificates, way) as connection:
         for step in range(5):
+            sleeping = connection.execute("SELECT pg_sleep(30)")
             with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(connection.execute("SELECT pg_sleep(30)"), 0.01 + 0.02 * step)
+                await asyncio.wait_for(sleeping, 0.01 + 0.02 * step)
             assert await connection.fetchval("SELECT $1::int", step) == step
-        sleeping = await connection.fetchval(
+        active = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(30)%'"
             " AND state = 'active' AND pid <> pg_backend_pid()"
         )
-        assert sleeping == 0
+        assert active == 0
 
 
 @pytest.mark.parametrize("way", ROUTES)

@@ -82,7 +82,8 @@ def test_a_suite_on_netpoll(backend: str, way: str, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(POLICY if way == "policy" else FACTORY)
     (tmp_path / "test_it.py").write_text(TESTS)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:netpoll", "--rootdir", str(tmp_path)]
-    options += ["-W", "error::ResourceWarning", "-W", "error::pytest.PytestUnraisableExceptionWarning"]
+    for warning in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
+        options += ["-W", f"error::{warning}"]
     command = python("-m", "pytest", *options, str(tmp_path))
     with running(command, python_env(backend), cwd=tmp_path) as program:
         assert program.child.wait(60) == 1, program.output()
@@ -113,7 +114,8 @@ def test_pytest_aiohttp(backend: str, tmp_path: Path) -> None:
     pytest.importorskip("pytest_aiohttp")
     (tmp_path / "conftest.py").write_text(POLICY)
     (tmp_path / "test_it.py").write_text(AIOHTTP_TESTS)
-    options = ["-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "--rootdir", str(tmp_path)]
+    options = ["-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    options += ["--rootdir", str(tmp_path)]
     command = python("-m", "pytest", *options, str(tmp_path))
     with running(command, python_env(backend), cwd=tmp_path) as program:
         assert program.child.wait(60) == 0, program.output()

@@ -118,7 +118,7 @@ async def test_cancelled_blocking_pop(loop: Any, redis_server: Redis, way: str) 
         async def blocked_count() -> int:
             return int((await client.info("clients"))["blocked_clients"])
 
-        while await blocked_count():  # until their time-out: the server does not look at them before
+        while await blocked_count():  # until their time-out: the server does not look before
             await asyncio.sleep(0.01)
         await client.rpush("queue", "kept")
         assert await client.lrange("queue", 0, -1) == [b"kept"]
