@@ -251,7 +251,8 @@ class _Run:
         patterns = [pattern for entry in left_out for pattern in entry.tests]
         skip.write_text("\n".join([*patterns, *self.results]), encoding="utf-8")
         command = [sys.executable, str(HERE / "worker.py"), "--suite", self.suite]
-        command += ["--module", self.module, "--loop", self.loop, "--out", str(out), "--skip", str(skip)]
+        command += ["--module", self.module, "--loop", self.loop]
+        command += ["--out", str(out), "--skip", str(skip)]
         command += ["--timeout", str(TEST_TIMEOUT_S)]
         if self.only is not None:
             only = folder / "only"

@@ -29,7 +29,7 @@ def main() -> int:
     modules = args.modules or lane.modules_here(suite.name)
     version = sys.version.split()[0]
     print(f"{suite.name}'s tests on CPython {version}, judged against {suite.control}.")
-    print("'no loop': passed, but the test makes no loop of the kind under test that could be seen.")
+    print("'no loop': passed, but no loop of the kind under test was seen being made.")
     print(f"'not judged': {suite.control} itself fails or skips it.\n")
     print(f"{'module':26}{'loop':9}" + "".join(f"{name:>11}" for name in COLUMNS), flush=True)
     verdicts = [

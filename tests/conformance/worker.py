@@ -2,11 +2,12 @@
 
     python worker.py --suite cpython --module test_events --loop uring --out results.jsonl
 
-How the loop gets into CPython's `test.test_asyncio`: everything that makes a loop by name is replaced before the test module is
-imported (the policy's factory, `asyncio.SelectorEventLoop`, `asyncio.EventLoop`). Three places
-that build a half-mocked loop of asyncio's own are given a real one instead ("transplants", below),
-so that their tests say something about the loop under test. The control (`--loop asyncio`) goes
-through exactly the same replacements, and only what it passes is asked of the others.
+How the loop gets into CPython's `test.test_asyncio`: everything that makes a loop by name is
+replaced before the test module is imported (the policy's factory, `asyncio.SelectorEventLoop`,
+`asyncio.EventLoop`). Three places that build a half-mocked loop of asyncio's own are given a real
+one instead ("transplants", below), so that their tests say something about the loop under test. The
+control (`--loop asyncio`) goes through exactly the same replacements, and only what it passes is
+asked of the others.
 
 How it gets into uvloop's tests: they, and the programs that they start, `import uvloop`, and find
 shim/uvloop, whose loops are netpoll's. The control imports the real one.
