@@ -87,6 +87,23 @@
  * of a server with one certificate is 1 to 3 KiB. */
 #define NP_BIO_SPILL_MIN_BYTES 4096
 
+/* Datagrams per system call. A turn's share of one socket: 64 are some 100 us of a handler's work,
+ * and beyond 32 the system call's own cost is not to be seen any more. */
+#define NP_DGRAM_BURST_COUNT 64
+
+/* The most that is received of one datagram. UDP ends at 64 KiB; Unix and netlink datagrams can be
+ * larger, and asyncio reads them with this size. What is longer loses its end, as there. */
+#define NP_DGRAM_MAX_BYTES (256 * 1024)
+
+/* Memory of one burst that is meant to be in use: it stays in the L2 cache. Sockets that receive
+ * large datagrams take fewer of them per system call. */
+#define NP_DGRAM_BURST_BYTES (256 * 1024)
+
+/* One segmented send (UDP_SEGMENT): the kernel's UDP_MAX_SEGMENTS before Linux 6.9, and what fits
+ * an IPv6 packet with room for extension headers. */
+#define NP_DGRAM_SEGMENTS_MAX_COUNT 64
+#define NP_DGRAM_SEGMENTED_MAX_BYTES 65000
+
 /* Message vectors per system call: the kernel's UIO_MAXIOV. */
 #define NP_IOV_MAX 1024
 

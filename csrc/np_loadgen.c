@@ -112,27 +112,43 @@ static void fill_pattern(uint8_t *out, size_t len_bytes)
     }
 }
 
+/* What only connections of a stream have. */
+static int set_stream_options(const struct np_load_config *config, int fd)
+{
+    int one = 1;
+    if (config->address.ss_family != AF_UNIX
+        && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) < 0)
+        return -errno;
+    struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+    if (config->reset_on_close
+        && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
+        return -errno;
+    return 0;
+}
+
 static int open_conn(struct np_load *load, uint32_t index)
 {
     const struct np_load_config *config = &load->config;
     struct load_conn *conn = &load->conns[index];
-    int family = config->address.ss_family;
-    int one = 1;
     struct timeval patience = { .tv_sec = config->stall_ns / 1000000000,
                                 .tv_usec = config->stall_ns % 1000000000 / 1000 };
-    conn->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int type = config->datagrams ? SOCK_DGRAM : SOCK_STREAM;
+    conn->fd = socket(config->address.ss_family, type | SOCK_CLOEXEC, 0);
     if (conn->fd < 0)
         return -errno;
     /* Bounds the blocking connect below: a full backlog must not hang the run. */
     if (setsockopt(conn->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
         return -errno;
-    if (family != AF_UNIX
-        && setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) < 0)
-        return -errno;
-    struct linger reset = { .l_onoff = 1, .l_linger = 0 };
-    if (config->reset_on_close
-        && setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
-        return -errno;
+    if (!config->datagrams) {
+        int err = set_stream_options(config, conn->fd);
+        if (err < 0)
+            return err;
+    } else if (config->address.ss_family == AF_UNIX) {
+        /* A name of its own (autobind), so that it can be answered. */
+        struct sockaddr none = { .sa_family = AF_UNIX };
+        if (bind(conn->fd, &none, sizeof(none.sa_family)) < 0)
+            return -errno;
+    }
     if (connect(conn->fd, (const struct sockaddr *)&config->address, config->address_bytes) < 0)
         return errno == EINPROGRESS || errno == EAGAIN ? -ETIMEDOUT : -errno;
     if (fcntl(conn->fd, F_SETFL, O_NONBLOCK) < 0)
@@ -166,6 +182,7 @@ int np_load_open(struct np_load **out, const struct np_load_config *config, int 
     *fault = NP_LOAD_FAULT_SYSTEM;
     if (config->connections == 0 || config->connections > NP_LOAD_MAX_CONNECTIONS
         || config->size_bytes == 0 || config->size_bytes > NP_LOAD_MAX_SIZE_BYTES
+        || (config->datagrams && config->size_bytes > NP_LOAD_MAX_DATAGRAM_BYTES)
         || config->stall_ns <= 0)
         return -EINVAL;
     struct np_load *load = calloc(1, sizeof(*load));
@@ -288,8 +305,10 @@ static int receive(struct np_load *load, struct load_conn *conn, int ended)
                 return 0;
             return fail(load, NP_LOAD_FAULT_BROKEN, (uint32_t)(conn - load->conns), -errno);
         }
-        if (n == 0)
+        if (n == 0 && !load->config.datagrams)
             return fail(load, NP_LOAD_FAULT_CLOSED, (uint32_t)(conn - load->conns), -EPIPE);
+        if (load->config.datagrams && (uint32_t)n < load->config.size_bytes)
+            return fail(load, NP_LOAD_FAULT_CONTENT, (uint32_t)(conn - load->conns), -EPROTO);
         int err = check_piece(load, conn, (uint32_t)n);
         if (err < 0)
             return err;

@@ -11,6 +11,8 @@
  *           larger request, else the first 64 bytes of each piece received. The bytes differ from
  *           one request of a connection to its next. A server that answers something else, too
  *           much, too early or not at all is a fault, not a figure.
+ * Datagrams With `datagrams` a request is one datagram and so is its answer: cut or doubled is a
+ *           fault, and a lost one a stall (loopback loses none while buffers hold one per socket).
  * Histogram Latencies in nanoseconds in log-linear buckets: exact below 256, then 128 buckets per
  *           power of two, so a bucket's width is below 0.8 % of its value.
  * Errors    0 or -errno; np_load_fault_text says in words what happened, `fault_conn` to whom.
@@ -24,6 +26,7 @@
 
 #define NP_LOAD_MAX_CONNECTIONS 100000
 #define NP_LOAD_MAX_SIZE_BYTES (64u << 20)
+#define NP_LOAD_MAX_DATAGRAM_BYTES 65507 /* UDP over IPv4 */
 #define NP_LOAD_BUCKETS (256 + 128 * 34) /* up to 2^42 ns: more than an hour */
 
 enum np_load_fault {
@@ -45,6 +48,7 @@ struct np_load_config {
     uint32_t connections;
     uint32_t size_bytes;
     int stop_fd;      /* readable = stop with -EINTR; -1 = none */
+    int datagrams;    /* UDP, or Unix datagrams; else streams */
     int reset_on_close; /* end connections with a reset: nothing is left in TIME_WAIT */
     int64_t stall_ns; /* patience with a silent server, and with a connect */
 };

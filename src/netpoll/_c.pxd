@@ -398,6 +398,57 @@ cdef extern from "np_pipe.h" nogil:
     ptrdiff_t np_pipe_read(int fd, void *buf, size_t len_bytes)
     ptrdiff_t np_pipe_write(int fd, const iovec *iov, int iov_count)
 
+cdef extern from "sys/socket.h" nogil:
+    struct sockaddr:
+        uint16_t sa_family
+
+cdef extern from "netinet/in.h" nogil:
+    struct sockaddr_in:
+        uint16_t sin_family, sin_port
+
+    struct sockaddr_in6:
+        uint16_t sin6_family, sin6_port
+        uint32_t sin6_flowinfo, sin6_scope_id
+
+    uint16_t htons(uint16_t host)
+    uint16_t ntohs(uint16_t net)
+    uint32_t htonl(uint32_t host)
+    uint32_t ntohl(uint32_t net)
+    enum:
+        INET6_ADDRSTRLEN
+
+cdef extern from "arpa/inet.h" nogil:
+    const char *inet_ntop(int family, const void *address, char *text, uint32_t text_bytes)
+    int inet_pton(int family, const char *text, void *address)
+
+cdef extern from "np_dgram.h" nogil:
+    enum:
+        NP_DGRAM_BURST_COUNT
+        NP_DGRAM_BURST_BYTES
+        NP_DGRAM_MAX_BYTES
+
+    struct np_dgram:
+        const uint8_t *data
+        uint32_t len_bytes, segment_bytes
+        const sockaddr *name
+        uint32_t name_bytes
+
+    struct np_dgram_out:
+        const void *data
+        uint32_t len_bytes, name_bytes
+        const sockaddr *name
+
+    struct np_dgram_in:
+        pass
+
+    np_dgram_in *np_dgram_in_open()
+    void np_dgram_in_close(np_dgram_in *received)
+    int np_dgram_recv(np_dgram_in *received, int fd, int max_count, int gro)
+    void np_dgram_at(const np_dgram_in *received, int index, np_dgram *out)
+    int np_dgram_send(int fd, const np_dgram_out *out, int count, uint32_t *gso_max_bytes)
+    uint32_t np_dgram_gso_max_bytes(int fd)
+    int np_dgram_has_gro(int fd)
+
 # CPython API that Cython has no declaration for, or declares with a slower signature.
 cdef extern from "Python.h":
     ctypedef struct PyObject
@@ -409,6 +460,7 @@ cdef extern from "Python.h":
                                   PyObject *kwnames)
     PyObject *PyObject_CallOneArg(PyObject *fn, PyObject *arg)
     PyObject *PyObject_CallNoArgs(PyObject *fn)
+    size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     int PyErr_CheckSignals() except -1
     void PyErr_SetObject(PyObject *type, PyObject *value)
     int PyBytes_CheckExact(object o)

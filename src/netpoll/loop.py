@@ -24,7 +24,16 @@ from asyncio import base_events, constants, events, format_helpers
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from netpoll import _acceptor, _core, _pipes, _sock, _tls, _transport
+from netpoll import (
+    _acceptor,
+    _address,
+    _core,
+    _datagram,
+    _pipes,
+    _sock,
+    _tls,
+    _transport,
+)
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
@@ -76,6 +85,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._acceptors: dict[int, _acceptor.Acceptor] = {}
         self._child_watches: set[ExitWatch] = set()
         self._ssock: socket.socket | None = None
+        self._datagram_memory: _address.DatagramMemory | None = None  # with the first of them
         self._csock: socket.socket | None = None
 
     def __repr__(self) -> str:
@@ -139,6 +149,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             watch.stop()
         super().close()  # signal handlers, the wake-up pipe, the executor
         self._close_native()
+        self._datagram_memory = None
         self._internal_fds = 0
 
     def _callback_failed(self, handle, callback, args, exc) -> None:
@@ -249,13 +260,16 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._ensure_fd_no_transport(sock)
         return _transport.make_transport(self, sock, protocol, waiter, extra, server)
 
-    def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
-        return _pipes.make_read_transport(self, pipe, protocol, waiter, extra)
-
-    def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
-        return _pipes.make_write_transport(self, pipe, protocol, waiter, extra)
-
-    _make_subprocess_transport = start_process
+from netpoll import (
+    _acceptor,
+    _address,
+    _core,
+    _datagram,
+    _pipes,
+    _sock,
+    _tls,
+    _transport,
+)
 
     async def _sendfile_native(self, transp, file, offset, count):
         reading = transp.is_reading()

@@ -50,6 +50,7 @@ cdef extern from "np_loadgen.h" nogil:
         uint32_t connections
         uint32_t size_bytes
         int stop_fd
+        int datagrams
         int reset_on_close
         int64_t stall_ns
     struct np_load_result:
@@ -80,6 +81,10 @@ cdef extern from "np_floor.h" nogil:
     int np_floor_epoll(int listen_fd, int stop_fd)
     int np_floor_uring(int listen_fd, int stop_fd, const np_floor_uring_config *config)
     int np_floor_uring_probe()
+
+
+cdef extern from "np_floor_udp.h" nogil:
+    int np_floor_udp_epoll(int fd, int stop_fd)
 
 
 class LoadError(OSError):
@@ -128,14 +133,15 @@ cdef class Load:
     `address` is `(IPv4 address, port)` or the path of a Unix socket. Connects at once. When
     `stop_fd` (say, signal.set_wakeup_fd's) becomes readable, a run ends with LoadStopped.
     `stall_s` is the patience with a server that does not answer. `reset_on_close` ends connections
-    with a reset, which leaves nothing in TIME_WAIT. Raises LoadError when the server misbehaves and
+    with a reset, which leaves nothing in TIME_WAIT. `datagrams`: a request is one datagram (UDP, or
+    Unix datagrams), a connection one socket. Raises LoadError when the server misbehaves and
     OSError when this machine does.
     """
 
     cdef np_load *load
 
     def __init__(self, address, connections: int, size_bytes: int, *, stop_fd: int = -1,
-                 stall_s: float = 5.0, reset_on_close: bool = False):
+                 stall_s: float = 5.0, reset_on_close: bool = False, datagrams: bool = False):
         cdef np_load_config config
         cdef int fault = 0
         cdef int err
@@ -146,6 +152,7 @@ cdef class Load:
         config.connections = connections
         config.size_bytes = size_bytes
         config.stop_fd = stop_fd
+        config.datagrams = datagrams
         config.reset_on_close = reset_on_close
         config.stall_ns = <int64_t>(stall_s * 1e9)
         with nogil:
@@ -209,6 +216,15 @@ def floor_epoll(listen_fd: int, stop_fd: int) -> None:
     cdef int listen_c = listen_fd, stop_c = stop_fd, err
     with nogil:
         err = np_floor_epoll(listen_c, stop_c)
+    if err < 0:
+        raise OSError(-err, os.strerror(-err))
+
+
+def floor_udp_epoll(fd: int, stop_fd: int) -> None:
+    """Answers datagrams on the bound socket `fd` in C until `stop_fd` is readable."""
+    cdef int fd_c = fd, stop_c = stop_fd, err
+    with nogil:
+        err = np_floor_udp_epoll(fd_c, stop_c)
     if err < 0:
         raise OSError(-err, os.strerror(-err))
 

@@ -13,9 +13,23 @@ import sys
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["ARMS", "DEFAULT_ARMS", "LOOP_ARMS", "LOOP_MODES", "PEER_ARMS", "Arm", "ArmUnavailable"]
+__all__ = [
+    "ARMS",
+    "DEFAULT_ARMS",
+    "ECHO_MODES",
+    "LOOP_ARMS",
+    "LOOP_MODES",
+    "PEER_ARMS",
+    "Arm",
+    "UDP_MODE",
+    "ArmUnavailable",
+]
 
+# Of an event loop over connections; and all that `bench echo` can measure. Datagrams are a load of
+# their own, so they are never mixed with the others in one run.
 LOOP_MODES = ("protocol", "streams", "sock")
+UDP_MODE = "udp"
+ECHO_MODES = (*LOOP_MODES, UDP_MODE)
 
 # asyncio receives into a new bytes object of 256 KiB per read, as do sock_recv and socket.recv when
 # they are asked for so much. With glibc's defaults each of these is mapped and unmapped (or the
@@ -32,7 +46,8 @@ class ArmUnavailable(Exception):
 class Arm:
     """One competitor.
 
-    kind: "loop" (an asyncio event loop, all of `LOOP_MODES`), "stdlib" or "floor" (one mode each).
+    kind: "loop" (an asyncio event loop, all of `ECHO_MODES`), "stdlib" or "floor" (the mode "-").
+    udp: it answers datagrams, too.
     module: what a loop is imported from; distribution: whose version is reported.
     interface: which floor is the nearer one, "uring" or "epoll".
     """
@@ -41,14 +56,16 @@ class Arm:
     kind: str
     summary: str
     interface: str = "epoll"
+    udp: bool = True
     module: str = ""
     distribution: str = ""
     loop_options: dict = field(default_factory=dict)
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """The mode "-" stands for the one mode of an arm that is not an event loop."""
-        return LOOP_MODES if self.kind == "loop" else ("-",)
+        """The mode "-" stands for the one of an arm that is not an event loop."""
+        streams = LOOP_MODES if self.kind == "loop" else ("-",)
+        return (*streams, UDP_MODE) if self.udp else streams
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """A new event loop of this arm. Raises ArmUnavailable with the reason."""
@@ -112,10 +129,10 @@ ARMS: dict[str, Arm] = {
         _peer("rsloop"),
         _peer("zuvloop"),
         _peer("blazio"),
-        Arm("sockets-threads", "stdlib", "stdlib sockets, a thread per connection"),
-        Arm("sockets-selectors", "stdlib", "stdlib sockets and selectors, one thread"),
+        Arm("sockets-threads", "stdlib", "stdlib sockets, a thread per connection", udp=False),
+        Arm("sockets-selectors", "stdlib", "stdlib sockets and selectors, one thread", udp=False),
         Arm("floor-epoll", "floor", "an echo in C on epoll"),
-        Arm("floor-uring", "floor", "an echo in C on io_uring", interface="uring"),
+        Arm("floor-uring", "floor", "an echo in C on io_uring", interface="uring", udp=False),
     )
 }
 

@@ -12,12 +12,20 @@ import sys
 import time
 from pathlib import Path
 
-from netpoll.bench.arms import ARMS, DEFAULT_ARMS, LOOP_MODES, PEER_ARMS
+from netpoll.bench.arms import (
+    ARMS,
+    DEFAULT_ARMS,
+    ECHO_MODES,
+    LOOP_MODES,
+    PEER_ARMS,
+    UDP_MODE,
+)
 from netpoll.bench.cells import (
     CONNECTIONS,
     SCENARIOS,
     SIZES_BYTES,
     Cell,
+    entries,
     grid,
     parse_cell,
     parse_connections,
@@ -140,10 +148,10 @@ def _add_echo(subparsers: Subparsers) -> None:
     _add_common(parser, "echo")
     parser.add_argument(
         "--modes",
-        type=_list_of(_one_of(LOOP_MODES, "mode"), "mode"),
-        default=LOOP_MODES,
+        type=_list_of(_one_of(ECHO_MODES, "mode"), "mode"),
         metavar="M,N",
-        help=f"of the event loops; default: {','.join(LOOP_MODES)}",
+        help=f"of the event loops; default: {','.join(LOOP_MODES)}, and {UDP_MODE} (alone) with "
+        f"--scenario {UDP_MODE}",
     )
     parser.add_argument(
         "--scenario",
@@ -271,6 +279,16 @@ def chosen_arms(options: argparse.Namespace, kind: str) -> tuple[str, ...]:
     return arms
 
 
+def chosen_modes(options: argparse.Namespace) -> tuple[str, ...]:
+    """Raises UsageError for datagrams together with connections: the loads are not the same."""
+    modes = options.modes or ((UDP_MODE,) if options.scenario == UDP_MODE else LOOP_MODES)
+    if UDP_MODE in modes and len(modes) > 1:
+        raise UsageError(f"the mode {UDP_MODE} is a run of its own: --modes {UDP_MODE}")
+    if (options.scenario == UDP_MODE) != (UDP_MODE in modes) and options.scenario:
+        raise UsageError(f"the scenario {options.scenario} is not one of the mode {modes[0]}")
+    return modes
+
+
 def chosen_cells(options: argparse.Namespace) -> tuple[Cell, ...]:
     """Raises UsageError when cells are given in two ways at once."""
     by_grid = options.sizes or options.connections
@@ -289,7 +307,8 @@ def chosen_cells(options: argparse.Namespace) -> tuple[Cell, ...]:
         return options.cells
     if by_grid:
         return grid(options.sizes or SIZES_BYTES, options.connections or CONNECTIONS)
-    return SCENARIOS[options.scenario or ("quick" if options.quick else "matrix")]
+    default = UDP_MODE if options.modes == (UDP_MODE,) else "quick" if options.quick else "matrix"
+    return SCENARIOS[options.scenario or default]
 
 
 def require_packages() -> None:
@@ -317,7 +336,7 @@ def _echo_plan(options, arms: tuple[str, ...], cells: tuple[Cell, ...], pinning,
 
     plan = EchoPlan(
         arms=arms,
-        modes=options.modes,
+        modes=chosen_modes(options),
         cells=cells,
         pinning=pinning,
         rounds=options.rounds or QUICK_ROUNDS,
@@ -414,6 +433,8 @@ def run_echo(options: argparse.Namespace) -> int:
     console = Console()
     arms = chosen_arms(options, "echo")
     cells = chosen_cells(options)
+    modes = chosen_modes(options)
+    arms = tuple(name for name in arms if entries([name], modes))
     pinning, environment = _environment(options)
     checked, able = _check(arms, console)
     plan = _echo_plan(options, able, cells, pinning, start)

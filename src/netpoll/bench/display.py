@@ -17,7 +17,13 @@ from netpoll.bench.environment import sentences
 
 WIDE_COLUMNS = 118  # below, the columns that are least asked for are left out
 
-MODE_TITLES = {"protocol": "protocol", "streams": "streams", "sock": "sock", "-": "no event loop"}
+MODE_TITLES = {
+    "protocol": "protocol",
+    "streams": "streams",
+    "sock": "sock",
+    "udp": "datagrams",
+    "-": "no event loop",
+}
 
 
 class ProgressBar:

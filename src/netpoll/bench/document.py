@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from netpoll.bench.arms import ARMS
+from netpoll.bench.arms import ARMS, UDP_MODE
 from netpoll.bench.cells import Cell, Entry
 from netpoll.bench.echo import EchoRun
 from netpoll.bench.idle import SEASON_CONNECTIONS, IdleRun
@@ -31,7 +31,12 @@ DISTURBED_SHARE = 0.05
 # than this that says nothing.
 DIVIDED_FROM_NS = 300_000_000
 
-FLOORS = {"epoll": Entry("floor-epoll", "-"), "uring": Entry("floor-uring", "-")}
+
+def floor_of(interface: str, entry: Entry) -> Entry:
+    """The floor that an entry is set against: of datagrams there is only one, on epoll."""
+    if entry.mode == UDP_MODE:
+        return Entry("floor-epoll", UDP_MODE)
+    return Entry(f"floor-{interface}", "-")
 
 
 def header(kind: str, environment: dict, command: list[str], started_at: float) -> dict:
@@ -126,8 +131,8 @@ def _row(run: EchoRun, cell: Cell, entry: Entry) -> dict:
             "cpu_vs_asyncio": _cpu_ratio(run, cell, entry, control),
             "cpu_vs_asyncio_mode": control.mode if control else None,
             "cpu_vs_uvloop": _cpu_ratio(run, cell, entry, _in_mode(run, cell, entry, "uvloop")),
-            "cpu_vs_floor_epoll": _cpu_ratio(run, cell, entry, FLOORS["epoll"]),
-            "cpu_vs_floor_uring": _cpu_ratio(run, cell, entry, FLOORS["uring"]),
+            "cpu_vs_floor_epoll": _cpu_ratio(run, cell, entry, floor_of("epoll", entry)),
+            "cpu_vs_floor_uring": _cpu_ratio(run, cell, entry, floor_of("uring", entry)),
             "near_floor": ARMS[entry.arm].interface,
             "disturbed_rounds": sum(w > DISTURBED_SHARE for w in waits),
             "syscalls_per_request": run.syscalls.get(key),

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from netpoll.bench import _native
-from netpoll.bench.arms import ARMS
+from netpoll.bench.arms import ARMS, UDP_MODE
 from netpoll.bench.cells import Cell, Entry, entries, rotated
 from netpoll.bench.process import (
     Pinning,
@@ -212,7 +212,7 @@ class EchoRunner:
             return
         try:
             server = self.server(cell, entry)
-            with self.load(server, cell) as load:
+            with self.load(server, cell, entry) as load:
                 load.run(self.plan.warmup_s)
                 sample = measure(server, load, self.plan.duration_s, round_number)
         except (ServerError, OSError) as error:
@@ -226,13 +226,14 @@ class EchoRunner:
         if self.plan.fresh:
             self.drop_server(cell, entry)
 
-    def load(self, server: Server, cell: Cell) -> _native.Load:
+    def load(self, server: Server, cell: Cell, entry: Entry) -> _native.Load:
         return _native.Load(
             server.address,
             cell.connections,
             cell.size_bytes,
             stop_fd=self.watch.fd,
             stall_s=self.plan.stall_s,
+            datagrams=entry.mode == UDP_MODE,
         )
 
     def server(self, cell: Cell, entry: Entry) -> Server:
@@ -273,7 +274,7 @@ class EchoRunner:
                     continue
                 try:
                     server = self.server(cell, entry)
-                    with on_cpu(self.plan.pinning.load_cpu), self.load(server, cell) as load:
+                    with on_cpu(self.plan.pinning.load_cpu), self.load(server, cell, entry) as load:
                         load.run(self.plan.warmup_s)
                         with counter.attached(server.pid) as counts:
                             requests = load.run(self.plan.duration_s)["requests_all"]

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import cast
 
 from netpoll.bench import _native
-from netpoll.bench.arms import ARMS, Arm, ArmUnavailable
+from netpoll.bench.arms import ARMS, UDP_MODE, Arm, ArmUnavailable
 from netpoll.bench.process import die_with_parent
 
 BACKLOG = 4096
@@ -43,6 +43,18 @@ def listening_socket(address: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(address)
     sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def datagram_socket(address: str) -> socket.socket:
+    """As `listening_socket`, for datagrams."""
+    if address == "tcp":
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+    else:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.bind(address)
     sock.setblocking(False)
     return sock
 
@@ -104,7 +116,28 @@ async def serve_sock(listener: socket.socket, read_bytes: int) -> None:
         task.add_done_callback(tasks.discard)
 
 
-MODES = {"protocol": serve_protocol, "streams": serve_streams, "sock": serve_sock}
+class EchoDatagrams(asyncio.DatagramProtocol):
+    """The echo of the udp mode."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple) -> None:
+        self.transport.sendto(data, addr)
+
+
+async def serve_udp(bound: socket.socket, read_bytes: int) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(EchoDatagrams, sock=bound)
+    await asyncio.Event().wait()
+
+
+MODES = {
+    "protocol": serve_protocol,
+    "streams": serve_streams,
+    "sock": serve_sock,
+    UDP_MODE: serve_udp,
+}
 
 
 def serve_threads(listener: socket.socket, read_bytes: int) -> None:
@@ -203,6 +236,8 @@ def serve(arm: Arm, mode: str, listener: socket.socket, read_bytes: int) -> None
         serve_threads(listener, read_bytes)
     elif arm.name == "sockets-selectors":
         serve_selectors(listener, read_bytes)
+    elif mode == UDP_MODE:
+        serve_floor(_native.floor_udp_epoll, listener)
     elif arm.name == "floor-epoll":
         serve_floor(_native.floor_epoll, listener)
     else:
@@ -241,7 +276,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.mode not in arm.modes:
         parser.error(f"{arm.name} has the modes {', '.join(arm.modes)}, not {options.mode!r}")
     raise_fd_limit()
-    listener = listening_socket(options.listen)
+    make_socket = datagram_socket if options.mode == UDP_MODE else listening_socket
+    listener = make_socket(options.listen)
     say(facts | {"address": listener.getsockname()})
     serve(arm, options.mode, listener, READ_BULK_BYTES if options.bulk else READ_BYTES)
     return 0

@@ -1,0 +1,4 @@
+NATIVE_FAMILIES: tuple[int, ...]
+
+class DatagramMemory:
+    def __init__(self) -> None: ...
