@@ -84,8 +84,8 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._acceptors: dict[int, _acceptor.Acceptor] = {}
         self._child_watches: set[ExitWatch] = set()
-        self._ssock: socket.socket | None = None
         self._datagram_memory: _address.DatagramMemory | None = None  # with the first of them
+        self._ssock: socket.socket | None = None
         self._csock: socket.socket | None = None
 
     def __repr__(self) -> str:
@@ -260,16 +260,50 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._ensure_fd_no_transport(sock)
         return _transport.make_transport(self, sock, protocol, waiter, extra, server)
 
-from netpoll import (
-    _acceptor,
-    _address,
-    _core,
-    _datagram,
-    _pipes,
-    _sock,
-    _tls,
-    _transport,
-)
+    def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return _pipes.make_read_transport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return _pipes.make_write_transport(self, pipe, protocol, waiter, extra)
+
+    _make_subprocess_transport = start_process
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        local_addr: tuple[str, int] | str | None = None,
+        remote_addr: tuple[str, int] | str | None = None,
+        *,
+        sock: socket.socket | None = None,
+        **options: Any,
+    ) -> tuple[asyncio.DatagramTransport, asyncio.BaseProtocol]:
+        """asyncio's, and `sock` may be a raw socket on every Python (asyncio: from 3.12 on).
+
+        Returns the transport and its protocol. Raises what asyncio raises: OSError, and ValueError
+        or TypeError for arguments that make no sense together.
+        """
+        if sock is None or sock.type != socket.SOCK_RAW or local_addr or remote_addr or options:
+            return await super().create_datagram_endpoint(
+                protocol_factory, local_addr, remote_addr, sock=sock, **options
+            )
+        sock.setblocking(False)
+        protocol = protocol_factory()
+        waiter = self.create_future()
+        transport = self._make_datagram_transport(sock, protocol, None, waiter)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
+
+    def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
+        self._ensure_fd_no_transport(sock)
+        if self._datagram_memory is None:
+            self._datagram_memory = _address.DatagramMemory()
+        return _datagram.make_datagram_transport(
+            self, self._datagram_memory, sock, protocol, address, waiter, extra
+        )
 
     async def _sendfile_native(self, transp, file, offset, count):
         reading = transp.is_reading()
