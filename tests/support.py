@@ -1,6 +1,7 @@
 """Helpers that the tests share: child processes, checksummed data, small protocols."""
 
 import asyncio
+import contextlib
 import hashlib
 import inspect
 import os
@@ -8,15 +9,20 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # Sanitizer builds and busy machines are slow; every time-out in the tests goes through here.
 SLOWNESS = 4.0 if os.environ.get("NETPOLL_SANITIZED") else 1.0
 TEST_TIMEOUT_S = 30.0 * SLOWNESS
 
+# A child that hangs says where, and ends, before whoever waits for it loses patience.
+CHILD_DEADLINE_S = 45.0 * SLOWNESS
+
 _CHILD_PRELUDE = '''
-import sys
+import ctypes, faulthandler, signal, sys
+faulthandler.dump_traceback_later({deadline_s!r}, exit=True)
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive its test
 BACKEND = {backend!r}
 def new_loop(**config):
     """A new loop of the kind that the parent's test asked for."""
@@ -53,11 +59,11 @@ def is_netpoll(backend: str) -> bool:
 
 
 def child_command(backend: str, body: Callable[..., None], *args: object) -> list[str]:
-    """The command that runs `body(*args)` in a new interpreter.
+    """The command that runs `body(*args)` in a new interpreter, for CHILD_DEADLINE_S at most.
 
     `body` brings its own imports and finds `new_loop` and BACKEND as globals; `args` are literals.
     """
-    source = _CHILD_PRELUDE.format(backend=backend) + textwrap.dedent(inspect.getsource(body))
+    source = _CHILD_PRELUDE.format(backend=backend, deadline_s=CHILD_DEADLINE_S) + textwrap.dedent(inspect.getsource(body))
     call = f"{body.__name__}({', '.join(map(repr, args))})"
     return [sys.executable, "-X", "faulthandler", "-c", f"{source}\n{call}\n"]
 
@@ -70,6 +76,34 @@ def run_child(
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout_s * SLOWNESS, check=False
     )
+
+
+@contextlib.contextmanager
+def talking_child(
+    backend: str, body: Callable[..., None], *args: object
+) -> Iterator[subprocess.Popen[str]]:
+    """A child to talk to while it runs; stdout and stderr are text. It is dead afterwards."""
+    process = subprocess.Popen(
+        child_command(backend, body, *args),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def child_says(process: subprocess.Popen[str], line: str) -> None:
+    """The next line of a talking child; anything else fails with what it has on stderr."""
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    if said != line + "\n":
+        process.kill()
+        raise AssertionError(f"said {said!r}, not {line!r}\n{process.communicate()[1]}")
 
 
 def child_output(backend: str, body: Callable[..., None], *args: object) -> str:
