@@ -64,7 +64,12 @@ cdef enum:  # DatagramTransport.flags
     FLUSHING = 1 << 9
     FUTILE = 1 << 10        # POLLOUT has fired, and nothing left since
 
-cdef object AioDatagramTransport = asyncio.DatagramTransport
+class Kinds(asyncio.DatagramTransport, asyncio.Transport):
+    """What a datagram transport is an instance of: of the one, as documented, and of the other,
+    because asyncio's are, and programs ask for it."""
+
+
+cdef object AioKinds = Kinds
 
 
 cdef object os_error(int err):
@@ -77,7 +82,7 @@ cdef class DatagramTransport(Completion):
     # isinstance(transport, asyncio.DatagramTransport) holds.
     @property
     def __class__(self):
-        return AioDatagramTransport
+        return AioKinds
 
     def __cinit__(self):
         self.fd = -1
