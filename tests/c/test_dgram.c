@@ -9,7 +9,7 @@
 
 #include "np_dgram.h"
 
-/* ---- a kernel that can be told to behave badly: linked with --wrap=sendmmsg,--wrap=recvmmsg --- */
+/* ---- a kernel that can be told to behave badly: linked with --wrap=sendmmsg,--wrap=recvmmsg -- */
 
 static struct {
     int send_errno;      /* the next call fails with it, once */
