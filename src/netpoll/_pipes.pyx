@@ -20,7 +20,7 @@ from netpoll._c cimport (
     np_pipe_write, np_sock_close, np_udata)
 from netpoll._core cimport Completion, Loop
 from netpoll._streams cimport Sink, adopt_reader, adopt_stream_reader
-from netpoll._transport cimport os_error
+from netpoll._sending cimport os_error
 
 import asyncio
 import errno

@@ -9,6 +9,7 @@ cdef class Sink(Completion):
     cdef int feed(self, const char *data, Py_ssize_t size) except -1
     cdef int feed_bytes(self, bytes data) except -1
     cdef int sent(self) except -1
+    cdef bint woken(self) except -1
 
 
 cdef class ReaderCore(Sink):
@@ -27,6 +28,7 @@ cdef class ReaderCore(Sink):
     cdef bytearray join(self)
     cdef bytes take(self, Py_ssize_t size)
     cdef int wake(self) except -1
+    cdef object pull(self, Py_ssize_t size)
     cdef int fed(self) except -1
     cdef int resume_if_low(self) except -1
     cdef Py_ssize_t find(self, bytes separator, Py_ssize_t start) except -2

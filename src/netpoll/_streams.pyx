@@ -18,6 +18,7 @@ from libc.string cimport memcpy
 from netpoll._c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
 from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Completion
+from netpoll._sending cimport PULLING
 from netpoll._tls cimport TlsTransport
 from netpoll._transport cimport StreamTransport
 
@@ -36,6 +37,10 @@ cdef enum:  # ReadOp.kind
     LINE
     ANY     # anything new: what asyncio's own coroutines wait for
 
+cdef enum:
+    # A read of at least this much receives for itself (StreamTransport.pull).
+    PULL_MIN_BYTES = 64 * 1024
+
 cdef dict NAMES = {READ: "read", EXACTLY: "readexactly", UNTIL: "readuntil", LINE: "readuntil",
                    ANY: "read"}
 
@@ -51,6 +56,10 @@ cdef class Sink(Completion):
     cdef int sent(self) except -1:
         """The transport has sent something."""
         return 0
+
+    cdef bint woken(self) except -1:
+        """Bulk data is there. True: a task has been woken that will receive it (pull)."""
+        return False
 
 
 cdef class ReaderCore(Sink):
@@ -157,6 +166,26 @@ cdef class ReaderCore(Sink):
                 op.future.set_result(None)
         return 0
 
+    cdef bint woken(self) except -1:
+        """A read with room for much receives itself, when its task runs."""
+        if (self.op is None or self.op.kind != READ or self.op.size < PULL_MIN_BYTES
+                or self.available() or type(self.transport) is not StreamTransport):
+            return False
+        self.wake()
+        return True
+
+    cdef object pull(self, Py_ssize_t size):
+        """What a read of `size` bytes that finds nothing buffered receives by itself, or None."""
+        if type(self.transport) is not StreamTransport:
+            return None
+        cdef StreamTransport transport = <StreamTransport>self.transport
+        if not transport.flags & PULLING:
+            return None
+        if size >= PULL_MIN_BYTES:
+            return transport.pull(size)
+        transport.unpull()
+        return None
+
     cdef int resume_if_low(self) except -1:
         if self.paused and <size_t>self.available() <= self.limit_bytes:
             self.paused = False
@@ -185,6 +214,8 @@ cdef class ReadOp(Awaitable):
     cdef int abandon(self) except -1:
         if self.core.op is self:
             self.core.op = None
+        elif type(self.core.transport) is StreamTransport:
+            (<StreamTransport>self.core.transport).unpull()  # it was woken, and is cancelled
         return 0
 
     cdef object attempt(self):
@@ -193,6 +224,10 @@ cdef class ReadOp(Awaitable):
         cdef Py_ssize_t there
         if core.exception is not None and (self.kind != ANY or self.future is not None):
             raise core.exception
+        if not core.eof and core.available() == 0:
+            value = core.pull(self.size if self.kind == READ else 0)
+            if value is not None:
+                return value
         if self.kind == ANY:
             return None
         if self.kind >= UNTIL:

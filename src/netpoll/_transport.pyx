@@ -7,8 +7,7 @@ Receiving has two strategies, chosen per connection by what arrives:
   bulk  POLL, then recv(2) straight into the object that the protocol gets (a bytes object, or the
         BufferedProtocol's own buffer). Taken when a receive was large, left after a run of small
         ones.
-Sending: small writes collect until the end of the turn and leave as one operation; from
-WRITE_NOW_BYTES on they are sent at once, and what the socket does not take waits for POLLOUT.
+Sending is the base class's: _sending.pyx.
 """
 
 cimport cython
@@ -24,7 +23,10 @@ from netpoll._c cimport (
     np_bytes_renew, np_iov_advance, np_iov_close, np_iov_gather, np_iov_grow, np_iov_init,
     np_iov_pop, np_iov_push, np_sock_close, np_sock_nodelay, np_sock_peer, np_sock_recv,
     np_sock_send, np_sock_shutdown)
-from netpoll._core cimport Completion, Loop
+from netpoll._core cimport Loop
+from netpoll._sending cimport (
+    CLOSING, LOST, PAUSED, CANCELLED, EOF_SEEN, BUFFERED, BULK, PROTOCOL_PAUSED, STARTED, ABORTED,
+    SENDING, GONE, READING, LENT, RESUMING, PULLING, SendingTransport, os_error)
 from netpoll._streams cimport Sink, adopt_reader
 
 import asyncio
@@ -34,8 +36,6 @@ from asyncio import constants, log, trsock
 
 cdef enum:
     POLLIN = 1
-    POLLOUT = 4
-    SHUT_WR = 1
     # A receive of this size or more sends the connection to direct reads (bulk). Below it, the copy
     # out of the shared buffer costs less than the extra poll and call; see benchmarks/README.md.
     BULK_ENTER_BYTES = 16 * 1024
@@ -48,32 +48,6 @@ cdef enum:
     # Direct reads of one connection per turn, so that a flood does not starve the others. What is
     # written meanwhile leaves afterwards in one call: at 1 MiB messages that is a fifth of the CPU.
     READ_BUDGET_BYTES = 1024 * 1024
-    # Pending bytes from which a write leaves at once instead of at the end of the turn.
-    WRITE_NOW_BYTES = 32 * 1024
-    # From this size on a direct call gives the GIL away.
-    NOGIL_BYTES = 32 * 1024
-    GATHER_COUNT = 64
-    HIGH_WATER_DEFAULT_BYTES = 64 * 1024
-
-cdef enum:  # StreamTransport.flags
-    CLOSING = 1 << 0        # close() or abort(): no more reading
-    LOST = 1 << 1           # connection_lost is in the loop's queue, or was called
-    PAUSED = 1 << 2         # pause_reading()
-    CANCELLED = 1 << 3      # read_op was asked to end
-    EOF_SEEN = 1 << 4       # the peer has shut its side
-    EOF_ASKED = 1 << 5      # write_eof()
-    BUFFERED = 1 << 6       # a BufferedProtocol
-    BULK = 1 << 7           # direct reads
-    DIRTY = 1 << 8          # in the loop's list for the end of the turn
-    PROTOCOL_PAUSED = 1 << 9
-    STARTED = 1 << 10       # connection_made was called
-    ABORTED = 1 << 11       # what is unsent is dropped
-    SENDING = 1 << 12       # write_op is a SEND; else a POLL for POLLOUT
-    GONE = 1 << 13          # connection_lost was called; the fd closes with the last operation
-    READING = 1 << 16       # in a run of direct reads: writes wait for its end
-    ENTERED = 1 << 17       # the protocol is being called, in our context
-    LENT = 1 << 15          # the socket is being written to by sendfile
-    RESUMING = 1 << 14      # the stash will be delivered by a callback in the loop's queue
 
 cdef enum:  # stash_end
     STASH_OPEN = 1          # errnos are negative, the end of the stream is 0
@@ -111,11 +85,7 @@ cdef int detach(StreamTransport transport) except -1:
     return 0
 
 
-cdef object os_error(int err):
-    return OSError(-err, strerror(-err).decode())
-
-
-cdef class StreamTransport(Completion):
+cdef class StreamTransport(SendingTransport):
     """A connected stream socket, with the interface of asyncio.Transport."""
 
     # isinstance(transport, asyncio.Transport) holds, and asyncio's sendfile asks for this one.
@@ -127,19 +97,8 @@ cdef class StreamTransport(Completion):
     _sendfile_compatible = SendfileMode
 
     def __cinit__(self):
-        self.fd = -1
         self.stash_end = STASH_OPEN
-        self.high_bytes = HIGH_WATER_DEFAULT_BYTES
-        self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4
         self.bulk_bytes = BULK_READ_MIN_BYTES
-        np_iov_init(&self.out)
-
-    def __dealloc__(self):
-        cdef void *owner
-        while self.out.count:
-            owner = np_iov_pop(&self.out)
-            Py_DECREF(<PyObject*>owner)
-        np_iov_close(&self.out)
 
     def __del__(self):
         if self.fd < 0:
@@ -167,21 +126,6 @@ cdef class StreamTransport(Completion):
             info.append(f"write=<{'polling' if self.write_op else 'idle'}, "
                         f"bufsize={self.out.total_bytes}>")
         return f"<{' '.join(info)}>"
-
-    # The protocol is called in the transport's own context; it may call us back from there.
-
-    cdef bint enter(self) except -1:
-        if self.flags & ENTERED:
-            return False
-        PyContext_Enter(<PyObject*>self.context)
-        self.flags |= ENTERED
-        return True
-
-    cdef int leave(self, bint entered) except -1:
-        if entered:
-            self.flags &= ~ENTERED
-            PyContext_Exit(<PyObject*>self.context)
-        return 0
 
     # ---- birth --------------------------------------------------------------------------------
 
@@ -301,6 +245,9 @@ cdef class StreamTransport(Completion):
         if event.res < 0 and event.res != -ECANCELED:
             return self.end_of_stream(event.res)
         if event.res > 0:
+            if self.reader is not None and self.reader.woken():
+                self.flags |= PULLING
+                return 0
             self.flags |= READING
             try:
                 if self.flags & BUFFERED:
@@ -389,34 +336,67 @@ cdef class StreamTransport(Completion):
         cdef Py_ssize_t budget = READ_BUDGET_BYTES
         cdef Py_ssize_t want
         cdef ptrdiff_t got
-        cdef PyObject *data
-        cdef char *base
-        cdef int fd = self.fd
         while budget > 0 and not self.flags & (PAUSED | CLOSING | BUFFERED):
             want = self.bulk_bytes
-            data = self.loop.take_bulk(want)
-            base = PyBytes_AS_STRING(<object>data)
-            with nogil:
-                got = np_sock_recv(fd, base, want)
-            if got <= 0:
-                Py_DECREF(data)
+            received = self.receive(want, &got)
+            if received is None:
                 return 0 if got == -EAGAIN else self.end_of_stream(got)
-            if got == want:
-                self.bulk_bytes = BULK_READ_MAX_BYTES
-            elif got < BULK_READ_MIN_BYTES:
-                self.bulk_bytes = BULK_READ_MIN_BYTES
-            if 2 * got >= want:
-                np_bytes_renew(data, got)
-                received = <object>data
-            else:  # who keeps a small message must not keep much memory with it
-                received = PyBytes_FromStringAndSize(base, got)
-            Py_DECREF(data)
             budget -= got
-            self.note_size(got)
             self.deliver(received)
             received = None  # it may be used again from here on
             if got < want:
                 return 0  # emptied, as far as we know: the POLL will tell
+        return 0
+
+    cdef object receive(self, Py_ssize_t want, ptrdiff_t *got):
+        """One recv(2) into a fresh bytes object. None when *got is 0 or -errno."""
+        cdef PyObject *data = self.loop.take_bulk(want)
+        cdef char *base = PyBytes_AS_STRING(<object>data)
+        cdef ptrdiff_t n
+        cdef int fd = self.fd
+        with nogil:
+            n = np_sock_recv(fd, base, want)
+        got[0] = n
+        if n <= 0:
+            Py_DECREF(data)
+            return None
+        if n == want:
+            self.bulk_bytes = BULK_READ_MAX_BYTES
+        elif n < BULK_READ_MIN_BYTES:
+            self.bulk_bytes = BULK_READ_MIN_BYTES
+        if 2 * n >= want:
+            np_bytes_renew(data, n)
+            received = <object>data
+        else:  # who keeps a small message must not keep much memory with it
+            received = PyBytes_FromStringAndSize(base, n)
+        Py_DECREF(data)
+        self.note_size(n)
+        return received
+
+    # A task that waits in reader.read() with room for much is woken when there is something, and
+    # receives when it runs: what it then writes is still in the cache, and nothing is kept for it
+    # meanwhile. Reading everything first and waking then cost a third more per byte.
+
+    cdef object pull(self, Py_ssize_t size):
+        """The reading task's own receive; None when it has to wait (or the stream has ended)."""
+        cdef ptrdiff_t got
+        self.flags &= ~PULLING
+        if self.flags & (CLOSING | PAUSED):
+            return None
+        received = self.receive(self.bulk_bytes if size >= self.bulk_bytes else BULK_READ_MIN_BYTES,
+                                &got)
+        if received is None and got != -EAGAIN:
+            self.end_of_stream(got)
+        else:
+            self.read_again()
+        return received
+
+    cdef int unpull(self) except -1:
+        """The woken task does not receive after all: the bytes are kept for it as always."""
+        if self.flags & PULLING:
+            self.flags &= ~PULLING
+            self.read_direct()
+            self.read_again()
         return 0
 
     cdef int note_size(self, Py_ssize_t got) except -1:
@@ -549,289 +529,25 @@ cdef class StreamTransport(Completion):
     def is_reading(self):
         return not self.flags & (CLOSING | PAUSED)
 
-    # ---- sending ------------------------------------------------------------------------------
-
-    def write(self, data):
-        """Sends bytes in order, without waiting. A bytes object is kept, not copied; anything
-        that can still change is copied now."""
-        cdef bytes exact
-        self.loop.check_ours()
-        if isinstance(data, bytes):
-            exact = <bytes>data
-        elif isinstance(data, (bytearray, memoryview)):
-            exact = bytes(data)
-        else:
-            raise TypeError("data argument must be a bytes-like object, "
-                            f"not {type(data).__name__!r}")
-        self.write_bytes(exact)
-
-    cdef int write_bytes(self, bytes data) except -1:
-        if self.flags & (EOF_ASKED | CLOSING | LENT):
-            if self.flags & LENT:
-                raise RuntimeError("unable to write; sendfile is in progress")
-            if self.flags & EOF_ASKED:
-                raise RuntimeError("Cannot call write() after write_eof()")
-            if self.flags & LOST:
-                return self.warn_lost(data)
-        if PyBytes_GET_SIZE(data) == 0:
-            return 0
-        self.push(data)
-        return self.check_watermarks()
-
-    cdef int warn_lost(self, bytes data) except -1:
-        if PyBytes_GET_SIZE(data):
-            if self.lost_writes_count >= 5:
-                log.logger.warning("socket.send() raised exception.")
-            else:
-                self.lost_writes_count += 1
-        return 0
-
-    def writelines(self, list_of_data):
-        """Sends several pieces, in order, as few system calls as the kernel allows."""
-        self.loop.check_ours()
-        if self.flags & EOF_ASKED:
-            raise RuntimeError("Cannot call writelines() after write_eof()")
-        if self.flags & LENT:
-            raise RuntimeError("unable to writelines; sendfile is in progress")
-        cdef list pieces = [p if type(p) is bytes else bytes(memoryview(p)) for p in list_of_data]
-        if self.flags & LOST:
-            self.warn_lost(b"".join(pieces))
-            return
-        for piece in pieces:
-            if piece:
-                self.push(piece)
-        self.check_watermarks()
-
-    cdef int push(self, object data) except -1:
-        """Appends one piece; it leaves at the end of the turn at the latest."""
-        if np_iov_push(&self.out, <void*>data, PyBytes_AS_STRING(data),
-                       PyBytes_GET_SIZE(data)) < 0:
-            if np_iov_grow(&self.out) < 0:
-                raise MemoryError
-            np_iov_push(&self.out, <void*>data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        Py_INCREF(<PyObject*>data)
-        if not self.flags & DIRTY and not self.write_op:
-            self.flags |= DIRTY
-            self.loop.mark_dirty(self)
-        return 0
-
-    cdef int check_watermarks(self) except -1:
-        """After new bytes: large amounts leave at once; above the mark the protocol pauses."""
-        if self.flags & READING:
-            return 0
-        if not self.write_op and (self.out.total_bytes >= WRITE_NOW_BYTES
-                                  or self.out.total_bytes > self.high_bytes):
-            self.write_now()
-        if self.out.total_bytes > self.high_bytes and not self.flags & (PROTOCOL_PAUSED | ABORTED):
-            self.flags |= PROTOCOL_PAUSED
-            self.call_protocol("pause_writing")
-        return 0
-
-    cdef int call_protocol(self, str name) except -1:
-        """pause_writing or resume_writing; their exceptions do not close the connection."""
-        try:
-            entered = self.enter()
-            try:
-                getattr(self.protocol, name)()
-            finally:
-                self.leave(entered)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.loop.call_exception_handler({
-                "message": f"protocol.{name}() failed",
-                "exception": exc,
-                "transport": self,
-                "protocol": self.protocol,
-            })
-        return 0
-
-    cdef int on_turn_end(self, Loop loop) except -1:
-        self.flags &= ~DIRTY
-        return self.flush()
-
-    cdef int flush(self) except -1:
-        """What was written in this turn, as one operation."""
-        cdef iovec iov[GATHER_COUNT]
-        cdef int32_t res
-        cdef int n, done
-        if self.write_op or not self.out.count or self.flags & ABORTED:
-            return 0
-        if self.loop._stopping or self.out.count > GATHER_COUNT:
-            return self.write_now()  # no turn may follow, and one operation would not do
-        n = np_iov_gather(&self.out, iov, GATHER_COUNT)
-        done = self.loop.ops.send(self.loop.be, self.fd, <void*>self, iov, n, &res,
-                                  &self.write_op)
-        if done == 0:
-            Py_INCREF(<PyObject*>self)  # the operation's
-            self.flags |= SENDING
-            return 0
-        return self.took(res if done > 0 else -EAGAIN)
-
-    cdef int write_now(self) except -1:
-        """Direct calls until all is sent or the socket is full."""
-        cdef iovec iov[GATHER_COUNT]
-        cdef ptrdiff_t sent
-        cdef int n
-        cdef int fd = self.fd
-        while self.out.count and not self.write_op and not self.flags & ABORTED:
-            n = np_iov_gather(&self.out, iov, GATHER_COUNT)
-            if self.out.total_bytes >= NOGIL_BYTES:
-                with nogil:
-                    sent = np_sock_send(fd, iov, n)
-            else:
-                sent = np_sock_send(fd, iov, n)
-            self.took(sent)
-        return 0
-
-    cdef int took(self, ptrdiff_t sent_bytes) except -1:
-        """A send ended: sent_bytes is a count or -errno."""
-        cdef void *owners[GATHER_COUNT]
-        cdef int finished, i
-        if sent_bytes < 0:
-            if sent_bytes != -EAGAIN:
-                return self.fail(os_error(<int>sent_bytes),
-                                 "Fatal write error on socket transport")
-            try:
-                self.write_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLOUT | NP_POLL_KEEP)
-            except OSError as exc:
-                self.fail(exc, "Fatal write error on socket transport")
-            return 0
-        while True:
-            finished = np_iov_advance(&self.out, sent_bytes, owners, GATHER_COUNT)
-            sent_bytes = 0
-            for i in range(finished):
-                Py_DECREF(<PyObject*>owners[i])
-            if finished < GATHER_COUNT:
-                break
-        if self.reader is not None:
-            self.reader.sent()
-        if self.flags & PROTOCOL_PAUSED and self.out.total_bytes <= self.low_bytes:
-            self.flags &= ~PROTOCOL_PAUSED
-            self.call_protocol("resume_writing")
-        if self.out.count == 0:
-            return self.wrote_all()
-        if not self.flags & DIRTY and not self.write_op:
-            self.flags |= DIRTY
-            self.loop.mark_dirty(self)
-        return 0
-
-    cdef int wrote_all(self) except -1:
-        if self.flags & LENT and not self.empty_waiter.done():
-            self.empty_waiter.set_result(None)
-        if self.flags & (EOF_ASKED | CLOSING) and not self.flags & LOST:
-            if self.flags & CLOSING:
-                self.lose(None)
-            else:
-                np_sock_shutdown(self.fd, SHUT_WR)
-        return 0
-
-    cdef int drop_out(self) except -1:
-        """Forgets what is unsent; not while the kernel reads it."""
-        cdef void *owner
-        if self.flags & SENDING:
-            return 0
-        while self.out.count:
-            owner = np_iov_pop(&self.out)
-            Py_DECREF(<PyObject*>owner)
-        return 0
-
-    def write_eof(self):
-        """Shuts our side once everything written has left."""
-        self.loop.check_ours()
-        if self.flags & (CLOSING | EOF_ASKED):
-            return
-        self.flags |= EOF_ASKED
-        if not self.out.count:
-            np_sock_shutdown(self.fd, SHUT_WR)
-
-    # loop.sendfile writes to the socket itself, once what was written before has left.
-
-    def _make_empty_waiter(self):
-        if self.flags & LENT:
-            raise RuntimeError("Empty waiter is already set")
-        self.flags |= LENT
-        self.empty_waiter = self.loop.create_future()
-        if not self.out.count:
-            self.empty_waiter.set_result(None)
-        return self.empty_waiter
-
-    def _reset_empty_waiter(self):
-        self.flags &= ~LENT
-        self.empty_waiter = None
-
-    @property
-    def _lent(self):
-        return bool(self.flags & LENT)
-
-    def _socket(self):
-        if self.sock is None:
-            self.sock = py_socket.socket(fileno=self.fd)
-            self.sock.setblocking(False)
-        return self.sock
-
-    def can_write_eof(self):
-        return True
-
-    def get_write_buffer_size(self):
-        """Bytes not yet taken by the kernel."""
-        return self.out.total_bytes
-
-    def get_write_buffer_limits(self):
-        return (self.low_bytes, self.high_bytes)
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        """Watermarks, in bytes: above high the protocol is paused, at low it is resumed."""
-        if high is None:
-            high = 4 * low if low is not None else HIGH_WATER_DEFAULT_BYTES
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high_bytes = high
-        self.low_bytes = low
-        if self.out.total_bytes > self.high_bytes:
-            self.check_watermarks()
-
     # ---- closing ------------------------------------------------------------------------------
-
-    def is_closing(self):
-        return bool(self.flags & CLOSING)
 
     def close(self):
         """Stops reading; sends what was written; then connection_lost(None)."""
         self.loop.check_ours()
         if self.flags & CLOSING or self.fd < 0:
             return
+        self.unpull()
+        if self.flags & CLOSING:
+            return
         self.flags |= CLOSING
         self.stop_reading()
         if not self.out.count:
             self.lose(None)
 
-    def abort(self):
-        """Closes at once; what is unsent is dropped."""
-        self.loop.check_ours()
-        self.force_close(None)
-
-    cdef int fail(self, object exc, str message) except -1:
-        """An error that ends this connection, and only this one."""
-        if isinstance(exc, OSError):
-            if self.loop._debug:
-                log.logger.debug("%r: %s", self, message, exc_info=exc)
-        else:
-            self.loop.call_exception_handler({
-                "message": message,
-                "exception": exc,
-                "transport": self,
-                "protocol": self.protocol,
-            })
-        return self.force_close(exc)
-
-    def _fatal_error(self, exc, message="Fatal error on transport"):
-        self.fail(exc, message)
-
-    def _force_close(self, exc):
-        self.force_close(exc)
+    cdef int sent(self) except -1:
+        if self.reader is not None:
+            self.reader.sent()
+        return 0
 
     cdef int force_close(self, object exc) except -1:
         if self.flags & LOST:
@@ -913,6 +629,7 @@ cdef class StreamTransport(Completion):
         return self.protocol
 
     def set_protocol(self, protocol):
+        self.unpull()
         self.protocol = protocol
         if isinstance(protocol, BufferedProtocol):
             self.flags |= BUFFERED

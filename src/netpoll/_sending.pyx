@@ -1,0 +1,348 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The sending half of a stream transport: what is written leaves in order, and uncopied.
+
+Small writes collect until the end of the turn and leave as one operation; from WRITE_NOW_BYTES on
+they are sent at once, and what the socket does not take waits for POLLOUT. A bytes object is kept
+until the kernel has taken it; anything that can still change is copied by write().
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN
+from libc.stdint cimport int32_t
+from libc.string cimport strerror
+
+from netpoll._c cimport (
+    NP_OP_POLL, NP_POLL_KEEP, PyContext_Enter, PyContext_Exit, PyObject, Py_DECREF, Py_INCREF,
+    iovec, np_iov_advance, np_iov_close, np_iov_gather, np_iov_grow, np_iov_init, np_iov_pop,
+    np_iov_push, np_sock_send, np_sock_shutdown)
+from netpoll._core cimport Completion, Loop
+
+import socket as py_socket
+from asyncio import log
+
+cdef enum:
+    POLLOUT = 4
+    SHUT_WR = 1
+    # Pending bytes from which a write leaves at once instead of at the end of the turn.
+    WRITE_NOW_BYTES = 32 * 1024
+    # From this size on a direct call gives the GIL away.
+    NOGIL_BYTES = 32 * 1024
+    GATHER_COUNT = 64
+    HIGH_WATER_DEFAULT_BYTES = 64 * 1024
+
+
+cdef object os_error(int err):
+    return OSError(-err, strerror(-err).decode())
+
+
+cdef class SendingTransport(Completion):
+    """What StreamTransport is, as far as it sends. It knows nothing of receiving."""
+
+    def __cinit__(self):
+        self.fd = -1
+        self.high_bytes = HIGH_WATER_DEFAULT_BYTES
+        self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4
+        np_iov_init(&self.out)
+
+    def __dealloc__(self):
+        cdef void *owner
+        while self.out.count:
+            owner = np_iov_pop(&self.out)
+            Py_DECREF(<PyObject*>owner)
+        np_iov_close(&self.out)
+
+    # The protocol is called in the transport's own context; it may call us back from there.
+
+    cdef bint enter(self) except -1:
+        if self.flags & ENTERED:
+            return False
+        PyContext_Enter(<PyObject*>self.context)
+        self.flags |= ENTERED
+        return True
+
+    cdef int leave(self, bint entered) except -1:
+        if entered:
+            self.flags &= ~ENTERED
+            PyContext_Exit(<PyObject*>self.context)
+        return 0
+
+    def write(self, data):
+        """Sends bytes in order, without waiting. A bytes object is kept, not copied; anything
+        that can still change is copied now."""
+        cdef bytes exact
+        self.loop.check_ours()
+        if isinstance(data, bytes):
+            exact = <bytes>data
+        elif isinstance(data, (bytearray, memoryview)):
+            exact = bytes(data)
+        else:
+            raise TypeError("data argument must be a bytes-like object, "
+                            f"not {type(data).__name__!r}")
+        self.write_bytes(exact)
+
+    cdef int write_bytes(self, bytes data) except -1:
+        if self.flags & (EOF_ASKED | CLOSING | LENT):
+            if self.flags & LENT:
+                raise RuntimeError("unable to write; sendfile is in progress")
+            if self.flags & EOF_ASKED:
+                raise RuntimeError("Cannot call write() after write_eof()")
+            if self.flags & LOST:
+                return self.warn_lost(data)
+        if PyBytes_GET_SIZE(data) == 0:
+            return 0
+        self.push(data)
+        return self.check_watermarks()
+
+    cdef int warn_lost(self, bytes data) except -1:
+        if PyBytes_GET_SIZE(data):
+            if self.lost_writes_count >= 5:
+                log.logger.warning("socket.send() raised exception.")
+            else:
+                self.lost_writes_count += 1
+        return 0
+
+    def writelines(self, list_of_data):
+        """Sends several pieces, in order, as few system calls as the kernel allows."""
+        self.loop.check_ours()
+        if self.flags & EOF_ASKED:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
+        if self.flags & LENT:
+            raise RuntimeError("unable to writelines; sendfile is in progress")
+        cdef list pieces = [p if type(p) is bytes else bytes(memoryview(p)) for p in list_of_data]
+        if self.flags & LOST:
+            self.warn_lost(b"".join(pieces))
+            return
+        for piece in pieces:
+            if piece:
+                self.push(piece)
+        self.check_watermarks()
+
+    cdef int push(self, object data) except -1:
+        """Appends one piece; it leaves at the end of the turn at the latest."""
+        if np_iov_push(&self.out, <void*>data, PyBytes_AS_STRING(data),
+                       PyBytes_GET_SIZE(data)) < 0:
+            if np_iov_grow(&self.out) < 0:
+                raise MemoryError
+            np_iov_push(&self.out, <void*>data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        Py_INCREF(<PyObject*>data)
+        if not self.flags & DIRTY and not self.write_op:
+            self.flags |= DIRTY
+            self.loop.mark_dirty(self)
+        return 0
+
+    cdef int check_watermarks(self) except -1:
+        """After new bytes: large amounts leave at once; above the mark the protocol pauses."""
+        if self.flags & READING:
+            return 0
+        if not self.write_op and (self.out.total_bytes >= WRITE_NOW_BYTES
+                                  or self.out.total_bytes > self.high_bytes):
+            self.write_now()
+        if self.out.total_bytes > self.high_bytes and not self.flags & (PROTOCOL_PAUSED | ABORTED):
+            self.flags |= PROTOCOL_PAUSED
+            self.call_protocol("pause_writing")
+        return 0
+
+    cdef int call_protocol(self, str name) except -1:
+        """pause_writing or resume_writing; their exceptions do not close the connection."""
+        try:
+            entered = self.enter()
+            try:
+                getattr(self.protocol, name)()
+            finally:
+                self.leave(entered)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.loop.call_exception_handler({
+                "message": f"protocol.{name}() failed",
+                "exception": exc,
+                "transport": self,
+                "protocol": self.protocol,
+            })
+        return 0
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        self.flags &= ~DIRTY
+        return self.flush()
+
+    cdef int flush(self) except -1:
+        """What was written in this turn, as one operation."""
+        cdef iovec iov[GATHER_COUNT]
+        cdef int32_t res
+        cdef int n, done
+        if self.write_op or not self.out.count or self.flags & ABORTED:
+            return 0
+        if self.loop._stopping or self.out.count > GATHER_COUNT:
+            return self.write_now()  # no turn may follow, and one operation would not do
+        n = np_iov_gather(&self.out, iov, GATHER_COUNT)
+        done = self.loop.ops.send(self.loop.be, self.fd, <void*>self, iov, n, &res,
+                                  &self.write_op)
+        if done == 0:
+            Py_INCREF(<PyObject*>self)  # the operation's
+            self.flags |= SENDING
+            return 0
+        return self.took(res if done > 0 else -EAGAIN)
+
+    cdef int write_now(self) except -1:
+        """Direct calls until all is sent or the socket is full."""
+        cdef iovec iov[GATHER_COUNT]
+        cdef ptrdiff_t sent
+        cdef int n
+        cdef int fd = self.fd
+        while self.out.count and not self.write_op and not self.flags & ABORTED:
+            n = np_iov_gather(&self.out, iov, GATHER_COUNT)
+            if self.out.total_bytes >= NOGIL_BYTES:
+                with nogil:
+                    sent = np_sock_send(fd, iov, n)
+            else:
+                sent = np_sock_send(fd, iov, n)
+            self.took(sent)
+        return 0
+
+    cdef int took(self, ptrdiff_t sent_bytes) except -1:
+        """A send ended: sent_bytes is a count or -errno."""
+        cdef void *owners[GATHER_COUNT]
+        cdef int finished, i
+        if sent_bytes < 0:
+            if sent_bytes != -EAGAIN:
+                return self.fail(os_error(<int>sent_bytes),
+                                 "Fatal write error on socket transport")
+            try:
+                self.write_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLOUT | NP_POLL_KEEP)
+            except OSError as exc:
+                self.fail(exc, "Fatal write error on socket transport")
+            return 0
+        while True:
+            finished = np_iov_advance(&self.out, sent_bytes, owners, GATHER_COUNT)
+            sent_bytes = 0
+            for i in range(finished):
+                Py_DECREF(<PyObject*>owners[i])
+            if finished < GATHER_COUNT:
+                break
+        self.sent()
+        if self.flags & PROTOCOL_PAUSED and self.out.total_bytes <= self.low_bytes:
+            self.flags &= ~PROTOCOL_PAUSED
+            self.call_protocol("resume_writing")
+        if self.out.count == 0:
+            return self.wrote_all()
+        if not self.flags & DIRTY and not self.write_op:
+            self.flags |= DIRTY
+            self.loop.mark_dirty(self)
+        return 0
+
+    cdef int wrote_all(self) except -1:
+        if self.flags & LENT and not self.empty_waiter.done():
+            self.empty_waiter.set_result(None)
+        if self.flags & (EOF_ASKED | CLOSING) and not self.flags & LOST:
+            if self.flags & CLOSING:
+                self.lose(None)
+            else:
+                np_sock_shutdown(self.fd, SHUT_WR)
+        return 0
+
+    cdef int drop_out(self) except -1:
+        """Forgets what is unsent; not while the kernel reads it."""
+        cdef void *owner
+        if self.flags & SENDING:
+            return 0
+        while self.out.count:
+            owner = np_iov_pop(&self.out)
+            Py_DECREF(<PyObject*>owner)
+        return 0
+
+    def write_eof(self):
+        """Shuts our side once everything written has left."""
+        self.loop.check_ours()
+        if self.flags & (CLOSING | EOF_ASKED):
+            return
+        self.flags |= EOF_ASKED
+        if not self.out.count:
+            np_sock_shutdown(self.fd, SHUT_WR)
+
+    # loop.sendfile writes to the socket itself, once what was written before has left.
+
+    def _make_empty_waiter(self):
+        if self.flags & LENT:
+            raise RuntimeError("Empty waiter is already set")
+        self.flags |= LENT
+        self.empty_waiter = self.loop.create_future()
+        if not self.out.count:
+            self.empty_waiter.set_result(None)
+        return self.empty_waiter
+
+    def _reset_empty_waiter(self):
+        self.flags &= ~LENT
+        self.empty_waiter = None
+
+    @property
+    def _lent(self):
+        return bool(self.flags & LENT)
+
+    def _socket(self):
+        if self.sock is None:
+            self.sock = py_socket.socket(fileno=self.fd)
+            self.sock.setblocking(False)
+        return self.sock
+
+    def can_write_eof(self):
+        return True
+
+    def get_write_buffer_size(self):
+        """Bytes not yet taken by the kernel."""
+        return self.out.total_bytes
+
+    def get_write_buffer_limits(self):
+        return (self.low_bytes, self.high_bytes)
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Watermarks, in bytes: above high the protocol is paused, at low it is resumed."""
+        if high is None:
+            high = 4 * low if low is not None else HIGH_WATER_DEFAULT_BYTES
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high_bytes = high
+        self.low_bytes = low
+        if self.out.total_bytes > self.high_bytes:
+            self.check_watermarks()
+
+    # ---- closing; the last three are the whole transport's -------------------------------------
+
+    def is_closing(self):
+        return bool(self.flags & CLOSING)
+
+    def abort(self):
+        """Closes at once; what is unsent is dropped."""
+        self.loop.check_ours()
+        self.force_close(None)
+
+    cdef int fail(self, object exc, str message) except -1:
+        """An error that ends this connection, and only this one."""
+        if isinstance(exc, OSError):
+            if self.loop._debug:
+                log.logger.debug("%r: %s", self, message, exc_info=exc)
+        else:
+            self.loop.call_exception_handler({
+                "message": message,
+                "exception": exc,
+                "transport": self,
+                "protocol": self.protocol,
+            })
+        return self.force_close(exc)
+
+    def _fatal_error(self, exc, message="Fatal error on transport"):
+        self.fail(exc, message)
+
+    def _force_close(self, exc):
+        self.force_close(exc)
+
+    cdef int sent(self) except -1:
+        """The socket has taken something."""
+        return 0
+
+    cdef int force_close(self, object exc) except -1:
+        raise NotImplementedError
+
+    cdef int lose(self, object exc) except -1:
+        raise NotImplementedError
