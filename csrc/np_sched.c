@@ -298,6 +298,11 @@ uint32_t np_worker_steal(struct np_worker *worker)
     return 0;
 }
 
+void np_worker_end(struct np_worker *worker)
+{
+    np_task_cache_flush(&worker->sched->slab, &worker->cache);
+}
+
 /* ---- counts --------------------------------------------------------------------------------- */
 
 uint64_t np_worker_queued_count(const struct np_worker *worker, int lane)
@@ -308,6 +313,16 @@ uint64_t np_worker_queued_count(const struct np_worker *worker, int lane)
 uint64_t np_sched_injected_count(const struct np_sched *sched, int lane)
 {
     return np_injector_count(&sched->injector, lane);
+}
+
+uint64_t np_sched_records_count(struct np_sched *sched)
+{
+    np_lock_take(&sched->foreign_lock);
+    uint64_t cached = sched->foreign.head_count;
+    cached += sched->foreign.spare ? NP_TASK_MAGAZINE_COUNT : 0;
+    uint64_t count = np_task_slab_live_count(&sched->slab) - cached;
+    np_lock_drop(&sched->foreign_lock);
+    return count;
 }
 
 static uint64_t number(const _Atomic(uint64_t) *counter)

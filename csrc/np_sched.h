@@ -125,11 +125,16 @@ int np_worker_idle(struct np_worker *worker);
 int np_worker_doze(struct np_worker *worker, int64_t *timeout_ns);
 void np_worker_rouse(struct np_worker *worker);
 
+/* The worker ends: its free records go back to the slab. */
+void np_worker_end(struct np_worker *worker);
+
 /* An alarm was armed that is the earliest now: somebody must be awake in time. */
 void np_sched_alarm_added(struct np_sched *sched);
 /* Workers end (NP_IDLE_STOP) when nothing is queued and live_count is 0. */
 void np_sched_stop(struct np_sched *sched);
 void np_sched_live_add(struct np_sched *sched, int64_t change);
+/* Records in use, and those in the caches of workers that have not ended. */
+uint64_t np_sched_records_count(struct np_sched *sched);
 static inline int64_t np_sched_live_count(const struct np_sched *sched)
 {
     return atomic_load(&sched->live_count);

@@ -281,9 +281,6 @@ cdef extern from "np_task.h" nogil:
     int np_task_revoke(np_task *task)
     int np_task_is_queued(np_task *task)
 
-    struct np_task_slab:
-        uint32_t chunks_count
-    uint64_t np_task_slab_live_count(np_task_slab *slab)
 
 cdef extern from "np_lock.h" nogil:
     struct np_lock:
@@ -325,7 +322,6 @@ cdef extern from "np_sched.h" nogil:
     struct np_sched:
         np_sched_config config
         np_worker *workers
-        np_task_slab slab
         np_alarms alarms
 
     int np_sched_open(np_sched **out, const np_sched_config *config)
@@ -349,6 +345,8 @@ cdef extern from "np_sched.h" nogil:
     void np_sched_stop(np_sched *sched)
     void np_sched_live_add(np_sched *sched, int64_t change)
     int64_t np_sched_live_count(const np_sched *sched)
+    uint64_t np_sched_records_count(np_sched *sched)
+    void np_worker_end(np_worker *worker)
     uint64_t np_sched_injected_count(const np_sched *sched, int lane)
     uint64_t np_worker_queued_count(const np_worker *worker, int lane)
     void np_worker_read_stats(const np_worker *worker, np_worker_numbers *out)

@@ -22,9 +22,9 @@ from netpoll._c cimport (
     PyTuple_GET_SIZE, PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF, Py_XDECREF,
     np_alarms_next_ns, np_lock_drop, np_lock_take, np_sched_close, np_sched_config,
     np_sched_get, np_sched_injected_count, np_sched_live_add, np_sched_live_count,
-    np_sched_now_ns, np_sched_offer, np_sched_open, np_sched_put, np_sched_set_clock,
-    np_sched_stop, np_task, np_task_claim, np_task_init, np_task_is_queued, np_task_lane,
-    np_task_pause, np_task_set_lane, np_task_slab_live_count, np_task_wake, np_worker,
+    np_sched_now_ns, np_sched_offer, np_sched_open, np_sched_put, np_sched_records_count,
+    np_sched_set_clock, np_sched_stop, np_task, np_task_claim, np_task_init, np_task_is_queued,
+    np_task_lane, np_task_pause, np_task_set_lane, np_task_wake, np_worker, np_worker_end,
     np_worker_get, np_worker_idle, np_worker_next, np_worker_numbers, np_worker_push,
     np_worker_put, np_worker_queued_count, np_worker_read_stats, np_worker_steal,
     np_worker_was_stale)
@@ -161,13 +161,15 @@ cdef int step(Task task) except -1:
 
 
 cdef int suspend(Task task, object awaited) except -1:
+    if not task.is_registered:
+        register(task)
+        if (<SchedulerCore>task.core).is_cancelling:
+            task.must_cancel = True     # the shutdown has not found it in the registry
     if awaited is None:     # a bare yield: back to the end of the queue
         np_task_wake(&task.node)
         return 0
     if not isinstance(awaited, Suspension):
         return refuse(task, awaited)
-    if not task.is_registered:
-        register(task)
     with cython.critical_section(task):
         task.waiting_on = awaited
     try:
@@ -198,10 +200,14 @@ cdef int refuse(Task task, object awaited) except -1:
 cdef int run_task(SchedulerCore core, Worker *worker, Task task) except -1:
     """One step of a claimed task."""
     worker.task = <PyObject*>task
-    if core.is_cancelling and not task.is_coroutine:
-        finish(task, None, CancelledError())
-        worker.task = NULL
-        return 0
+    if not task.has_begun:
+        task.has_begun = True
+        if core.is_cancelling:
+            if task.is_coroutine:
+                task.target.close()
+            finish(task, None, CancelledError())
+            worker.task = NULL
+            return 0
     try:
         if task.waiting_on is not None:
             with cython.critical_section(task):
@@ -235,6 +241,7 @@ cdef inline int dispatch(SchedulerCore core, Worker *worker, np_task *record) ex
         # It has lost priority since it was queued: it goes to the end of its new lane.
         record.flags = np_task_lane(record)
         np_worker_push(worker.native, record)
+        np_worker_was_stale(worker.native)
         return 0
     try:
         if np_task_claim(&(<Task>owner).node, kind == KIND_TASK):
@@ -334,6 +341,7 @@ cdef class SchedulerCore(Core):
         finally:
             leave_context(&worker.contexts)
             set_thread_worker(NULL)
+            np_worker_end(native)
 
     def _step(self, uint32_t index):
         """Virtual workers: runs at most one task as worker `index`; whether there was one."""
@@ -353,6 +361,12 @@ cdef class SchedulerCore(Core):
         finally:
             leave_context(&worker.contexts)
             set_thread_worker(before)
+
+    def _end_workers(self):
+        """Virtual workers: as when their threads end."""
+        cdef uint32_t i
+        for i in range(self.workers_count):
+            np_worker_end(self.workers[i].native)
 
     def _now_ns(self):
         return np_sched_now_ns(self.sched)
@@ -407,8 +421,8 @@ cdef class SchedulerCore(Core):
         return np_sched_live_count(self.sched)
 
     def _record_count(self):
-        """Records in use, or in a thread's cache."""
-        return np_task_slab_live_count(&self.sched.slab)
+        """Records in use; while workers run, also those in their caches."""
+        return np_sched_records_count(self.sched)
 
     def _counters(self):
         """What stats() shows: (per worker dicts, injector's depth per lane)."""

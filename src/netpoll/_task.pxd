@@ -42,7 +42,7 @@ cdef class Task(Suspension):
     cdef uint32_t cancel_requests
     cdef char is_done           # np_flag_get, np_flag_set
     cdef uint8_t base_lane
-    cdef bint is_coroutine, is_registered, must_cancel, owns_context, is_retrieved
+    cdef bint is_coroutine, has_begun, is_registered, must_cancel, owns_context, is_retrieved
     cdef object __weakref__
 
     cdef int wait_done(self, timeout) except -1

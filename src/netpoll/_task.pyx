@@ -291,6 +291,8 @@ cdef class Task(Suspension):
         """
         cdef Suspension waiting_on = None
         if np_task_revoke(&self.node):
+            if self.is_coroutine:
+                self.target.close()     # or it would warn that it was never awaited
             finish(self, None, CancelledError() if msg is None else CancelledError(msg))
             return True
         with cython.critical_section(self):
@@ -500,13 +502,13 @@ cdef int finish(Task task, object result, object exception) except -1:
     task.target = task.arguments = task.context = None
     if task.is_registered:
         unregister(task)
+    np_sched_live_add(task.core.sched, -1)  # before anybody hears of it: stats() shows it
     if waiters is not None:
         if type(waiters) is list:
             for waiter in <list>waiters:
                 notify_waiter(task, waiter)
         else:
             notify_waiter(task, waiters)
-    np_sched_live_add(task.core.sched, -1)
     return 0
 
 

@@ -26,7 +26,7 @@ import threading
 import types
 import weakref
 from asyncio import CancelledError
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 from netpoll import _sched, _task
@@ -42,6 +42,7 @@ __all__ = [
     "current_task",
     "sleep",
     "timeout",
+    "wait_percentile_ns",
     "yield_now",
 ]
 
@@ -95,8 +96,11 @@ class Scheduler(_sched.SchedulerCore):
         self._threads: list[threading.Thread] = []
         self._start()
 
+    # Slots of a worker's queue per lane, a power of two; 0 is the default. Tests make them few.
+    _deque_slots = 0
+
     def _start(self) -> None:
-        self._open(self.workers, 0, self.seed, False, _has_gil())
+        self._open(self.workers, self._deque_slots, self.seed, False, _has_gil())
         for index in range(self.workers):
             thread = threading.Thread(
                 target=self._work, args=(index,), name=f"{self.name}-{index}"
@@ -186,7 +190,8 @@ class Scheduler(_sched.SchedulerCore):
         (tasks its full queue moved to the shared list), queued (per lane), wait_ns (per lane, a
         histogram: bucket b counts waits of 2**(b-1) to 2**b ns; CONTROL and HIGH all, NORMAL and
         LOW one in eight). queued: per lane, in the shared list. tasks_live: spawned and not done.
-        records_live: posts and tickets that are queued, and records in threads' caches.
+        records_live: posts and tickets that are queued; while the workers run, up to 128 free
+        records of each as well.
         """
         workers, queued = self._counters()
         return {
@@ -196,6 +201,20 @@ class Scheduler(_sched.SchedulerCore):
             "tasks_live": self._live_count(),
             "records_live": self._record_count(),
         }
+
+
+def wait_percentile_ns(histogram: Sequence[int], percent: float) -> int:
+    """The upper end of the bucket that a percentile falls into, ns; 0 for an empty histogram.
+
+    histogram: one lane's of stats()["workers"][i]["wait_ns"], or a sum of several.
+    """
+    rank = sum(histogram) * percent / 100
+    seen = 0
+    for bucket, count in enumerate(histogram):
+        seen += count
+        if count and seen >= rank:
+            return 1 << bucket
+    return 0
 
 
 def _at_exit() -> None:

@@ -1,0 +1,265 @@
+"""The life of a scheduler: shutting down, leaving, forking, being an executor."""
+
+import asyncio
+import concurrent.futures
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from netpoll import Priority, Scheduler
+from netpoll.sched import sleep, yield_now
+
+from .conftest import MakeScheduler
+from .test_tasks import blocked
+
+
+def test_shutdown_finishes_what_is_queued(make_scheduler: MakeScheduler) -> None:
+    scheduler = make_scheduler(2)
+    log = []
+
+    async def later(n: int) -> None:
+        await sleep(0.002)
+        log.append(n)
+        scheduler.post(log.append, -n)  # from inside, also while it shuts down
+
+    go = blocked(scheduler)
+    for n in range(1, 101):
+        scheduler.spawn(later, n)
+    threading.Timer(0.01, go.set).start()
+    scheduler.shutdown()
+    assert sorted(log) == [n for n in range(-100, 101) if n]
+    scheduler.shutdown()  # a second time is no mistake
+
+
+def test_after_shutdown_nothing_is_taken(make_scheduler: MakeScheduler) -> None:
+    scheduler = make_scheduler(1)
+    scheduler.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        scheduler.post(print)
+    with pytest.raises(RuntimeError, match="shut down"):
+        scheduler.spawn(print)
+    with pytest.raises(RuntimeError, match="shut down"):
+        scheduler.spawn(print, affinity=0)
+    coroutine = sleep(1)
+    with pytest.raises(RuntimeError, match="shut down"):
+        scheduler.spawn(coroutine)
+    coroutine.close()
+
+
+def test_shutdown_cancels_on_demand(make_scheduler: MakeScheduler) -> None:
+    scheduler = make_scheduler(2)
+    waiting = [scheduler.spawn(sleep, 3600) for _ in range(20)]
+    while sum(worker["executed"] for worker in scheduler.stats()["workers"]) < 20:
+        time.sleep(0.001)
+    go, ran = blocked(scheduler), []
+    queued = [scheduler.spawn(ran.append, 1) for _ in range(20)]
+    queued += [scheduler.spawn(sleep(3600)) for _ in range(20)]
+    scheduler.post(ran.append, 1)
+    threading.Timer(0.01, go.set).start()
+    scheduler.shutdown(cancel=True)
+    assert all(task.cancelled() for task in waiting + queued)
+    assert ran == []
+
+
+def test_shutdown_cancels_what_only_yields(make_scheduler: MakeScheduler) -> None:
+    scheduler = make_scheduler(2)
+    begun = threading.Event()
+
+    async def spin() -> None:
+        while True:
+            begun.set()
+            await yield_now()
+
+    tasks = [scheduler.spawn(spin) for _ in range(4)]
+    assert begun.wait(20)
+    scheduler.shutdown(cancel=True)
+    assert all(task.cancelled() for task in tasks)
+
+
+def test_the_with_statement_waits_or_cancels() -> None:
+    with Scheduler(1) as scheduler:
+        task = scheduler.spawn(sleep, 0.01, "slept")
+    assert task.result() == "slept"
+    with pytest.raises(KeyError), Scheduler(1) as scheduler:
+        task = scheduler.spawn(sleep, 3600)
+        raise KeyError
+    assert task.cancelled()
+
+
+def test_a_worker_cannot_wait_for_its_own_end(make_scheduler: MakeScheduler) -> None:
+    scheduler = make_scheduler(1)
+    with pytest.raises(RuntimeError, match="own end"):
+        scheduler.run(scheduler.shutdown)
+
+
+def test_many_schedulers_come_and_go() -> None:
+    for n in range(50):
+        with Scheduler(n % 3 + 1, name="brief") as scheduler:
+            assert scheduler.run(lambda n=n: n) == n
+
+
+# ---- posts and the end, in every race ---------------------------------------------------------
+
+
+def test_nothing_is_lost_when_posts_meet_the_shutdown(make_scheduler: MakeScheduler) -> None:
+    for _ in range(5):
+        scheduler = make_scheduler(2)
+        ran, accepted = [], []
+
+        def flood(scheduler: Scheduler = scheduler, ran=ran, accepted=accepted) -> None:
+            try:
+                for n in range(100_000):
+                    scheduler.post(ran.append, n)
+                    accepted.append(n)
+            except RuntimeError:
+                pass
+
+        threads = [threading.Thread(target=flood) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.002)
+        scheduler.shutdown()
+        for thread in threads:
+            thread.join()
+        assert len(ran) == len(accepted)
+
+
+# ---- in another process -----------------------------------------------------------------------
+
+
+def run_child(body: str) -> str:
+    source = "import netpoll, os, sys, threading, time\nfrom netpoll.sched import *\n"
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", source + textwrap.dedent(body)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_the_interpreter_waits_for_what_is_queued() -> None:
+    """As with concurrent.futures: nobody has to call shutdown()."""
+    out = run_child(
+        """
+        scheduler = netpoll.Scheduler(2)
+        def work(n):
+            time.sleep(0.01)
+            print(n, flush=True)
+        for n in range(5):
+            scheduler.post(work, n)
+        async def late():
+            await sleep(0.05)
+            print("late", flush=True)
+        scheduler.spawn(late)
+        print("main ends", flush=True)
+        """
+    )
+    assert sorted(out.split()) == sorted("main ends 0 1 2 3 4 late".split())
+
+
+def test_an_idle_scheduler_does_not_hold_the_interpreter() -> None:
+    assert run_child("scheduler = netpoll.Scheduler(3)\nprint('over')") == "over\n"
+
+
+def test_ctrl_c_ends_a_run() -> None:
+    out = run_child(
+        """
+        import signal
+        async def main():
+            try:
+                await sleep(60)
+            finally:
+                print("cleaned up", flush=True)
+        with netpoll.Scheduler(1) as scheduler:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                scheduler.run(main)
+            except KeyboardInterrupt:
+                print("interrupted")
+        """
+    )
+    assert out == "cleaned up\ninterrupted\n"
+
+
+def test_a_forked_child_is_told_and_can_start_anew() -> None:
+    out = run_child(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        scheduler = netpoll.Scheduler(2)
+        print(scheduler.run(lambda: "parent"), flush=True)
+        pid = os.fork()
+        if pid == 0:
+            for call in (scheduler.post, scheduler.spawn):
+                try:
+                    call(print)
+                except RuntimeError as error:
+                    assert "fork" in str(error)
+            with netpoll.Scheduler(2) as fresh:
+                print(fresh.run(lambda: "child"), flush=True)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        print(scheduler.run(lambda: "parent again"))
+        """
+    )
+    assert out == "parent\nchild\nparent again\n"
+
+
+@pytest.mark.skipif(
+    getattr(sys, "_is_gil_enabled", lambda: True)(), reason="this interpreter has its GIL"
+)
+def test_the_import_leaves_the_gil_off() -> None:
+    assert run_child("print(sys._is_gil_enabled())") == "False\n"
+
+
+# ---- as an executor ---------------------------------------------------------------------------
+
+
+def test_an_executor_of_concurrent_futures(scheduler: Scheduler) -> None:
+    with scheduler.as_executor(Priority.HIGH) as executor:
+        assert isinstance(executor, concurrent.futures.Executor)
+        assert list(executor.map(pow, range(10), [2] * 10)) == [n * n for n in range(10)]
+        future = executor.submit(lambda *, key: key, key="word")
+        assert future.result(20) == "word"
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(lambda: 1 // 0).result(20)
+    with pytest.raises(RuntimeError):
+        executor.submit(print)
+    assert scheduler.run(lambda: "goes on") == "goes on"
+
+
+def test_futures_are_cancelled_and_waited_for(make_scheduler: MakeScheduler) -> None:
+    scheduler = make_scheduler(1)
+    go = blocked(scheduler)
+    executor = scheduler.as_executor()
+    first, second = executor.submit(int), executor.submit(int)
+    assert second.cancel()
+    threading.Timer(0.01, go.set).start()
+    executor.shutdown(wait=True)
+    assert first.done() and second.cancelled()
+    go = blocked(scheduler)
+    executor = scheduler.as_executor()
+    dropped = executor.submit(int)
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert dropped.cancelled()
+    go.set()
+
+
+def test_a_loop_runs_functions_in_the_scheduler(scheduler: Scheduler) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        executor = scheduler.as_executor()
+        names = {
+            await loop.run_in_executor(executor, lambda: threading.current_thread().name)
+            for _ in range(4)
+        }
+        assert names <= {f"{scheduler.name}-{n}" for n in range(scheduler.workers)}
+
+    asyncio.run(main())
