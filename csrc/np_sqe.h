@@ -10,7 +10,6 @@
 #define NP_SQE_H
 
 #include <linux/io_uring.h>
-#include <linux/stat.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -63,14 +62,6 @@ static inline void np_sqe_fsync(struct io_uring_sqe *sqe, int fd, int data_only)
 {
     np_sqe_fill(sqe, IORING_OP_FSYNC, fd, NULL, 0, 0);
     sqe->fsync_flags = data_only ? IORING_FSYNC_DATASYNC : 0;
-}
-
-/* statx(2); `out` is a struct statx. */
-static inline void np_sqe_statx(struct io_uring_sqe *sqe, int dir_fd, const char *path, int flags,
-                                uint32_t mask, void *out)
-{
-    np_sqe_fill(sqe, IORING_OP_STATX, dir_fd, path, mask, (uintptr_t)out);
-    sqe->statx_flags = (uint32_t)flags;
 }
 
 #endif

@@ -196,14 +196,8 @@ cdef extern from "np_pool.h" nogil:
     void np_pool_get_stats(np_pool *pool, np_pool_stats *out)
 
 cdef extern from "np_sqe.h" nogil:
-    ctypedef struct statx_t "struct statx":
-        uint32_t stx_blksize
-        uint16_t stx_mode
-        uint64_t stx_size
-
     enum:
         NP_SQE_BYTES
-    const uint64_t NP_SQE_AT_FILE
 
     struct io_uring_sqe:
         uint8_t opcode, flags
@@ -216,8 +210,6 @@ cdef extern from "np_sqe.h" nogil:
     void np_sqe_openat(io_uring_sqe *sqe, int dir_fd, const char *path, int flags, uint32_t mode)
     void np_sqe_close(io_uring_sqe *sqe, int fd)
     void np_sqe_fsync(io_uring_sqe *sqe, int fd, int data_only)
-    void np_sqe_statx(io_uring_sqe *sqe, int dir_fd, const char *path, int flags, uint32_t mask,
-                      void *out)
 
 cdef extern from "np_inbox.h" nogil:
     struct np_inbox_node:

@@ -11,14 +11,14 @@ from cpython.buffer cimport (
     PyBUF_CONTIG, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer)
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.errno cimport EINTR
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, UINT64_MAX
-from libc.string cimport memset, strerror
+from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t
+from libc.string cimport strerror
 
 from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, PyBytes_New, PyObject, Py_DECREF, Py_XDECREF, _PyBytes_Resize,
     io_uring_sqe, np_event, np_sock_close, np_sqe_close, np_sqe_fsync, np_sqe_openat, np_sqe_read,
-    np_sqe_statx, np_sqe_write, np_udata, statx_t)
+    np_sqe_write, np_udata)
 from netpoll._core cimport Loop
 from netpoll._sqe cimport submit_one
 
@@ -26,8 +26,6 @@ import os
 
 cdef enum:
     AT_FDCWD = -100
-    AT_EMPTY_PATH = 0x1000
-    STATX_BASIC_STATS = 0x7ff
 
 # What one read or write takes at most (MAX_RW_COUNT, read(2)): the rest is another one's.
 MAX_RW_BYTES = 0x7ffff000
@@ -238,18 +236,7 @@ cdef class CloseOp(FileOp):
         return 0
 
 
-cdef class StatOp(FileOp):
-    cdef statx_t about
-
-    cdef int fill(self, io_uring_sqe *sqe) except -1:
-        np_sqe_statx(sqe, self.fd, b"", AT_EMPTY_PATH, STATX_BASIC_STATS, &self.about)
-        return 0
-
-    cdef object value(self):
-        return (self.about.stx_mode, self.about.stx_size, self.about.stx_blksize)
-
-
-for _cls in (ReadOp, ReadIntoOp, WriteOp, FsyncOp, OpenOp, CloseOp, StatOp):
+for _cls in (ReadOp, ReadIntoOp, WriteOp, FsyncOp, OpenOp, CloseOp):
     install_awaitable_slots(_cls)
 
 
@@ -328,8 +315,3 @@ def open(Loop loop, path, int flags, uint32_t mode=0o666):
 def close(Loop loop, int fd):
     """Awaitable: None when fd is closed; it is, whatever becomes of the task that waits."""
     return begin(CloseOp.__new__(CloseOp), loop, fd)
-
-
-def stat(Loop loop, int fd):
-    """Awaitable: (st_mode, st_size, st_blksize) of an open file."""
-    return begin(StatOp.__new__(StatOp), loop, fd)

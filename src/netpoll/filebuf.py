@@ -260,15 +260,15 @@ class BinaryFile(Turns):
                 parts.append(self._take(len(self._in)))
             expected = 0
             if self._is_regular:
-                _, file_bytes, _ = await self._perform(
-                    lambda: self._ops.stat(self._fd), None, False
-                )
-                expected = file_bytes - os.lseek(self._fd, 0, os.SEEK_CUR)
+                position = os.lseek(self._fd, 0, os.SEEK_CUR)
+                expected = os.fstat(self._fd).st_size - position
             while True:
-                data = await self._fetch(max(expected, self._buffer_bytes, READALL_MIN_BYTES))
-                if not data:
+                # A byte more than is expected: if just that one is missing, this is the end.
+                data = await self._fetch(max(expected + 1, self._buffer_bytes, READALL_MIN_BYTES))
+                if data:
+                    parts.append(data)
+                if not data or len(data) == expected:
                     break
-                parts.append(data)
                 expected -= len(data)
         except BaseException:
             self._give_back(parts)

@@ -45,7 +45,6 @@ class RingOps:
         self.readinto = functools.partial(_files.readinto, loop)
         self.write = functools.partial(_files.write, loop)
         self.fsync = functools.partial(_files.fsync, loop)
-        self.stat = functools.partial(_files.stat, loop)
         self.close = functools.partial(_files.close, loop)
 
     def call(self, function: Callable[..., Any], *args: Any) -> ThreadOp:
@@ -168,9 +167,6 @@ class ThreadOps:
     def fsync(self, fd: int, data_only: bool = False) -> ThreadOp:
         return self.call(os.fdatasync if data_only else os.fsync, fd)
 
-    def stat(self, fd: int) -> ThreadOp:
-        return self.call(_stat, fd)
-
     def close(self, fd: int) -> ThreadOp:
         return CloseThreadOp(self.loop, os.close, (fd,))
 
@@ -182,11 +178,6 @@ class CloseThreadOp(ThreadOp):
 
     def _run(self) -> Any:
         return self._function(*self._args)
-
-
-def _stat(fd: int) -> tuple[int, int, int]:
-    about = os.fstat(fd)
-    return about.st_mode, about.st_size, about.st_blksize
 
 
 def _checked(offset: int) -> int:

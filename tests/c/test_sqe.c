@@ -80,7 +80,7 @@ static void the_number_of_a_file_and_its_size(struct np_rig *rig)
     run(rig, &watch, &sqe);
     int fd = watch.last_res;
     assert_true(fd >= 0);
-    np_sqe_statx(&sqe, fd, "", AT_EMPTY_PATH, STATX_SIZE, &about);
+    io_uring_prep_statx(&sqe, fd, "", AT_EMPTY_PATH, STATX_SIZE, &about);
     run(rig, &watch, &sqe);
     assert_int_equal(watch.last_res, 0);
     assert_int_equal(about.stx_size, lseek(fd, 0, SEEK_END));

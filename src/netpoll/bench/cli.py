@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from netpoll.bench.cells import (
     parse_connections,
     parse_size,
 )
+from netpoll.bench.files import FILE_ARMS, FILE_WORKS
 from netpoll.bench.primitives import WORKLOADS
 from netpoll.bench.watch import INTERRUPTED
 
@@ -90,19 +92,20 @@ def _number(kind, low, high, unit: str = ""):
 
 
 def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
-    arms = _list_of(_one_of(ARMS, "arm"), "arm")
+    arms = _list_of(_one_of(FILE_ARMS if kind == "files" else ARMS, "arm"), "arm")
     parser.add_argument(
         "--arms",
         type=arms,
         metavar="A,B",
         help=f"who takes part; default: {', '.join(default_arms(kind))}",
     )
-    parser.add_argument(
-        "--peers",
-        action="store_true",
-        help=f"also other event loops, if installed: {', '.join(PEER_ARMS)}",
-    )
-    rounds = 5 if kind == "micro" else 3
+    if kind != "files":
+        parser.add_argument(
+            "--peers",
+            action="store_true",
+            help=f"also other event loops, if installed: {', '.join(PEER_ARMS)}",
+        )
+    rounds = 5 if kind in ("micro", "files") else 3
     parser.add_argument(
         "--rounds", type=_number(int, 1, 1000), metavar="N", help=f"default: {rounds}"
     )
@@ -132,6 +135,8 @@ def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
 
 def default_arms(kind: str) -> tuple[str, ...]:
     """All but the peers; for micro the event loops; for idle those and the floors."""
+    if kind == "files":
+        return tuple(FILE_ARMS)
     kinds = {"echo": ("loop", "stdlib", "floor"), "micro": ("loop",), "idle": ("loop", "floor")}
     return tuple(name for name in DEFAULT_ARMS if ARMS[name].kind in kinds[kind])
 
@@ -245,6 +250,38 @@ def _add_idle(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run_idle)
 
 
+def _add_files(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "files",
+        help="reading files: netpoll's, aiofiles, plain system calls; ns per operation",
+        description="Measures what reading files costs in CPU, each arm in a process of its own, "
+        "rounds interleaved. The files are in the page cache.",
+    )
+    _add_common(parser, "files")
+    parser.add_argument(
+        "--works",
+        type=_list_of(_one_of(FILE_WORKS, "work"), "work"),
+        default=tuple(FILE_WORKS),
+        metavar="A,B",
+        help=f"default: all of {', '.join(FILE_WORKS)}",
+    )
+    parser.add_argument(
+        "--scale",
+        type=_number(float, 0.001, 1000),
+        default=1.0,
+        metavar="F",
+        help="times the usual number of operations",
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        metavar="PATH",
+        help="where the files are made; default: the directory for temporary files",
+    )
+    parser.set_defaults(run=run_files)
+
+
 def _add_show(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "show", help="a result that was saved: its table, and its page with --html"
@@ -263,7 +300,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="benchmarks", metavar="COMMAND", required=True)
-    for add in (_add_echo, _add_micro, _add_idle, _add_show):
+    for add in (_add_echo, _add_micro, _add_idle, _add_files, _add_show):
         add(commands)
 
 
@@ -515,6 +552,43 @@ def run_idle(options: argparse.Namespace) -> int:
         run = idle.run_idle(plan, bar)
     document = idle_document(run, checked, environment, sys.argv[1:])
     return _finish(document, options, "idle", console)
+
+
+def run_files(options: argparse.Namespace) -> int:
+    """``bench files``; returns the exit code."""
+    require_packages()
+    from rich.console import Console
+
+    from netpoll.bench import display, files
+    from netpoll.bench.document import header
+
+    console = Console()
+    if not options.directory.is_dir():
+        raise UsageError(f"{options.directory} is not a directory")
+    pinning, environment = _environment(options)
+    checked = files.check_file_arms(options.arms or default_arms("files"))
+    able = tuple(name for name in checked if "unavailable" not in checked[name])
+    if not able:
+        raise UsageError("none of the arms can run here")
+    plan = files.FilesPlan(
+        arms=able,
+        works=options.works,
+        pinning=pinning,
+        directory=options.directory,
+        rounds=options.rounds or (QUICK_ROUNDS if options.quick else 5),
+        scale=options.scale,
+        limit_s=QUICK_LIMIT_S if options.quick else None,
+    )
+    _announce(
+        console,
+        f"{display.counted(len(plan.arms), 'arm')}, {display.counted(len(plan.works), 'work')}, "
+        f"{display.counted(plan.rounds, 'round')}.",
+        plan,
+    )
+    with display.ProgressBar(console, plan.rounds * len(plan.arms)) as bar:
+        run = files.run_files(plan, bar)
+    head = header("files", environment, sys.argv[1:], run.started_at)
+    return _finish(files.files_document(run, checked, head, environment), options, "files", console)
 
 
 def run_show(options: argparse.Namespace) -> int:

@@ -251,8 +251,8 @@ def _versus(value: float, best: float, reference: float | None) -> Text:
     return text
 
 
-def micro_table(document: dict) -> Table:
-    """A line per operation, a column per loop."""
+def micro_table(document: dict, versus: str = "vs_asyncio") -> Table:
+    """A line per operation, a column per arm; `versus` names the ratio to show."""
     rows = document["rows"]
     arms = list(dict.fromkeys(row["arm"] for row in rows if row["rounds"]))
     table = _new_table("operation", arms)
@@ -265,7 +265,7 @@ def micro_table(document: dict) -> Table:
         table.add_row(
             title,
             *(
-                _versus(line[arm]["ns"]["median"], best, line[arm]["vs_asyncio"])
+                _versus(line[arm]["ns"]["median"], best, line[arm][versus])
                 if arm in line
                 else "–"
                 for arm in arms
@@ -289,6 +289,23 @@ def show_micro(console: Console, document: dict) -> None:
             micro_table(document),
             *_fact_lines(document),
             *(Text(note, style="dim") for note in notes),
+        )
+    )
+
+
+def show_files(console: Console, document: dict) -> None:
+    """The table of a files document."""
+    rounds = counted(document["settings"]["rounds"], "round")
+    note = (
+        f"{rounds}, arms interleaved; the median. CPU time of the process, user and system, all "
+        f"threads; files in the page cache, in {document['settings']['directory']}."
+    )
+    console.print(
+        Group(
+            Text("\n ns of CPU per operation (and × aiofiles)", style="bold"),
+            micro_table(document, "vs_control"),
+            *_fact_lines(document),
+            Text(note, style="dim"),
         )
     )
 
@@ -345,9 +362,8 @@ def show_echo(console: Console, document: dict) -> None:
 
 def show(console: Console, document: dict) -> None:
     """The tables of any document, then what was skipped and what failed."""
-    {"echo": show_echo, "micro": show_micro, "idle": show_idle}[kind_of(document)](
-        console, document
-    )
+    shows = {"echo": show_echo, "micro": show_micro, "idle": show_idle, "files": show_files}
+    shows[kind_of(document)](console, document)
     show_problems(console, document)
 
 

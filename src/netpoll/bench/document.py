@@ -22,7 +22,7 @@ from netpoll.bench.process import malloc_settings
 from netpoll.bench.stats import PERCENTILES, Sample, Spread, merge, paired_ratio, percentile_ns
 
 SCHEMA_PREFIX = "netpoll.bench."
-KINDS = ("echo", "micro", "idle")
+KINDS = ("echo", "micro", "idle", "files")
 
 # Above this share of a window somebody else had the server's core: the row is marked.
 DISTURBED_SHARE = 0.05
@@ -252,7 +252,7 @@ def write_json(document: dict, path: Path) -> None:
 
 
 def kind_of(document: dict) -> str:
-    """Which benchmark it is of: echo, micro or idle. Raises ValueError for anything else."""
+    """Which benchmark it is of, out of KINDS. Raises ValueError for anything else."""
     schema = str(document.get("schema", "")) if isinstance(document, dict) else ""
     for kind in KINDS:
         if schema == f"{SCHEMA_PREFIX}{kind}/1":

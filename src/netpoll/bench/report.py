@@ -53,6 +53,11 @@ ratios round by round, so that what slows the whole machine for a while cancels 
 time of the process, not the clock on the wall, per operation. Figures are medians over the rounds;
 a dot is one round.</p>
 """,
+    "files": """
+<p>Each arm is a process of its own, pinned to one core; rounds are interleaved. The figure is CPU
+time of the process, user and system, of all its threads, per operation. The file is in the page
+cache. Figures are medians over the rounds; a dot is one round.</p>
+""",
     "idle": """
 <p>Each server is a process of its own. It has served a hundred connections before; then all
 connections are opened and have one message echoed, so that each was accepted and used. The figure
@@ -298,7 +303,7 @@ def _echo_body(document: dict) -> str:
 # ---- micro and idle ----
 
 
-def _micro_body(document: dict) -> str:
+def _micro_body(document: dict, control: str = "asyncio", versus: str = "vs_asyncio") -> str:
     rows = [row for row in document["rows"] if row["rounds"]]
     arms = _distinct(rows, "arm")
     lines, figures = [], []
@@ -309,17 +314,21 @@ def _micro_body(document: dict) -> str:
             if arm not in line:
                 cells.append("<td>–</td>")
                 continue
-            versus = line[arm]["vs_asyncio"]
-            sub = f' <span class="sub">{ratio(versus)}</span>' if versus is not None else ""
+            value = line[arm][versus]
+            sub = f' <span class="sub">{ratio(value)}</span>' if value is not None else ""
             text = number(line[arm]["ns"]["median"]) + sub
-            cells.append(_tag("td", text, style=_shade(versus)))
+            cells.append(_tag("td", text, style=_shade(value)))
         title = next(iter(line.values()))["title"]
         lines.append(_line(escape(title), cells))
         figures.append(_figure(f"micro-{workload}", f"<b>{escape(title)}</b>, ns"))
-    caption = "ns of CPU per operation, and in small figures the ratio to asyncio."
+    caption = f"ns of CPU per operation, and in small figures the ratio to {control}."
     return (
         "<h2>Figures</h2>" + _table(["operation", *arms], lines, caption) + "<h2>Charts</h2>"
     ) + "".join(figures)
+
+
+def _files_body(document: dict) -> str:
+    return _micro_body(document, "aiofiles", "vs_control")
 
 
 def _micro_data(document: dict) -> dict:
@@ -388,9 +397,10 @@ TITLES = {
     "echo": "Echo servers under load",
     "micro": "What a loop does all day",
     "idle": "Memory of idle connections",
+    "files": "Reading files",
 }
-_BODIES = {"echo": _echo_body, "micro": _micro_body, "idle": _idle_body}
-_DATA = {"echo": _echo_data, "micro": _micro_data, "idle": _idle_data}
+_BODIES = {"echo": _echo_body, "micro": _micro_body, "idle": _idle_body, "files": _files_body}
+_DATA = {"echo": _echo_data, "micro": _micro_data, "idle": _idle_data, "files": _micro_data}
 
 
 def _probe_text(probe: dict) -> str:
