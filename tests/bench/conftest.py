@@ -37,11 +37,15 @@ def listener(path: str | None = None) -> socket.socket:
 
 
 @contextlib.contextmanager
-def floor(serve: Callable[[int, int], None], path: str | None = None) -> Iterator[object]:
+def floor(
+    serve: Callable[[int, int], None],
+    path: str | None = None,
+    make: Callable[[str | None], socket.socket] = listener,
+) -> Iterator[object]:
     """A floor in a thread of this process; gives its address. It must end without an error."""
     reader, writer = os.pipe()
     failures = []
-    sock = listener(path)
+    sock = make(path)
     sock.setblocking(False)
 
     def run() -> None:
@@ -94,6 +98,46 @@ def scripted(handler: Handler, connections: int = 1) -> Iterator[tuple[str, int]
             sock.shutdown(socket.SHUT_RDWR)
         sock.close()
         thread.join()
+
+
+def datagram_socket(path: str | None = None) -> socket.socket:
+    """A bound datagram socket on a free port of 127.0.0.1, or at a path."""
+    family, name = (socket.AF_UNIX, path) if path else (socket.AF_INET, ("127.0.0.1", 0))
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind(name)
+    return sock
+
+
+@contextlib.contextmanager
+def udp_floor(path: str | None = None) -> Iterator[object]:
+    """The floor of datagrams in a thread of this process; gives its address."""
+    with floor(_native.floor_udp_epoll, path, make=datagram_socket) as address:
+        yield address
+
+
+Answer = Callable[[socket.socket, bytes, object], None]
+
+
+@contextlib.contextmanager
+def scripted_datagrams(answer: Answer) -> Iterator[tuple[str, int]]:
+    """A server that gives each datagram to `answer(sock, data, sender)`, in a thread."""
+    sock = datagram_socket()
+    sock.settimeout(0.05)
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                answer(sock, *sock.recvfrom(65536))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield sock.getsockname()
+    finally:
+        ended.set()
+        thread.join()
+        sock.close()
 
 
 def exactly(client: socket.socket, count: int) -> bytes:

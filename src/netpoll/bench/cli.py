@@ -23,6 +23,7 @@ from netpoll.bench.arms import (
 )
 from netpoll.bench.cells import (
     CONNECTIONS,
+    MAX_DATAGRAM_BYTES,
     SCENARIOS,
     SIZES_BYTES,
     Cell,
@@ -469,8 +470,10 @@ def run_echo(options: argparse.Namespace) -> int:
 
     console = Console()
     arms = chosen_arms(options, "echo")
-    cells = chosen_cells(options)
     modes = chosen_modes(options)
+    cells = chosen_cells(options)
+    if modes == (UDP_MODE,) and max(cell.size_bytes for cell in cells) > MAX_DATAGRAM_BYTES:
+        raise UsageError(f"a datagram of UDP has at most {MAX_DATAGRAM_BYTES} bytes")
     arms = tuple(name for name in arms if entries([name], modes))
     pinning, environment = _environment(options)
     checked, able = _check(arms, console)

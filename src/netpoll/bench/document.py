@@ -32,11 +32,14 @@ DISTURBED_SHARE = 0.05
 DIVIDED_FROM_NS = 300_000_000
 
 
+def near_floor(entry: Entry) -> str:
+    """The interface of the floor that is an entry's own; of datagrams there is only one."""
+    return "epoll" if entry.mode == UDP_MODE else ARMS[entry.arm].interface
+
+
 def floor_of(interface: str, entry: Entry) -> Entry:
-    """The floor that an entry is set against: of datagrams there is only one, on epoll."""
-    if entry.mode == UDP_MODE:
-        return Entry("floor-epoll", UDP_MODE)
-    return Entry(f"floor-{interface}", "-")
+    """The floor on this interface that does what the entry does."""
+    return Entry(f"floor-{interface}", UDP_MODE if entry.mode == UDP_MODE else "-")
 
 
 def header(kind: str, environment: dict, command: list[str], started_at: float) -> dict:
@@ -133,7 +136,7 @@ def _row(run: EchoRun, cell: Cell, entry: Entry) -> dict:
             "cpu_vs_uvloop": _cpu_ratio(run, cell, entry, _in_mode(run, cell, entry, "uvloop")),
             "cpu_vs_floor_epoll": _cpu_ratio(run, cell, entry, floor_of("epoll", entry)),
             "cpu_vs_floor_uring": _cpu_ratio(run, cell, entry, floor_of("uring", entry)),
-            "near_floor": ARMS[entry.arm].interface,
+            "near_floor": near_floor(entry),
             "disturbed_rounds": sum(w > DISTURBED_SHARE for w in waits),
             "syscalls_per_request": run.syscalls.get(key),
         }

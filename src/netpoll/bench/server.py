@@ -30,6 +30,7 @@ BACKLOG = 4096
 # programs write; for larger messages the 256 KiB that asyncio itself reads with in protocol mode.
 READ_BYTES = 64 * 1024
 READ_BULK_BYTES = 256 * 1024
+DATAGRAMS_BYTES = 8 << 20  # receive buffer of a datagram server
 
 
 def listening_socket(address: str) -> socket.socket:
@@ -55,6 +56,9 @@ def datagram_socket(address: str) -> socket.socket:
     else:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sock.bind(address)
+    # One datagram of each client has to fit, as far as this user may raise it: what does not is
+    # lost, and a lost one ends the run.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAMS_BYTES)
     sock.setblocking(False)
     return sock
 
