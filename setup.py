@@ -36,7 +36,12 @@ CYTHON_MIN = (3, 1)
 # C files that only one extension needs; everything else in csrc is the core.
 EXTRA_SOURCES = {
     "netpoll._probe": ["csrc/np_probe.c"],
-    "netpoll.bench._native": ["csrc/np_loadgen.c", "csrc/np_floor.c", "csrc/np_floor_udp.c"],
+    "netpoll.bench._native": [
+        "csrc/np_loadgen.c",
+        "csrc/np_floor.c",
+        "csrc/np_floor_udp.c",
+        "csrc/np_zcbench.c",
+    ],
 }
 
 # Compiles and links only where liburing is 2.3 or newer and its static library is there.

@@ -70,6 +70,10 @@ enum np_send_flags {
     /* Zero-copy is wanted: np_zc.h decides when. Out of registered memory (attach) when all pieces
      * lie in one region, else the kernel pins the pages for this send. */
     NP_SEND_ZC = 4,
+    /* With ZC: the connection awaits no other notice. Since Linux 6.10 sends that meet in a packet
+     * share their bookkeeping, and all but the first of them are reported as copied whether they
+     * were or not: only of a send that was alone is that answer sure. */
+    NP_SEND_ALONE = 16,
     /* More follows at once (MSG_MORE): TCP need not send a last, short segment yet. */
     NP_SEND_MORE = 8,
 };
@@ -85,6 +89,7 @@ struct np_stats { /* all counts since the backend was opened, unless said otherw
     uint64_t moves;         /* times the ring moved to another thread */
     uint64_t zc_bytes;      /* of TRANSMITs: what the kernel reported as not copied */
     uint64_t copied_bytes;  /* of TRANSMITs: what it copied, asked for zero-copy or not */
+    uint64_t unsure_bytes;  /* of TRANSMITs: reported as copied, with NP_EV_UNSURE */
     uint64_t zc_refused;    /* zero-copy sends that ended with NP_EV_NO_ZC */
     uint32_t notifs_pending;/* now: TRANSMITs whose result is known and whose memory is held */
     uint32_t regions_count; /* now: registered pieces of memory */
@@ -128,7 +133,8 @@ struct np_backend_ops {
      *                With NP_EV_MORE the kernel still reads the memory. With NP_EV_NO_ZC
      *                zero-copy is not to be had here: send again without it.
      *   the notice   only after NP_EV_MORE; has NP_EV_NOTIF, res is what the result was (0 after an
-     *                error), NP_EV_COPIED when the bytes were copied. It may take as long as the
+     *                error), NP_EV_COPIED when the bytes were copied (NP_EV_UNSURE: or when
+     *                nobody can tell). It may take as long as the
      *                peer takes to acknowledge. The operation holds no file any more: the fd may
      *                be closed before; a cancel has no effect; an abortive close (SO_LINGER 0)
      *                brings it about.

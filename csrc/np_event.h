@@ -25,6 +25,7 @@ enum np_event_flags {
     NP_EV_NONEMPTY = 2, /* RECV: the buffer ended before what the socket held (io_uring) */
     NP_EV_NOTIF = 4,    /* TRANSMIT, its last event: the kernel has let go of the memory */
     NP_EV_COPIED = 8,   /* with NOTIF: the kernel had copied the bytes after all */
+    NP_EV_UNSURE = 32,  /* with COPIED: perhaps not, see NP_SEND_ALONE */
     NP_EV_NO_ZC = 16,   /* TRANSMIT: zero-copy was refused, nothing was taken (res is 0) */
 };
 

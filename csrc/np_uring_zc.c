@@ -208,10 +208,19 @@ static void complete_notice(struct np_uring *u, struct np_op *op, const struct i
                             struct np_event *event)
 {
     bool copied = (uint32_t)cqe->res & NP_IORING_NOTIF_USAGE_ZC_COPIED;
+    int flags = NP_EV_NOTIF;
+    uint64_t *counter = &u->stats.zc_bytes;
     NP_DCHECK(op->state == NP_SENT);
-    *(copied ? &u->stats.copied_bytes : &u->stats.zc_bytes) += (uint64_t)op->res;
+    if (copied && (op->send_flags & NP_SEND_ALONE)) {
+        flags |= NP_EV_COPIED;
+        counter = &u->stats.copied_bytes;
+    } else if (copied) {
+        flags |= NP_EV_COPIED | NP_EV_UNSURE;
+        counter = &u->stats.unsure_bytes;
+    }
+    *counter += (uint64_t)op->res;
     u->stats.notifs_pending--;
-    np_op_emit(event, op, NULL, op->res, NP_EV_NOTIF | (copied ? NP_EV_COPIED : 0));
+    np_op_emit(event, op, NULL, op->res, flags);
     np_op_free(&u->head.slab, op);
 }
 

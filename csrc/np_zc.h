@@ -7,10 +7,9 @@
  *           connection asks until it is told that its bytes were copied, then asks rarely:
  *           after NP_ZC_RETRY_FIRST_COUNT sends that were large enough, and twice as many after
  *           each further copy, up to NP_ZC_RETRY_MAX_COUNT. A route can change; one real zero-copy
- *           send brings it all back.
+ *           send brings it all back. Reports that are not sure (NP_SEND_ALONE) change nothing.
  * Use       struct np_zc zc = {0};                            per connection
- *           if (np_zc_wants(&zc, bytes, is_registered))       per send
- *               flags |= NP_SEND_ZC;
+ *           flags |= np_zc_wants(&zc, bytes, is_registered, notices_outstanding);   per send
  *           np_zc_report(&zc, event->flags);                  per NP_OP_TRANSMIT event
  * Sizes     Below NP_ZC_REGISTERED_MIN_BYTES (registered memory) and NP_ZC_PINNED_MIN_BYTES (any
  *           other) a copy is cheaper than asking: np_limits.h has the measurements.
@@ -23,7 +22,7 @@
 #include <stdint.h>
 
 #include "np_assert.h"
-#include "np_event.h"
+#include "np_backend.h"
 #include "np_limits.h"
 
 struct np_zc {
@@ -35,13 +34,15 @@ NP_STATIC_ASSERT(sizeof(struct np_zc) == 2, "every connection has one");
 NP_STATIC_ASSERT(NP_ZC_RETRY_MAX_COUNT < 1 << 12, "fits skip_count");
 NP_STATIC_ASSERT(NP_ZC_RETRY_FIRST_COUNT << 15 >= NP_ZC_RETRY_MAX_COUNT, "level gets there");
 
-/* 1 when a send of so many bytes should ask for zero-copy. */
-static inline int np_zc_wants(struct np_zc *zc, size_t bytes, int is_registered)
+/* The np_send_flags that a send of so many bytes should have: ZC and ALONE, or none.
+ * notices_outstanding: of earlier sends of this connection. */
+static inline int np_zc_wants(struct np_zc *zc, size_t bytes, int is_registered,
+                              uint32_t notices_outstanding)
 {
     if (bytes < (is_registered ? NP_ZC_REGISTERED_MIN_BYTES : NP_ZC_PINNED_MIN_BYTES))
         return 0;
     if (zc->skip_count == 0)
-        return 1;
+        return NP_SEND_ZC | (notices_outstanding ? 0 : NP_SEND_ALONE);
     zc->skip_count--;
     return 0;
 }
@@ -49,6 +50,8 @@ static inline int np_zc_wants(struct np_zc *zc, size_t bytes, int is_registered)
 /* What became of a send that asked: the flags of each of its events. */
 static inline void np_zc_report(struct np_zc *zc, int event_flags)
 {
+    if (event_flags & NP_EV_UNSURE)
+        return;
     if (event_flags & (NP_EV_COPIED | NP_EV_NO_ZC)) {
         uint32_t skip = (uint32_t)NP_ZC_RETRY_FIRST_COUNT << zc->level;
         if (zc->skip_count)

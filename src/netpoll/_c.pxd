@@ -32,6 +32,7 @@ cdef extern from "np_event.h" nogil:
         NP_EV_NOTIF
         NP_EV_COPIED
         NP_EV_NO_ZC
+        NP_EV_UNSURE
 
     struct np_event:
         void *owner
@@ -89,7 +90,8 @@ cdef extern from "np_backend.h" nogil:
 
     struct np_stats:
         uint64_t enters, submissions, completions, recv_bytes, send_bytes
-        uint64_t enobufs, stale, sq_full, moves, zc_bytes, copied_bytes, zc_refused
+        uint64_t enobufs, stale, sq_full, moves, zc_bytes, copied_bytes, unsure_bytes
+        uint64_t zc_refused
         uint32_t notifs_pending, regions_count
         uint32_t ops_live, bufs_total, bufs_free, features, arena_kind
 
@@ -140,6 +142,7 @@ cdef extern from "np_backend.h" nogil:
         NP_SEND_WAIT
         NP_SEND_ALL
         NP_SEND_ZC
+        NP_SEND_ALONE
         NP_SEND_MORE
 
     int np_region_of(const np_backend_head *head, const iovec *iov, int iov_count)
@@ -148,7 +151,7 @@ cdef extern from "np_zc.h" nogil:
     struct np_zc:
         pass
 
-    int np_zc_wants(np_zc *zc, size_t bytes, int is_registered)
+    int np_zc_wants(np_zc *zc, size_t bytes, int is_registered, uint32_t notices_outstanding)
     void np_zc_report(np_zc *zc, int event_flags)
 
 cdef extern from "np_pins.h" nogil:

@@ -1075,7 +1075,7 @@ cdef class Loop:
         turns: passes of the loop. enters: system calls that wait or submit. submissions,
         completions: operations. recv_bytes, send_bytes: through shared buffers and queued sends.
         zc_bytes, copied_bytes: of sends that may be zero-copy, what the kernel did not copy and
-        what it did; notifs_pending: those whose memory it still holds, now.
+        what it did (unsure: cannot be told); notifs_pending: those whose memory it still holds, now.
         enobufs: receives that waited for a buffer. stale: completions of operations gone.
         sq_full: early submissions. moves: changes of thread. ops_live, bufs_total, bufs_free,
         ready_count, timers_count, transports_count: now. features, arena: what is in use.
@@ -1088,7 +1088,7 @@ cdef class Loop:
             "turns": self.turns,
             "enters": s.enters, "submissions": s.submissions, "completions": s.completions,
             "recv_bytes": s.recv_bytes, "send_bytes": s.send_bytes,
-            "zc_bytes": s.zc_bytes, "copied_bytes": s.copied_bytes,
+            "zc_bytes": s.zc_bytes, "copied_bytes": s.copied_bytes, "unsure_bytes": s.unsure_bytes,
             "notifs_pending": s.notifs_pending, "regions_count": s.regions_count,
             "enobufs": s.enobufs, "stale": s.stale, "sq_full": s.sq_full, "moves": s.moves,
             "ops_live": s.ops_live, "bufs_total": s.bufs_total, "bufs_free": s.bufs_free,

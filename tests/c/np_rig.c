@@ -152,6 +152,8 @@ static const char *record_transmit(struct np_watch *watch, const struct np_event
         return "a notice says how many bytes the result had";
     if ((event->flags & NP_EV_COPIED) && !is_notice)
         return "only a notice can tell that bytes were copied";
+    if ((event->flags & NP_EV_UNSURE) && !(event->flags & NP_EV_COPIED))
+        return "that bytes were not copied is always sure";
     if ((event->flags & NP_EV_NO_ZC) && event->res != 0)
         return "zero-copy was refused and yet something was taken";
     if (!is_notice) {

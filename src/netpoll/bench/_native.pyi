@@ -32,4 +32,13 @@ def floor_uring(
     whole_buffers: bool = False,
 ) -> None: ...
 def floor_uring_probe() -> str | None: ...
+def send_stream(
+    fd: int,
+    size_bytes: int,
+    total_bytes: int,
+    way: int,
+    *,
+    plain_pages: bool = False,
+    one_by_one: bool = False,
+) -> dict[str, Any]: ...
 def die_with_parent(signum: int) -> None: ...

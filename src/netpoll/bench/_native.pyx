@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 
@@ -39,6 +39,23 @@ cdef extern from "sys/un.h" nogil:
 cdef extern from "sys/prctl.h" nogil:
     enum: PR_SET_PDEATHSIG
     int prctl(int option, ...)
+
+
+cdef extern from "np_zcbench.h" nogil:
+    struct np_zcbench:
+        int fd
+        uint32_t size_bytes
+        uint64_t total_bytes
+        uint8_t way, plain_pages, one_by_one
+        uint64_t sent_bytes, zc_bytes, copied_bytes, unsure_bytes, enters
+        int64_t wall_ns, cpu_ns
+        int32_t attach_err
+        uint8_t arena_kind
+    int np_zcbench_run(np_zcbench *bench)
+
+
+cdef extern from "np_arena.h" nogil:
+    const char *np_arena_kind_name(int kind)
 
 
 cdef extern from "np_loadgen.h" nogil:
@@ -248,6 +265,33 @@ def floor_uring_probe() -> str | None:
     """None when floor_uring can run here, else the kernel's reason."""
     cdef int err = np_floor_uring_probe()
     return None if err == 0 else os.strerror(-err)
+
+
+def send_stream(fd: int, size_bytes: int, total_bytes: int, way: int, *, plain_pages: bool = False,
+                one_by_one: bool = False) -> dict:
+    """Sends on a connected nonblocking socket until total_bytes are taken and every notice is in;
+    `way` is 0 (plain), 1 (zero-copy out of any memory) or 2 (out of registered memory).
+    plain_pages: no huge pages. one_by_one: each send waits for the notice of the last. Returns
+    counts of bytes, and wall and CPU time of this thread in nanoseconds. Raises OSError."""
+    cdef np_zcbench bench
+    cdef int err
+    memset(&bench, 0, sizeof(bench))
+    bench.fd = fd
+    bench.size_bytes = size_bytes
+    bench.total_bytes = total_bytes
+    bench.way = way
+    bench.plain_pages = plain_pages
+    bench.one_by_one = one_by_one
+    with nogil:
+        err = np_zcbench_run(&bench)
+    if err < 0:
+        raise OSError(-err, os.strerror(-err))
+    return {
+        "sent_bytes": bench.sent_bytes, "zc_bytes": bench.zc_bytes,
+        "copied_bytes": bench.copied_bytes, "unsure_bytes": bench.unsure_bytes,
+        "enters": bench.enters, "wall_ns": bench.wall_ns, "cpu_ns": bench.cpu_ns,
+        "pages": np_arena_kind_name(bench.arena_kind).decode(),
+    }
 
 
 def die_with_parent(signum: int) -> None:

@@ -8,11 +8,13 @@ until then is shown and written all the same).
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from netpoll.bench import zerocopy
 from netpoll.bench.arms import (
     ARMS,
     DEFAULT_ARMS,
@@ -283,6 +285,58 @@ def _add_files(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run_files)
 
 
+def _add_zerocopy(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "zerocopy",
+        help="what a sent byte costs, copied and not copied, path by path",
+        description="Sends over loopback, into another network namespace, and to a device that "
+        "swallows packets as a network card does; says what the kernel reports about copies.",
+    )
+    parser.add_argument(
+        "--paths",
+        type=_list_of(_one_of(zerocopy.PATHS, "path"), "path"),
+        default=zerocopy.PATHS,
+        metavar="A,B",
+        help=f"default: {','.join(zerocopy.PATHS)}; all but loopback need root",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=_list_of(parse_size, "size"),
+        default=zerocopy.SIZES_BYTES,
+        metavar="A,B",
+        help="bytes per send; default: 1KiB to 1MiB",
+    )
+    parser.add_argument(
+        "--rounds", type=_number(int, 1, 1000), default=zerocopy.ROUNDS, metavar="N"
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=parse_size,
+        default=zerocopy.TOTAL_MAX_BYTES,
+        metavar="N",
+        help="sent at most, per size, way and round; default: 256MiB",
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the rows there")
+    parser.set_defaults(run=run_zerocopy)
+
+
+def run_zerocopy(options: argparse.Namespace) -> int:
+    """Measures, prints one table per path; 1 when no path could be measured."""
+    from rich.console import Console
+
+    console = Console()
+    rows, skipped = zerocopy.run(
+        options.paths, options.sizes, options.rounds, options.max_bytes
+    )
+    for table in zerocopy.tables(rows):
+        console.print(table)
+    for sentence in skipped:
+        console.print(f"left out: {sentence}")
+    if options.json:
+        options.json.write_text(json.dumps({"rows": rows, "skipped": skipped}, indent=1) + "\n")
+    return EXIT_OK if rows else EXIT_FAILED
+
+
 def _add_show(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "show", help="a result that was saved: its table, and its page with --html"
@@ -301,7 +355,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="benchmarks", metavar="COMMAND", required=True)
-    for add in (_add_echo, _add_micro, _add_idle, _add_files, _add_show):
+    for add in (_add_echo, _add_micro, _add_idle, _add_files, _add_zerocopy, _add_show):
         add(commands)
 
 

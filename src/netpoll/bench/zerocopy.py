@@ -1,0 +1,374 @@
+"""``netpoll bench zerocopy``: what a sent byte costs, copied and not copied, path by path.
+
+Whether a zero-copy send really copies nothing depends on where the packets go, and the kernel
+reports it for each send (IORING_NOTIF_USAGE_ZC_COPIED). Three paths that a machine has:
+
+    loopback   to another process of this machine
+    veth       to another network namespace, over a pair of virtual devices (needs root)
+    device     to a device that swallows packets, as a network card does once it has sent them
+               (needs root): the only one of the three where nobody on this machine reads the bytes
+
+The peer behind that device (dummy, or else ifb) does not exist. The connection is put into the
+established state with TCP_REPAIR, and a thread sends the acknowledgements that the peer would send;
+so the sender runs the whole of the kernel's TCP, with segmentation offload, as it would in front of
+a card.
+
+Each path is measured in a process of its own; veth and device in network namespaces that end with
+it. The cost is the CPU time of the sending thread; what the peer or the acknowledgements cost is
+not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from netpoll.bench import _native
+
+PATHS = ("loopback", "veth", "device")
+# name: (the number of _native.send_stream, plain pages instead of huge ones)
+WAYS = {
+    "plain": (0, False),
+    "pinned": (1, False),
+    "registered": (2, False),
+    "registered, 4 KiB pages": (2, True),
+}
+SIZES_BYTES = (1024, 4096, 16384, 65536, 262144, 1048576)
+ROUNDS = 3
+TOTAL_MIN_BYTES, TOTAL_MAX_BYTES = 16 << 20, 256 << 20
+SENDS_COUNT = 16384  # per run, between those bounds
+
+CHILD = ("-m", "netpoll.bench.zerocopy")
+CHILD_TIMEOUT_S = 200.0
+START_TIMEOUT_S = 10.0
+OUR_ADDRESS, PEER_ADDRESS, PREFIX = "10.117.0.1", "10.117.0.2", 24
+
+# <linux/tcp.h>, <linux/sockios.h>
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
+TCP_REPAIR_OPTIONS, TCP_REPAIR_WINDOW = 22, 29
+TCP_RECV_QUEUE, TCP_SEND_QUEUE = 1, 2
+TCPOPT_MSS, TCPOPT_WINDOW, TCPOPT_SACK_PERM = 2, 3, 4
+REPAIR_OFF_NO_PROBE = -1
+SIOCOUTQ, SIOCOUTQNSD = 0x5411, 0x894B
+TCP_INFO_BYTES, TCPI_BYTES_ACKED_OFFSET = 128, 120
+WINDOW_SCALE = 14
+OUR_SEQUENCE, PEER_SEQUENCE = 1_000_000, 2_000_000
+ACK_PAUSE_S = 20e-6
+
+
+class PathError(Exception):
+    """A path that cannot be had here; `str()` is the sentence for the user."""
+
+
+def why_not(path: str) -> str | None:
+    """None when `path` can be measured here, else the reason."""
+    if path == "loopback":
+        return None
+    if os.geteuid() != 0:
+        return f"the path {path} needs a network namespace, and that needs root"
+    for program in ("unshare", "ip"):
+        if shutil.which(program) is None:
+            return f"the path {path} needs the program {program!r}, which is not installed"
+    check = subprocess.run(["unshare", "-n", "true"], capture_output=True, text=True)
+    if check.returncode:
+        return f"no network namespace can be made here: {check.stderr.strip()}"
+    return None
+
+
+# ---- the parent --------------------------------------------------------------------------------
+
+
+def measure(path: str, sizes_bytes: tuple[int, ...], rounds: int, max_bytes: int) -> list[dict]:
+    """Runs one path in a child. Raises PathError when it cannot be measured."""
+    if reason := why_not(path):
+        raise PathError(reason)
+    command = [sys.executable, *CHILD, path, str(rounds), str(max_bytes), *map(str, sizes_bytes)]
+    if path != "loopback":
+        command = ["unshare", "-n", "--", *command]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S)
+    if child.returncode:
+        raise PathError(f"the path {path} failed: {child.stderr.strip().splitlines()[-1:]}")
+    return [json.loads(line) for line in child.stdout.splitlines()]
+
+
+def summarize(runs: list[dict]) -> list[dict]:
+    """One row per path, size and way: medians, and the cost against plain sends."""
+    groups: dict[tuple[str, int, str], list[dict]] = {}
+    for run in runs:
+        groups.setdefault((run["path"], run["size_bytes"], run["way"]), []).append(run)
+    rows = []
+    for (path, size, way), group in groups.items():
+        costs = [1024 * run["cpu_ns"] / run["sent_bytes"] for run in group]
+        sent = sum(run["sent_bytes"] for run in group)
+        rows.append(
+            {
+                "path": path,
+                "size_bytes": size,
+                "way": way,
+                "rounds": len(group),
+                "cpu_ns_per_kib": statistics.median(costs),
+                "cpu_ns_per_kib_min": min(costs),
+                "gib_per_s": statistics.median(
+                    run["sent_bytes"] / 2**30 / (run["wall_ns"] / 1e9) for run in group
+                ),
+                "not_copied_share": sum(run["zc_bytes"] for run in group) / sent,
+                "unsure_share": sum(run["unsure_bytes"] for run in group) / sent,
+                "pages": group[0]["pages"],
+            }
+        )
+    plain = {(r["path"], r["size_bytes"]): r for r in rows if r["way"] == "plain"}
+    for row in rows:
+        control = plain[row["path"], row["size_bytes"]]
+        row["vs_plain"] = row["cpu_ns_per_kib"] / control["cpu_ns_per_kib"]
+    return rows
+
+
+def run(
+    paths: tuple[str, ...], sizes_bytes: tuple[int, ...], rounds: int, max_bytes: int
+) -> tuple[list[dict], list[str]]:
+    """All paths: (rows, sentences about those that could not be measured)."""
+    runs: list[dict] = []
+    skipped = []
+    for path in paths:
+        try:
+            runs += measure(path, sizes_bytes, rounds, max_bytes)
+        except (PathError, subprocess.TimeoutExpired) as error:
+            skipped.append(str(error))
+    return summarize(runs), skipped
+
+
+def tables(rows: list[dict]) -> list:
+    """One rich table per path."""
+    from rich import box
+    from rich.table import Table
+
+    result = []
+    for path in dict.fromkeys(row["path"] for row in rows):
+        table = Table(title=f"{path}: CPU of the sender", title_justify="left", box=box.SIMPLE_HEAD)
+        table.add_column("send of")
+        table.add_column("way")
+        for name in ("ns/KiB", "min", "×plain", "GiB/s", "not copied", "unsure"):
+            table.add_column(name, justify="right")
+        for row in (row for row in rows if row["path"] == path):
+            table.add_row(
+                f"{row['size_bytes'] / 1024:g} KiB",
+                row["way"],
+                f"{row['cpu_ns_per_kib']:.0f}",
+                f"{row['cpu_ns_per_kib_min']:.0f}",
+                f"{row['vs_plain']:.2f}",
+                f"{row['gib_per_s']:.2f}",
+                f"{row['not_copied_share']:.0%}" if row["way"] != "plain" else "",
+                f"{row['unsure_share']:.0%}" if row["way"] != "plain" else "",
+            )
+        result.append(table)
+    return result
+
+
+# ---- the child: the three paths ----------------------------------------------------------------
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+def _add_swallowing_device(name: str) -> None:
+    """Both drop what is sent to them, and take segments as large as a card with offload does."""
+    for kind in ("dummy", "ifb"):
+        command = ["ip", "link", "add", name, "type", kind]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+    raise PathError(f"this kernel has neither dummy nor ifb devices: {done.stderr.strip()}")
+
+
+def _sink(address: str) -> None:
+    """Reads all that its connections send; "veth": first waits until the device is there."""
+    if address != "127.0.0.1":
+        sys.stdin.readline()
+        _ip("addr", "add", f"{address}/{PREFIX}", "dev", "peer")
+        _ip("link", "set", "peer", "up")
+    buffer = bytearray(1 << 18)
+    with socket.create_server((address, 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                while connection.recv_into(buffer):
+                    pass
+
+
+@contextmanager
+def _sink_process(address: str) -> Iterator[tuple[str, int]]:
+    command = [sys.executable, *CHILD, "sink", address]
+    if address != "127.0.0.1":
+        command = ["unshare", "-n", "--", *command]
+    sink = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert sink.stdin
+    assert sink.stdout
+    try:
+        if address != "127.0.0.1":
+            ours = os.stat("/proc/self/ns/net").st_ino
+            deadline_s = time.monotonic() + START_TIMEOUT_S
+            while os.stat(f"/proc/{sink.pid}/ns/net").st_ino == ours:
+                if time.monotonic() > deadline_s:
+                    raise PathError("the peer's network namespace was not made")
+                time.sleep(0.01)
+            _ip("link", "add", "ours", "type", "veth", "peer", "name", "peer", "netns",
+                str(sink.pid))
+            _ip("addr", "add", f"{OUR_ADDRESS}/{PREFIX}", "dev", "ours")
+            _ip("link", "set", "ours", "up")
+        sink.stdin.write("go\n")
+        sink.stdin.flush()
+        yield address, int(sink.stdout.readline())
+    finally:
+        sink.kill()
+        sink.communicate()
+
+
+@contextmanager
+def _connected(address: tuple[str, int]) -> Iterator[socket.socket]:
+    with socket.create_connection(address, timeout=START_TIMEOUT_S) as sock:
+        sock.setblocking(False)
+        yield sock
+
+
+def _checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _acknowledgement(port: int, number: int) -> bytes:
+    """An IPv4 packet by which the peer that does not exist acknowledges up to `number`."""
+    ends = socket.inet_aton(PEER_ADDRESS) + socket.inet_aton(OUR_ADDRESS)
+    head = struct.pack("!HHIIBBH", port, port, PEER_SEQUENCE, number & 0xFFFFFFFF, 5 << 4, 0x10,
+                       0xFFFF)
+    pseudo = ends + struct.pack("!BBH", 0, socket.IPPROTO_TCP, 20)
+    tcp = head + struct.pack("!HH", _checksum(pseudo + head + bytes(4)), 0)
+    # The kernel fills in the length and the checksum of the IP header.
+    return struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0) + ends + tcp
+
+
+def _queued(sock: socket.socket, what: int) -> int:
+    return struct.unpack("i", fcntl.ioctl(sock, what, bytes(4)))[0]
+
+
+def _acknowledge(
+    sock: socket.socket, port: int, cpus: list[int], stop: threading.Event
+) -> None:
+    """Acknowledges whatever the sender has sent, as soon as it is noticed."""
+    os.sched_setaffinity(0, cpus[-1:])
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        while not stop.is_set():
+            # In this order, so that the sum is never more than was sent.
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+            (acknowledged,) = struct.unpack_from("Q", info, TCPI_BYTES_ACKED_OFFSET)
+            queued = _queued(sock, SIOCOUTQ)
+            sent = queued - _queued(sock, SIOCOUTQNSD)
+            if sent > 0:
+                number = OUR_SEQUENCE + acknowledged + sent
+                raw.sendto(_acknowledgement(port, number), (OUR_ADDRESS, 0))
+            else:
+                time.sleep(ACK_PAUSE_S)
+
+
+def _establish(sock: socket.socket, port: int) -> None:
+    """A connection without a handshake (CRIU's way: TCP_REPAIR, needs CAP_NET_ADMIN)."""
+
+    def set_option(name: int, *values: int) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, name, struct.pack(f"{len(values)}I", *values))
+
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    sock.bind((OUR_ADDRESS, port))
+    for queue, number in (TCP_SEND_QUEUE, OUR_SEQUENCE), (TCP_RECV_QUEUE, PEER_SEQUENCE):
+        set_option(TCP_REPAIR_QUEUE, queue)
+        set_option(TCP_QUEUE_SEQ, number)
+    sock.connect((PEER_ADDRESS, port))
+    set_option(
+        TCP_REPAIR_OPTIONS,
+        *(TCPOPT_MSS, 1460),
+        *(TCPOPT_WINDOW, WINDOW_SCALE | WINDOW_SCALE << 16),
+        *(TCPOPT_SACK_PERM, 0),
+    )
+    window_bytes = 0xFFFF << WINDOW_SCALE
+    set_option(TCP_REPAIR_WINDOW, PEER_SEQUENCE, window_bytes, window_bytes, 65535, PEER_SEQUENCE)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF_NO_PROBE)
+    sock.setblocking(False)
+
+
+@contextmanager
+def _unreal_peer(port: int, cpus: list[int]) -> Iterator[socket.socket]:
+    stop = threading.Event()
+    with socket.socket() as sock:
+        _establish(sock, port)
+        # Nobody will answer our end of stream: it is not waited for.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        thread = threading.Thread(target=_acknowledge, args=(sock, port, cpus, stop))
+        thread.start()
+        try:
+            yield sock
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _rotated(ways: dict, number: int) -> list:
+    """Another arm is the first in each round."""
+    items = list(ways.items())
+    return items[number % len(items) :] + items[: number % len(items)]
+
+
+def _runs(path: str, sizes_bytes: list[int], rounds: int, max_bytes: int, connect) -> None:
+    for number in range(rounds):
+        for size in sizes_bytes:
+            total = min(max(size * SENDS_COUNT, TOTAL_MIN_BYTES), TOTAL_MAX_BYTES, max_bytes)
+            for way, (how, plain_pages) in _rotated(WAYS, number):
+                with connect() as sock:
+                    result = _native.send_stream(
+                        sock.fileno(), size, total, how, plain_pages=plain_pages
+                    )
+                line = {"path": path, "size_bytes": size, "way": way, "round": number, **result}
+                print(json.dumps(line), flush=True)
+
+
+def _child(path: str, rounds: int, max_bytes: int, sizes_bytes: list[int]) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    if path == "device":
+        _ip("link", "set", "lo", "up")
+        _add_swallowing_device("np0")
+        _ip("addr", "add", f"{OUR_ADDRESS}/{PREFIX}", "dev", "np0")
+        _ip("link", "set", "np0", "up")
+        ports = iter(range(20000, 60000))
+        os.sched_setaffinity(0, cpus[:1])
+        _runs(path, sizes_bytes, rounds, max_bytes, lambda: _unreal_peer(next(ports), cpus))
+        return
+    with _sink_process("127.0.0.1" if path == "loopback" else PEER_ADDRESS) as address:
+        os.sched_setaffinity(0, cpus[:1])
+        _runs(path, sizes_bytes, rounds, max_bytes, lambda: _connected(address))
+
+
+def main(argv: list[str]) -> int:
+    """The child's entry: "sink ADDRESS", or PATH ROUNDS MAX_BYTES SIZE..."""
+    _native.die_with_parent(15)
+    if argv[0] == "sink":
+        _sink(argv[1])
+        return 0
+    _child(argv[0], int(argv[1]), int(argv[2]), [int(text) for text in argv[3:]])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
