@@ -14,8 +14,9 @@ so the sender runs the whole of the kernel's TCP, with segmentation offload, as 
 a card.
 
 Each path is measured in a process of its own; veth and device in network namespaces that end with
-it. The cost is the CPU time of the sending thread; what the peer or the acknowledgements cost is
-not in it.
+it. The cost is the CPU time of the sending thread; the peer's is shown beside it, because on a path
+that copies the kernel makes the copy in either of the two. What the acknowledgements of the device
+cost is in neither.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from netpoll.bench import _native
+from netpoll.bench.process import cpu_time
 
 PATHS = ("loopback", "veth", "device")
 # name: (the number of _native.send_stream, plain pages instead of huge ones)
@@ -43,7 +45,7 @@ WAYS = {
     "plain": (0, False),
     "pinned": (1, False),
     "registered": (2, False),
-    "registered, 4 KiB pages": (2, True),
+    "registered, 4K": (2, True),
 }
 SIZES_BYTES = (1024, 4096, 16384, 65536, 262144, 1048576)
 ROUNDS = 3
@@ -111,6 +113,7 @@ def summarize(runs: list[dict]) -> list[dict]:
     rows = []
     for (path, size, way), group in groups.items():
         costs = [1024 * run["cpu_ns"] / run["sent_bytes"] for run in group]
+        peer_costs = [1024 * run["peer_cpu_ns"] / run["sent_bytes"] for run in group]
         sent = sum(run["sent_bytes"] for run in group)
         rows.append(
             {
@@ -120,6 +123,7 @@ def summarize(runs: list[dict]) -> list[dict]:
                 "rounds": len(group),
                 "cpu_ns_per_kib": statistics.median(costs),
                 "cpu_ns_per_kib_min": min(costs),
+                "peer_cpu_ns_per_kib": statistics.median(peer_costs),
                 "gib_per_s": statistics.median(
                     run["sent_bytes"] / 2**30 / (run["wall_ns"] / 1e9) for run in group
                 ),
@@ -159,7 +163,7 @@ def tables(rows: list[dict]) -> list:
         table = Table(title=f"{path}: CPU of the sender", title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("send of")
         table.add_column("way")
-        for name in ("ns/KiB", "min", "×plain", "GiB/s", "not copied", "unsure"):
+        for name in ("ns/KiB", "min", "×plain", "peer's", "GiB/s", "not copied", "unsure"):
             table.add_column(name, justify="right")
         for row in (row for row in rows if row["path"] == path):
             table.add_row(
@@ -168,6 +172,7 @@ def tables(rows: list[dict]) -> list:
                 f"{row['cpu_ns_per_kib']:.0f}",
                 f"{row['cpu_ns_per_kib_min']:.0f}",
                 f"{row['vs_plain']:.2f}",
+                f"{row['peer_cpu_ns_per_kib']:.0f}" if path != "device" else "",
                 f"{row['gib_per_s']:.2f}",
                 f"{row['not_copied_share']:.0%}" if row["way"] != "plain" else "",
                 f"{row['unsure_share']:.0%}" if row["way"] != "plain" else "",
@@ -210,7 +215,7 @@ def _sink(address: str) -> None:
 
 
 @contextmanager
-def _sink_process(address: str) -> Iterator[tuple[str, int]]:
+def _sink_process(address: str) -> Iterator[tuple[int, tuple[str, int]]]:
     command = [sys.executable, *CHILD, "sink", address]
     if address != "127.0.0.1":
         command = ["unshare", "-n", "--", *command]
@@ -231,7 +236,7 @@ def _sink_process(address: str) -> Iterator[tuple[str, int]]:
             _ip("link", "set", "ours", "up")
         sink.stdin.write("go\n")
         sink.stdin.flush()
-        yield address, int(sink.stdout.readline())
+        yield sink.pid, (address, int(sink.stdout.readline()))
     finally:
         sink.kill()
         sink.communicate()
@@ -331,17 +336,36 @@ def _rotated(ways: dict, number: int) -> list:
     return items[number % len(items) :] + items[: number % len(items)]
 
 
-def _runs(path: str, sizes_bytes: list[int], rounds: int, max_bytes: int, connect) -> None:
+def _peer_cpu_ns(pid: int | None) -> int:
+    return cpu_time(pid).total_ns if pid else 0
+
+
+def _runs(
+    path: str, sizes_bytes: list[int], rounds: int, max_bytes: int, connect, peer: int | None
+) -> None:
+    """Prints one JSON line per run. `peer` is the process that reads the bytes, if there is one."""
     for number in range(rounds):
         for size in sizes_bytes:
             total = min(max(size * SENDS_COUNT, TOTAL_MIN_BYTES), TOTAL_MAX_BYTES, max_bytes)
             for way, (how, plain_pages) in _rotated(WAYS, number):
+                peer_ns = _peer_cpu_ns(peer)
                 with connect() as sock:
                     result = _native.send_stream(
                         sock.fileno(), size, total, how, plain_pages=plain_pages
                     )
-                line = {"path": path, "size_bytes": size, "way": way, "round": number, **result}
-                print(json.dumps(line), flush=True)
+                print(
+                    json.dumps(
+                        {
+                            "path": path,
+                            "size_bytes": size,
+                            "way": way,
+                            "round": number,
+                            "peer_cpu_ns": _peer_cpu_ns(peer) - peer_ns,
+                            **result,
+                        }
+                    ),
+                    flush=True,
+                )
 
 
 def _child(path: str, rounds: int, max_bytes: int, sizes_bytes: list[int]) -> None:
@@ -353,11 +377,12 @@ def _child(path: str, rounds: int, max_bytes: int, sizes_bytes: list[int]) -> No
         _ip("link", "set", "np0", "up")
         ports = iter(range(20000, 60000))
         os.sched_setaffinity(0, cpus[:1])
-        _runs(path, sizes_bytes, rounds, max_bytes, lambda: _unreal_peer(next(ports), cpus))
+        _runs(path, sizes_bytes, rounds, max_bytes, lambda: _unreal_peer(next(ports), cpus), None)
         return
-    with _sink_process("127.0.0.1" if path == "loopback" else PEER_ADDRESS) as address:
+    with _sink_process("127.0.0.1" if path == "loopback" else PEER_ADDRESS) as (peer, address):
+        os.sched_setaffinity(peer, cpus[-1:])
         os.sched_setaffinity(0, cpus[:1])
-        _runs(path, sizes_bytes, rounds, max_bytes, lambda: _connected(address))
+        _runs(path, sizes_bytes, rounds, max_bytes, lambda: _connected(address), peer)
 
 
 def main(argv: list[str]) -> int:
