@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
 ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
@@ -25,6 +26,16 @@ ptrdiff_t np_sock_send(int fd, const struct iovec *iov, int iov_count)
             struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
             n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         }
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes)
+{
+    off_t at = offset;
+    ssize_t n;
+    do {
+        n = sendfile(fd, file, &at, len_bytes);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }

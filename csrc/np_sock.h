@@ -25,6 +25,8 @@ struct np_peer {
 
 ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes);
 ptrdiff_t np_sock_send(int fd, const struct iovec *iov, int iov_count);
+/* sendfile(2): at most len_bytes of `file` from `offset` on; 0 when the file has ended there. */
+ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes);
 /* SHUT_RD, SHUT_WR or SHUT_RDWR; 0 or -errno. */
 int np_sock_shutdown(int fd, int how);
 int np_sock_close(int fd);

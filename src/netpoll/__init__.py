@@ -5,12 +5,15 @@
 """
 
 from netpoll._buffers import Buffer, BufferPool
+from netpoll._connection import Connection
+from netpoll._leases import Lease
 from netpoll.config import BufferConfig, LoopConfig
 from netpoll.errors import BackendUnavailableError, PoolExhaustedError
 from netpoll.files import fsync, open, read_at, readinto_at, write_at
 from netpoll.loop import EventLoop, EventLoopPolicy, install, new_event_loop, run
 from netpoll.probe import Feature, HugePages, ProbeResult, probe
 from netpoll.sched import Priority, Scheduler, Task, TaskGroup
+from netpoll.server import Server, serve
 
 __version__ = "0.1.0"
 
@@ -19,15 +22,18 @@ __all__ = [
     "Buffer",
     "BufferConfig",
     "BufferPool",
+    "Connection",
     "EventLoop",
     "EventLoopPolicy",
     "Feature",
     "HugePages",
+    "Lease",
     "LoopConfig",
     "PoolExhaustedError",
     "Priority",
     "ProbeResult",
     "Scheduler",
+    "Server",
     "Task",
     "TaskGroup",
     "__version__",
@@ -39,5 +45,6 @@ __all__ = [
     "read_at",
     "readinto_at",
     "run",
+    "serve",
     "write_at",
 ]

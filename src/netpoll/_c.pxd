@@ -83,6 +83,13 @@ cdef extern from "np_arena.h" nogil:
 
     const char *np_arena_kind_name(int kind)
 
+cdef extern from "np_bufring.h" nogil:
+    struct np_buf:
+        pass
+
+    void np_buf_hold(np_buf *buf)
+    void np_buf_release(np_buf *buf)
+
 cdef extern from "np_backend.h" nogil:
     struct np_config:
         uint32_t sq_entries, cq_entries, buf_count, buf_bytes, features_off, sqpoll_idle_ms
@@ -111,6 +118,9 @@ cdef extern from "np_backend.h" nogil:
                         int flags, int32_t *res, np_udata *op) noexcept nogil
         int (*attach)(np_backend *be, void *base, size_t size_bytes) noexcept nogil
         int (*detach)(np_backend *be, void *base, size_t size_bytes) noexcept nogil
+        int (*send_quick)(np_backend *be, int fd, void *owner, const iovec *iov, int iov_count,
+                          int32_t *res, np_udata *op) noexcept nogil
+        np_buf *(*buffer)(np_backend *be, const uint8_t *data) noexcept nogil
         int (*cancel)(np_backend *be, np_udata op) noexcept nogil
         int (*submit)(np_backend *be, const void *sqes, uint32_t count, void *const *owners,
                       np_udata *ops) noexcept nogil
@@ -260,9 +270,11 @@ cdef extern from "np_task.h" nogil:
         NP_HOME_ANY
 
     struct np_task:
+        np_task *next
         void *run
         void *argument
         void *context
+        uint64_t spare
         uint32_t home
         uint8_t kind, flags
 
@@ -361,8 +373,15 @@ cdef extern from *:
     void np_flag_set(char *flag) nogil
 
 cdef extern from "np_iov.h" nogil:
+    struct np_chunk:
+        void *owner
+        const uint8_t *base
+        size_t len_bytes
+
     struct np_iov:
-        uint32_t count
+        np_chunk *chunks
+        uint32_t head, count, cap
+        size_t skip_bytes
         size_t total_bytes
 
     void np_iov_init(np_iov *iov)
@@ -381,6 +400,7 @@ cdef extern from "np_sock.h" nogil:
 
     ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
     ptrdiff_t np_sock_send(int fd, const iovec *iov, int iov_count)
+    ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes)
     int np_sock_shutdown(int fd, int how)
     int np_sock_close(int fd)
     int np_sock_error(int fd)
@@ -390,6 +410,65 @@ cdef extern from "np_sock.h" nogil:
 cdef extern from "np_pipe.h" nogil:
     ptrdiff_t np_pipe_read(int fd, void *buf, size_t len_bytes)
     ptrdiff_t np_pipe_write(int fd, const iovec *iov, int iov_count)
+
+cdef extern from "np_conn.h" nogil:
+    enum:
+        NP_OWNER_OBJECT
+        NP_OWNER_BUF
+        NP_OWNER_HEAP
+        NP_OWNER_FILE
+        NP_OWNER_MASK
+        NP_CONN_OPEN
+        NP_CONN_DIRTY
+        NP_CONN_PAUSED
+        NP_CONN_CHOKED
+        NP_CONN_FULL
+        NP_CONN_CANCELLED
+        NP_CONN_EOF
+        NP_CONN_CLOSING
+        NP_CONN_LOST
+        NP_CONN_SHUT
+        NP_CONN_CORKED
+        NP_CONN_SESSION
+        NP_CONN_CALLED
+        NP_CONN_TLS
+        NP_CONN_TIMED
+        NP_CONN_DEALT
+        NP_CONN_CHUNK_COUNT
+
+    struct np_flow:
+        np_iov iov
+        np_udata op
+        uint32_t live
+        uint32_t sending
+
+    struct np_conn:
+        np_task task
+        np_flow *out
+        int32_t fd
+        uint32_t index, next, wheel_next, wheel_prev, serial
+        uint16_t tick, flags
+        np_zc zc
+
+    struct np_conn_slab:
+        uint32_t chunks_count, live_count, flow_chunks_count, flow_live_count
+
+    void np_conn_slab_init(np_conn_slab *slab)
+    void np_conn_slab_close(np_conn_slab *slab, int force)
+    np_conn *np_conn_get(np_conn_slab *slab, void *worker, int fd)
+    void np_conn_put(np_conn_slab *slab, np_conn *conn)
+    np_flow *np_flow_get(np_conn_slab *slab)
+    void np_flow_put(np_conn_slab *slab, np_flow *flow)
+    int np_flow_push(np_flow *flow, void *owner, const void *base, size_t len_bytes)
+    int np_flow_move(np_flow *source, np_flow *target, size_t len_bytes)
+    int64_t np_flow_shed(np_flow *flow)
+    int np_flow_gather(const np_flow *flow, iovec *out, int max, size_t *total)
+    void *np_owner_drop(void *owner)
+    np_conn *np_conn_at(const np_conn_slab *slab, uint32_t index)
+    np_flow *np_flow_at(const np_conn_slab *slab, uint32_t index)
+    void *np_conn_cookie(np_conn *conn)
+    np_conn *np_conn_of(void *cookie)
+    np_flow *np_conn_in(const np_conn *conn)
 
 cdef extern from "sys/socket.h" nogil:
     struct sockaddr:

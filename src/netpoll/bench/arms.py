@@ -20,8 +20,9 @@ __all__ = [
     "LOOP_ARMS",
     "LOOP_MODES",
     "PEER_ARMS",
-    "Arm",
+    "SERVER_MODES",
     "UDP_MODE",
+    "Arm",
     "ArmUnavailable",
 ]
 
@@ -29,7 +30,8 @@ __all__ = [
 # their own, so they are never mixed with the others in one run.
 LOOP_MODES = ("protocol", "streams", "sock")
 UDP_MODE = "udp"
-ECHO_MODES = (*LOOP_MODES, UDP_MODE)
+SERVER_MODES = ("on_data", "session")
+ECHO_MODES = (*LOOP_MODES, *SERVER_MODES, UDP_MODE)
 
 # asyncio receives into a new bytes object of 256 KiB per read, as do sock_recv and socket.recv when
 # they are asked for so much. With glibc's defaults each of these is mapped and unmapped (or the
@@ -46,7 +48,8 @@ class ArmUnavailable(Exception):
 class Arm:
     """One competitor.
 
-    kind: "loop" (an asyncio event loop, all of `ECHO_MODES`), "stdlib" or "floor" (the mode "-").
+    kind: "loop" (an asyncio event loop, `LOOP_MODES`), "server" (netpoll.Server, `SERVER_MODES`),
+        "stdlib" or "floor" (the mode "-").
     udp: it answers datagrams, too.
     module: what a loop is imported from; distribution: whose version is reported.
     interface: which floor is the nearer one, "uring" or "epoll".
@@ -64,7 +67,7 @@ class Arm:
     @property
     def modes(self) -> tuple[str, ...]:
         """The mode "-" stands for the one of an arm that is not an event loop."""
-        streams = LOOP_MODES if self.kind == "loop" else ("-",)
+        streams = {"loop": LOOP_MODES, "server": SERVER_MODES}.get(self.kind, ("-",))
         return (*streams, UDP_MODE) if self.udp else streams
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
@@ -119,6 +122,23 @@ ARMS: dict[str, Arm] = {
             "netpoll-epoll",
             "loop",
             "netpoll on epoll",
+            module="netpoll",
+            distribution="netpoll",
+            loop_options={"backend": "epoll"},
+        ),
+        Arm(
+            "server-uring",
+            "server",
+            "netpoll.Server on io_uring",
+            interface="uring",
+            module="netpoll",
+            distribution="netpoll",
+            loop_options={"backend": "uring"},
+        ),
+        Arm(
+            "server-epoll",
+            "server",
+            "netpoll.Server on epoll",
             module="netpoll",
             distribution="netpoll",
             loop_options={"backend": "epoll"},

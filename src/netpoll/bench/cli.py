@@ -21,6 +21,7 @@ from netpoll.bench.arms import (
     ECHO_MODES,
     LOOP_MODES,
     PEER_ARMS,
+    SERVER_MODES,
     UDP_MODE,
 )
 from netpoll.bench.cells import (
@@ -137,10 +138,14 @@ def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def default_arms(kind: str) -> tuple[str, ...]:
-    """All but the peers; for micro the event loops; for idle those and the floors."""
+    """All but the peers; for micro the event loops; for idle those, servers and the floors."""
     if kind == "files":
         return tuple(FILE_ARMS)
-    kinds = {"echo": ("loop", "stdlib", "floor"), "micro": ("loop",), "idle": ("loop", "floor")}
+    kinds = {
+        "echo": ("loop", "server", "stdlib", "floor"),
+        "micro": ("loop",),
+        "idle": ("loop", "server", "floor"),
+    }
     return tuple(name for name in DEFAULT_ARMS if ARMS[name].kind in kinds[kind])
 
 
@@ -158,7 +163,8 @@ def _add_echo(subparsers: Subparsers) -> None:
         "--modes",
         type=_list_of(_one_of(ECHO_MODES, "mode"), "mode"),
         metavar="M,N",
-        help=f"of the event loops; default: {','.join(LOOP_MODES)}, and {UDP_MODE} (alone) with "
+        help=f"of event loops and of netpoll.Server; default: "
+        f"{','.join(LOOP_MODES + SERVER_MODES)}, and {UDP_MODE} (alone) with "
         f"--scenario {UDP_MODE}",
     )
     parser.add_argument(
@@ -238,10 +244,10 @@ def _add_idle(subparsers: Subparsers) -> None:
     _add_common(parser, "idle")
     parser.add_argument(
         "--modes",
-        type=_list_of(_one_of(LOOP_MODES, "mode"), "mode"),
-        default=("protocol",),
+        type=_list_of(_one_of(LOOP_MODES + SERVER_MODES, "mode"), "mode"),
+        default=("protocol", "on_data"),
         metavar="M,N",
-        help=f"of {','.join(LOOP_MODES)}; default: protocol",
+        help=f"of {','.join(LOOP_MODES + SERVER_MODES)}; default: protocol,on_data",
     )
     parser.add_argument("--connections", type=_number(int, 1, 25_000), default=10_000, metavar="N")
     parser.add_argument(
@@ -373,7 +379,8 @@ def chosen_arms(options: argparse.Namespace, kind: str) -> tuple[str, ...]:
 
 def chosen_modes(options: argparse.Namespace) -> tuple[str, ...]:
     """Raises UsageError for datagrams together with connections: the loads are not the same."""
-    modes = options.modes or ((UDP_MODE,) if options.scenario == UDP_MODE else LOOP_MODES)
+    default = (UDP_MODE,) if options.scenario == UDP_MODE else LOOP_MODES + SERVER_MODES
+    modes = options.modes or default
     if UDP_MODE in modes and len(modes) > 1:
         raise UsageError(f"the mode {UDP_MODE} is a run of its own: --modes {UDP_MODE}")
     if (options.scenario == UDP_MODE) != (UDP_MODE in modes) and options.scenario:

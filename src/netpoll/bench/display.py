@@ -22,6 +22,8 @@ MODE_TITLES = {
     "streams": "streams",
     "sock": "sock",
     "udp": "datagrams",
+    "on_data": "netpoll.Server, on_data",
+    "session": "netpoll.Server, session",
     "-": "no event loop",
 }
 

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import cast
 
+import netpoll
 from netpoll.bench import _native
 from netpoll.bench.arms import ARMS, UDP_MODE, Arm, ArmUnavailable
 from netpoll.bench.process import die_with_parent
@@ -144,6 +145,23 @@ MODES = {
 }
 
 
+def echo_on_data(conn: netpoll.Connection) -> None:
+    conn.forward(conn.next())
+
+
+async def echo_session(conn: netpoll.Connection) -> None:
+    while await conn.fill():
+        conn.forward(conn.next())
+
+
+SERVER_HANDLERS = {"on_data": echo_on_data, "session": echo_session}
+
+
+async def serve_netpoll(listener: socket.socket, handler: Callable[..., object]) -> None:
+    async with netpoll.Server(handler, sockets=[listener], backlog=BACKLOG):
+        await asyncio.Event().wait()
+
+
 def serve_threads(listener: socket.socket, read_bytes: int) -> None:
     """A thread per connection."""
 
@@ -225,7 +243,7 @@ def check(arm: Arm) -> dict:
     if arm.name == "floor-uring" and (reason := _native.floor_uring_probe()):
         raise ArmUnavailable(f"io_uring is refused here: {reason}")
     facts = {"version": arm.installed_version()}
-    if arm.kind == "loop":
+    if arm.kind in ("loop", "server"):
         loop = arm.new_loop()
         facts["loop"] = f"{type(loop).__module__}.{type(loop).__qualname__}"
         loop.close()
@@ -236,6 +254,8 @@ def serve(arm: Arm, mode: str, listener: socket.socket, read_bytes: int) -> None
     if arm.kind == "loop":
         loop = arm.new_loop()
         loop.run_until_complete(MODES[mode](listener, read_bytes))
+    elif arm.kind == "server":
+        arm.new_loop().run_until_complete(serve_netpoll(listener, SERVER_HANDLERS[mode]))
     elif arm.name == "sockets-threads":
         serve_threads(listener, read_bytes)
     elif arm.name == "sockets-selectors":

@@ -1,0 +1,696 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The face of a connection: what a handler of netpoll.Server works with.
+
+A Connection exists while somebody looks at it; the connection itself is a struct np_conn
+(np_conn.h). Received bytes are read where they are; what is written is kept, not copied, and leaves
+at the end of the turn in one system call.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.stdlib cimport malloc
+from libc.string cimport memchr, memcmp, memcpy
+
+from netpoll._await cimport Awaitable
+from netpoll._c cimport (
+    NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST, NP_CONN_PAUSED,
+    NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, Py_DECREF, Py_INCREF, np_chunk, np_conn,
+    np_conn_in, np_flow, np_flow_get, np_flow_move, np_flow_push, np_iov, np_iov_advance,
+    np_owner_drop, np_sock_close)
+from netpoll._buffers cimport Buffer, PoolBlock
+from netpoll._core cimport Completion, Loop
+from netpoll._leases cimport Lease, Lender
+
+import asyncio
+import os
+import socket as py_socket
+from asyncio import events as aio_events
+
+cdef enum:
+    GATHER_COUNT = 64
+    # drain() waits from here on, as asyncio's transports do by default, until a quarter is left.
+    DRAIN_HIGH_BYTES = 64 * 1024
+
+cdef object get_running_loop = aio_events._get_running_loop
+
+
+cdef class Host(Completion):
+    cdef int send_soon(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int send_now(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int consumed(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int read_again(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int stop_reading(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int close_conn(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int fail_conn(self, np_conn *conn, object error) except -1:
+        raise NotImplementedError
+
+    cdef int queue_run(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int check_thread(self) except -1:
+        if PyThread_get_thread_ident() != self.thread_id:
+            raise RuntimeError(
+                "this connection belongs to another thread: use "
+                "connection.loop.call_soon_threadsafe(connection.write, data)")
+        return 0
+
+
+cdef class Driver:
+    cdef int resume(self) except -1:
+        raise NotImplementedError
+
+
+cdef class FileSpan:
+    def __cinit__(self):
+        self.fd = -1
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            np_sock_close(self.fd)
+
+
+cdef inline np_chunk *chunk_at(np_iov *iov, size_t i) noexcept:
+    return &iov.chunks[(iov.head + i) & (iov.cap - 1)]
+
+
+@cython.final
+cdef class Connection(Lender):
+    """One connection of a netpoll.Server. Handlers get it; nobody makes one.
+
+    Everything belongs to the thread of the connection's worker (`loop`); other threads go through
+    loop.call_soon_threadsafe. Methods of a connection that is over raise ConnectionError.
+    """
+
+    def __init__(self):
+        raise TypeError("a Connection comes from a netpoll.Server")
+
+    cdef np_conn *live(self) except NULL:
+        if self.conn is NULL:
+            raise ConnectionResetError("this connection is over") from self.error
+        return self.conn
+
+    def __repr__(self):
+        if self.conn is NULL:
+            return "<netpoll.Connection closed>"
+        return (f"<netpoll.Connection fd={self.conn.fd} available={self.available} "
+                f"pending={self.pending}>")
+
+    # ---- reading in place ---------------------------------------------------------------------
+
+    cdef inline np_flow *unread(self) noexcept:
+        return np_conn_in(self.conn) if self.conn is not NULL else NULL
+
+    cdef inline Py_ssize_t unread_bytes(self) noexcept:
+        cdef np_flow *flow = self.unread()
+        return flow.iov.total_bytes if flow is not NULL else 0
+
+    @property
+    def available(self):
+        """Bytes that are here and not read yet."""
+        return self.unread_bytes()
+
+    @property
+    def at_eof(self):
+        """The peer has shut its side, and nothing is left to read."""
+        return self.conn is NULL or (self.conn.flags & NP_CONN_EOF and not self.unread_bytes())
+
+    cdef Py_ssize_t wanted(self, object n) except -1:
+        cdef Py_ssize_t size, there = self.unread_bytes()
+        if n is None:
+            return there
+        size = n
+        if size < 0:
+            raise ValueError("a number of bytes must not be negative")
+        return size if size < there else there
+
+    cdef Lease lease(self, Py_ssize_t size, bint consumes):
+        cdef Lease lease = Lease.__new__(Lease)
+        lease.loop = self.host.loop
+        lease.thread_id = self.host.thread_id
+        if size:
+            lease.take(self.unread(), size, consumes)
+            if consumes:
+                self.host.consumed(self.conn)
+        lease.enlist(self)
+        return lease
+
+    def peek(self, n=None):
+        """A Lease on the next n bytes (fewer if fewer are here), which stay unread."""
+        return self.lease(self.wanted(n), False)
+
+    def next(self, n=None):
+        """A Lease on the next n bytes (fewer if fewer are here; None: all), which are now read."""
+        return self.lease(self.wanted(n), True)
+
+    def skip(self, n=None):
+        """Drops the next n bytes. Returns how many there were."""
+        cdef Py_ssize_t size = self.wanted(n)
+        self.drop_head(size)
+        return size
+
+    def read(self, n=None):
+        """A copy of the next n bytes (fewer if fewer are here; None: all)."""
+        return self.copied_head(self.wanted(n))
+
+    def until(self, bytes separator not None, max_bytes=None):
+        """A Lease on everything up to the separator, and it: read. None while it is not here.
+
+        max_bytes: ValueError when so many are here without it.
+        """
+        cdef Py_ssize_t end = self.find(separator, 0)
+        if end < 0:
+            if max_bytes is not None and self.unread_bytes() >= max_bytes:
+                raise ValueError(f"no separator within {max_bytes} bytes")
+            return None
+        return self.lease(end, True)
+
+    def readline(self):
+        r"""A copy of the next line, its b"\n" included; None while it is not complete."""
+        cdef Py_ssize_t end = self.find(b"\n", 0)
+        return None if end < 0 else self.copied_head(end)
+
+    cdef int drop_head(self, Py_ssize_t size) except -1:
+        cdef void *owners[GATHER_COUNT]
+        cdef void *reference
+        cdef int n, i
+        cdef size_t taken = size
+        if size == 0:
+            return 0
+        while True:
+            n = np_iov_advance(&self.unread().iov, taken, owners, GATHER_COUNT)
+            taken = 0
+            for i in range(n):
+                reference = np_owner_drop(owners[i])
+                if reference is not NULL:
+                    Py_DECREF(<PyObject*>reference)
+            if n < GATHER_COUNT:
+                break
+        return self.host.consumed(self.conn)
+
+    cdef int copy_head(self, char *target, Py_ssize_t size) noexcept:
+        cdef np_iov *iov
+        cdef np_chunk *chunk
+        cdef size_t skip_bytes, part, left = size, i = 0
+        if size == 0:
+            return 0
+        iov = &self.unread().iov
+        skip_bytes = iov.skip_bytes
+        while left:
+            chunk = chunk_at(iov, i)
+            part = min(left, chunk.len_bytes - skip_bytes)
+            memcpy(target, chunk.base + skip_bytes, part)
+            target += part
+            left -= part
+            skip_bytes = 0
+            i += 1
+        return 0
+
+    cdef bytes copied_head(self, Py_ssize_t size):
+        data = PyBytes_FromStringAndSize(NULL, size)
+        self.copy_head(PyBytes_AS_STRING(data), size)
+        self.drop_head(size)
+        return data
+
+    cdef Py_ssize_t find(self, bytes sep, Py_ssize_t start) noexcept:
+        """The offset behind the first sep at or after start; -1: not here."""
+        cdef np_flow *flow = self.unread()
+        cdef const uint8_t *wanted = <const uint8_t*>PyBytes_AS_STRING(sep)
+        cdef size_t length = PyBytes_GET_SIZE(sep), at = 0, i, j, skip_bytes, left
+        cdef const uint8_t *base
+        cdef const uint8_t *hit
+        cdef np_chunk *chunk
+        if flow is NULL or length == 0:
+            return -1
+        for i in range(flow.iov.count):
+            chunk = chunk_at(&flow.iov, i)
+            skip_bytes = flow.iov.skip_bytes if i == 0 else 0
+            base = chunk.base + skip_bytes
+            left = chunk.len_bytes - skip_bytes
+            j = 0
+            if <size_t>start > at:
+                j = min(left, <size_t>start - at)
+            while j < left:
+                hit = <const uint8_t*>memchr(base + j, wanted[0], left - j)
+                if hit is NULL:
+                    break
+                j = hit - base
+                if matches(&flow.iov, i, hit, left - j, wanted, length):
+                    return <Py_ssize_t>(at + j + length)
+                j += 1
+            at += left
+        return -1
+
+    # ---- awaiting bytes -----------------------------------------------------------------------
+
+    def fill(self, Py_ssize_t n=1):
+        """Awaits until n bytes are here, or no more will come. Gives how many there are.
+
+        Fewer than n: the peer has ended the stream. Raises ValueError for more than the server's
+        max_unread_bytes; the connection's error when it is lost.
+        """
+        return self._wait(WAIT_FILL, n, None)
+
+    def read_exactly(self, Py_ssize_t n):
+        """Awaits n bytes and gives a copy. asyncio.IncompleteReadError when the stream ends."""
+        return self._wait(WAIT_EXACTLY, n, None)
+
+    def read_until(self, bytes separator not None=b"\n"):
+        """Awaits the separator and gives a copy of everything up to it, and it.
+
+        b"" at the end of the stream; asyncio.IncompleteReadError when it ends within a piece,
+        asyncio.LimitOverrunError when max_unread_bytes are here without the separator.
+        """
+        return self._wait(WAIT_UNTIL, 0, separator)
+
+    def drain(self):
+        """Awaits until most of what was written has been taken by the kernel."""
+        return self._wait(WAIT_DRAIN, 0, None)
+
+    def _wait(self, int kind, Py_ssize_t n, bytes separator):
+        if n < 0 or (self.host is not None and n > self.host.max_unread_bytes):
+            raise ValueError(f"{n} bytes: at most max_unread_bytes = "
+                             f"{self.host.max_unread_bytes} can wait to be read")
+        cdef Wait wait = Wait.__new__(Wait)
+        wait.connection = self
+        wait.kind = kind
+        wait.size = n
+        wait.separator = separator
+        return wait
+
+    cdef int wake(self, Wait wait) except -1:
+        """What an await waits for may be there: its task or coroutine looks again."""
+        if wait.future is not None:
+            if not wait.future.done():
+                wait.future.set_result(None)
+        elif self.session is not None:
+            self.session.resume()
+        return 0
+
+    # ---- writing ------------------------------------------------------------------------------
+
+    @property
+    def pending(self):
+        """Bytes that were written and that the kernel has not taken yet."""
+        if self.conn is NULL or self.conn.out is NULL:
+            return 0
+        return self.conn.out.iov.total_bytes
+
+    cdef np_flow *writable(self, Py_ssize_t size) except NULL:
+        """The outbound flow, with room by policy for `size` bytes more."""
+        cdef np_conn *conn = self.live()
+        self.host.check_thread()
+        if conn.flags & (NP_CONN_SHUT | NP_CONN_LOST):
+            raise ConnectionError("nothing can be written after shutdown() or close()")
+        if conn.flags & NP_CONN_CLOSING:
+            raise ConnectionError("nothing can be written after close()")
+        if conn.out is NULL:
+            conn.out = np_flow_get(&self.host.slab)
+            if conn.out is NULL:
+                raise MemoryError
+        elif <Py_ssize_t>conn.out.iov.total_bytes > self.host.max_pending_bytes:
+            self.host.send_now(conn)  # perhaps only this turn has written so much
+            if self.conn is NULL or conn.flags & NP_CONN_LOST:
+                raise ConnectionResetError("this connection is over") from self.error
+            if conn.out is NULL:
+                conn.out = np_flow_get(&self.host.slab)
+                if conn.out is NULL:
+                    raise MemoryError
+            elif <Py_ssize_t>conn.out.iov.total_bytes > self.host.max_pending_bytes:
+                error = BufferError(
+                    f"the peer does not read: {conn.out.iov.total_bytes} bytes wait to be sent, "
+                    f"max_pending_bytes is {self.host.max_pending_bytes}; await drain() in time")
+                if not self.host.raises_when_full:
+                    self.host.fail_conn(conn, error)
+                raise error
+        return conn.out
+
+    cdef int push(self, np_flow *flow, void *owner, const void *base, size_t size) except -1:
+        if np_flow_push(flow, owner, base, size) < 0:
+            raise MemoryError
+        return 0
+
+    cdef int push_data(self, np_flow *flow, object data) except -1:
+        cdef Py_buffer view
+        cdef uint8_t *copy
+        cdef PoolBlock block
+        if type(data) is Lease:
+            return self.push_lease(flow, <Lease>data)
+        if type(data) is Buffer:
+            block = (<Buffer>data).seal()
+            if (<Buffer>data).length_bytes:
+                self.push(flow, <void*>block, (<Buffer>data).base, (<Buffer>data).length_bytes)
+                Py_INCREF(<PyObject*>block)
+            return 0
+        owner = data
+        if type(data) is memoryview and type(data.obj) is bytes:
+            owner = data.obj  # immutable: kept as it is
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if view.len == 0:
+                return 0
+            if type(owner) is bytes:
+                self.push(flow, <void*>owner, view.buf, view.len)
+                Py_INCREF(<PyObject*>owner)
+                return 0
+            copy = <uint8_t*>malloc(view.len)
+            if copy is NULL:
+                raise MemoryError
+            memcpy(copy, view.buf, view.len)
+            self.host.user_copied_bytes += view.len
+            self.push(flow, copy + NP_OWNER_HEAP, copy, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return 0
+
+    cdef int push_lease(self, np_flow *flow, Lease lease) except -1:
+        """The lease's holds become the flow's: received memory goes straight out again."""
+        cdef np_chunk *chunks
+        cdef Py_ssize_t i
+        lease.check()
+        if lease.exports or lease.is_released:
+            raise BufferError("release the memoryviews of a lease before it is sent")
+        if lease.loop is not self.host.loop:
+            # Its loop must get its buffers back without waiting for this one.
+            self.host.user_copied_bytes += lease.shed()
+        chunks = lease.first()
+        for i in range(lease.count):
+            self.push(flow, chunks[i].owner, chunks[i].base, chunks[i].len_bytes)
+            chunks[i].owner = NULL
+        lease.count = 0
+        lease.is_released = True
+        lease.unlink()
+        return 0
+
+    cdef int pushed(self) except -1:
+        return self.host.send_soon(self.conn)
+
+    def write(self, data):
+        """Sends one piece, in order, at the end of this turn.
+
+        bytes, memoryviews of bytes and Leases are kept, not copied; what can still change
+        (bytearray, array) is copied now, and counted. Raises BufferError, and closes the
+        connection, when max_pending_bytes wait to be sent already and the peer does not read.
+        """
+        cdef np_flow *flow = self.writable(0)
+        try:
+            self.push_data(flow, data)
+        finally:
+            self.pushed()
+
+    def writev(self, pieces):
+        """write() for several pieces: bytes, memoryviews, Leases, pool buffers, in any mix."""
+        cdef np_flow *flow = self.writable(0)
+        try:
+            for data in pieces:
+                self.push_data(flow, data)
+        finally:
+            self.pushed()
+
+    def forward(self, Lease lease=None):
+        """Sends received memory as it is; the lease ends. Without one: all that is unread here.
+
+        The lease may come from another connection: that is a proxy.
+        """
+        cdef np_flow *flow = self.writable(0)
+        cdef np_flow *unread
+        if lease is not None:
+            self.push_lease(flow, lease)
+        else:
+            unread = self.unread()
+            if unread is not NULL:
+                if np_flow_move(unread, flow, unread.iov.total_bytes) < 0:
+                    raise MemoryError
+                self.host.consumed(self.conn)
+        self.pushed()
+
+    def reserve(self, Py_ssize_t n):
+        """A Buffer of n bytes of the server's pool, to fill and then write().
+
+        Raises PoolExhaustedError when no block is free: some are when sends end.
+        """
+        self.live()
+        if self.host.pool is None:
+            self.host.pool = self.host.make_pool(self.host.loop)
+        return self.host.pool.reserve(n)
+
+    def sendfile(self, file, int64_t offset=0, count=None):
+        """Sends count bytes (None: to the end) of an open file from offset on, by sendfile(2).
+
+        In order with what is written. The file may be closed at once. Returns the count.
+        """
+        cdef np_flow *flow
+        cdef FileSpan span
+        cdef int64_t size
+        fd = file if isinstance(file, int) else file.fileno()
+        size = max(0, os.fstat(fd).st_size - offset)
+        if count is not None:
+            size = min(size, <int64_t>count)
+        if offset < 0 or size < 0:
+            raise ValueError("offset and count must not be negative")
+        flow = self.writable(0)
+        if size:
+            span = FileSpan.__new__(FileSpan)
+            span.fd = os.dup(fd)
+            self.push(flow, <void*>(<uintptr_t><void*>span + NP_OWNER_FILE), <void*>offset, size)
+            Py_INCREF(<PyObject*>span)
+        self.pushed()
+        return size
+
+    def cork(self):
+        """Holds back what is written until uncork()."""
+        self.live().flags |= NP_CONN_CORKED
+
+    def uncork(self):
+        """Lets what was written leave, at the end of this turn."""
+        self.live().flags &= ~NP_CONN_CORKED
+        self.host.send_soon(self.conn)
+
+    # ---- flow and end -------------------------------------------------------------------------
+
+    def pause_reading(self):
+        """No on_data until resume_reading(); a bounded number of bytes still arrives."""
+        cdef np_conn *conn = self.live()
+        conn.flags |= NP_CONN_PAUSED
+        self.host.stop_reading(conn)
+
+    def resume_reading(self):
+        cdef np_conn *conn = self.live()
+        if conn.flags & NP_CONN_PAUSED:
+            conn.flags &= ~NP_CONN_PAUSED
+            self.host.read_again(conn)
+
+    def shutdown(self):
+        """Ends our side of the stream when everything written has left; reading goes on."""
+        cdef np_conn *conn = self.live()
+        conn.flags |= NP_CONN_SHUT
+        self.host.send_soon(conn)
+
+    def close(self):
+        """Stops reading; ends when everything written has left. May be called again."""
+        if self.conn is not NULL:
+            self.host.check_thread()
+            self.host.close_conn(self.conn)
+
+    def abort(self, error=None):
+        """Ends at once; what is unsent is dropped. on_close gets the error."""
+        if self.conn is not NULL:
+            self.host.check_thread()
+            self.host.fail_conn(self.conn, error)
+
+    @property
+    def closed(self):
+        """The connection is over, or close() was called."""
+        return self.conn is NULL or bool(self.conn.flags & (NP_CONN_CLOSING | NP_CONN_LOST))
+
+    @property
+    def loop(self):
+        """The event loop of the worker that this connection belongs to."""
+        return self.host.loop
+
+    def fileno(self):
+        """The socket's number; -1 when the connection is over. It stays the connection's."""
+        return self.conn.fd if self.conn is not NULL else -1
+
+    @property
+    def peername(self):
+        """The peer's address as socket.getpeername() gives it; None when it is gone."""
+        return self._socket_name("getpeername")
+
+    @property
+    def sockname(self):
+        """Our address; None when the connection is over."""
+        return self._socket_name("getsockname")
+
+    def _socket_name(self, str method):
+        if self.conn is NULL:
+            return None
+        sock = py_socket.socket(fileno=self.conn.fd)
+        try:
+            return getattr(sock, method)()
+        except OSError:
+            return None
+        finally:
+            sock.detach()
+
+    # ---- leases -------------------------------------------------------------------------------
+
+    cdef int admit(self, Lease lease) except -1:
+        """Retained bytes pause reading above the limit, and are refused above twice of it."""
+        if lease.is_counted:
+            return 0
+        if self.retained_bytes + lease.size_bytes > 2 * self.host.max_retained_bytes:
+            raise BufferError(
+                f"this connection has {self.retained_bytes} bytes in leases that were not "
+                f"released, and max_retained_bytes is {self.host.max_retained_bytes}: release() "
+                "them, or keep copies")
+        if 2 * (self.host.leased_chunks + lease.count) > self.host.buffers_count:
+            # Never the ring's last buffer: half of it stays for receiving, whatever is retained.
+            if lease.exports:
+                raise BufferError("too many receive buffers are in retained leases, and this one "
+                                  "has memoryviews in use: release them, then retain() copies it")
+            self.host.user_copied_bytes += lease.shed()
+        lease.counted_chunks = lease.count
+        self.host.leased_chunks += lease.count
+        self.retained_bytes += lease.size_bytes
+        lease.is_counted = True
+        if self.retained_bytes > self.host.max_retained_bytes and self.conn is not NULL:
+            self.conn.flags |= NP_CONN_FULL
+        return 0
+
+    cdef int relieve(self, Lease lease) noexcept:
+        self.host.leased_chunks -= lease.counted_chunks
+        self.retained_bytes -= lease.size_bytes
+        if self.conn is NULL or not self.conn.flags & NP_CONN_FULL:
+            return 0
+        try:
+            if PyThread_get_thread_ident() == self.host.thread_id:
+                self._relieved()
+            else:
+                self.host.loop.call_soon_threadsafe(self._relieved)
+        except Exception:
+            pass  # the loop is closed: nothing is received any more
+        return 0
+
+    def _relieved(self):
+        if self.conn is not NULL:
+            self.host.consumed(self.conn)
+
+    cdef int end_leases(self, bint suspended) except -1:
+        """The handler has returned (or its coroutine is suspended): what it did not retain ends."""
+        cdef void *at = self.leases
+        cdef Lease lease
+        while at is not NULL:
+            lease = <Lease>at
+            at = lease.next
+            if suspended:
+                self.admit(lease)
+            elif not lease.is_retained:
+                lease.release()
+        return 0
+
+
+cdef bint matches(np_iov *iov, size_t i, const uint8_t *at, size_t left, const uint8_t *wanted,
+                  size_t length) noexcept:
+    """Whether `wanted` begins at `at`, of which `left` bytes are in piece i; it may go on in the
+    pieces behind it."""
+    cdef size_t part
+    while True:
+        part = min(left, length)
+        if memcmp(at, wanted, part) != 0:
+            return False
+        length -= part
+        if length == 0:
+            return True
+        wanted += part
+        i += 1
+        if i >= iov.count:
+            return False
+        at = chunk_at(iov, i).base
+        left = chunk_at(iov, i).len_bytes
+
+
+@cython.final
+cdef class Wait(Awaitable):
+    """An await on a connection. A session's coroutine is resumed natively; a task by a future."""
+
+    cdef object step(self):
+        cdef Connection connection = self.connection
+        cdef np_conn *conn = connection.conn
+        result = self.result(conn)
+        if self.is_done:
+            self.forget()
+            return result
+        if conn is NULL:
+            raise ConnectionResetError("this connection is over") from connection.error
+        other = connection.draining if self.kind == WAIT_DRAIN else connection.reading
+        if other is not None and other is not self:
+            raise RuntimeError("another await of this kind is in progress on this connection")
+        if self.kind == WAIT_DRAIN:
+            connection.draining = self
+        else:
+            connection.reading = self
+            connection.host.read_again(conn)
+        if connection.host.running is conn and connection.session is not None:
+            return self  # what drives the session knows that we will call it
+        return self.wait_on(get_running_loop())
+
+    cdef object result(self, np_conn *conn):
+        cdef Connection connection = self.connection
+        cdef Py_ssize_t there = connection.unread_bytes()
+        cdef bint is_over = conn is NULL or conn.flags & NP_CONN_EOF
+        cdef Py_ssize_t end
+        if self.kind == WAIT_DRAIN:
+            if conn is NULL:
+                raise ConnectionResetError("this connection is over") from connection.error
+            end = connection.pending
+            self.is_done = end <= (DRAIN_HIGH_BYTES // 4 if self.size else DRAIN_HIGH_BYTES)
+            self.size = 1
+            return None
+        if self.kind == WAIT_UNTIL:
+            end = connection.find(self.separator, self.seen_bytes)
+            if end >= 0:
+                self.is_done = True
+                return connection.copied_head(end)
+            self.seen_bytes = max(0, there - len(self.separator) + 1)
+            if there >= connection.host.max_unread_bytes:
+                raise asyncio.LimitOverrunError(
+                    f"no separator within {there} bytes (max_unread_bytes)", there)
+        elif there >= self.size:
+            self.is_done = True
+            return there if self.kind == WAIT_FILL else connection.copied_head(self.size)
+        if not is_over:
+            return None
+        if conn is NULL and connection.error is not None:
+            raise ConnectionResetError("this connection is over") from connection.error
+        self.is_done = True
+        if self.kind == WAIT_FILL:
+            return there
+        if there == 0 and self.kind == WAIT_UNTIL:
+            return b""
+        raise asyncio.IncompleteReadError(
+            connection.copied_head(there), self.size if self.kind == WAIT_EXACTLY else None)
+
+    cdef int forget(self) except -1:
+        if self.connection.reading is self:
+            self.connection.reading = None
+        elif self.connection.draining is self:
+            self.connection.draining = None
+        return 0
+
+    cdef int abandon(self) except -1:
+        return self.forget()

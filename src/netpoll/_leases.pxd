@@ -1,0 +1,38 @@
+# The seam of _leases.pyx.
+
+from libc.stdint cimport uint64_t
+
+from netpoll._c cimport np_chunk, np_flow
+from netpoll._core cimport Loop
+
+
+cdef class Lender:
+    cdef void *leases           # the newest of those that have not ended
+    cdef Py_ssize_t retained_bytes
+
+    cdef int admit(self, Lease lease) except -1
+    cdef int relieve(self, Lease lease) noexcept
+
+
+cdef class Lease:
+    cdef Loop loop              # whose buffers these are
+    cdef uint64_t thread_id     # of the thread that runs it
+    cdef np_chunk one           # the only piece, or
+    cdef np_chunk *many         # all of them (malloc), when there are several
+    cdef Py_ssize_t count, size_bytes
+    cdef Py_ssize_t exports     # buffers of it that are in use
+    cdef bint is_released, is_retained, is_counted
+    cdef Py_ssize_t counted_chunks
+    # The lender's list. `link` is the word that points here.
+    cdef Lender lender
+    cdef void **link
+    cdef void *next
+
+    cdef np_chunk *first(self) noexcept
+    cdef int take(self, np_flow *flow, Py_ssize_t size_bytes, bint consumes) except -1
+    cdef int enlist(self, Lender lender) except -1
+    cdef int unlink(self) noexcept
+    cdef int drop(self) noexcept
+    cdef Py_ssize_t shed(self) except -1
+    cdef int join(self) except -1
+    cdef int check(self) except -1

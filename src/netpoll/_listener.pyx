@@ -1,0 +1,142 @@
+# cython: language_level=3, freethreading_compatible=True
+"""Accepting for a server: one Listener for each listening socket.
+
+Connections are dealt to the workers, the least loaded first: with SO_REUSEPORT the kernel deals by
+a hash, and 64 connections over four workers are then 20 % apart; see docs/server.md.
+"""
+
+from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
+
+from netpoll._c cimport (
+    ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
+from netpoll._core cimport Completion, Loop
+from netpoll._sending cimport os_error
+from netpoll._server cimport Worker
+
+import socket as py_socket
+
+cdef enum:
+    # Out of descriptors: accepting is tried again after this, or when a connection has ended.
+    ACCEPT_RETRY_DELAY_S = 1
+
+cdef int _AF_UNIX = int(py_socket.AF_UNIX)
+
+
+cdef class Listener(Completion):
+    """Accepts on one socket and deals the connections to the workers, the least loaded first."""
+
+    def __init__(self, Loop loop, sock, list workers, Py_ssize_t max_connections, told):
+        self.loop = loop
+        self.sock = sock
+        self.workers = workers
+        self.max_connections = max_connections
+        self.told = told
+        self.fd = sock.fileno()
+        self.waiting = []
+        if sock.family != _AF_UNIX:
+            np_sock_nodelay(self.fd)
+
+    def start(self):
+        self.arm()
+
+    @property
+    def is_waiting(self):
+        """It would like to know when a connection ends."""
+        return bool(self.is_paused)
+
+    @property
+    def paused_count(self):
+        return self.pauses_count
+
+    cdef int arm(self) except -1:
+        self.is_paused = False
+        self.op = self.loop.arm(NP_OP_ACCEPT, self.fd, self, 0)
+        return 0
+
+    def stop(self):
+        """Ends accepting and closes the listening socket at once. In the loop's thread."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        if self.op and self.loop.be is not NULL:
+            self.loop.ops.settle(self.loop.be, self.op)
+        if self.loop.be is not NULL:
+            self.loop.ops.forget(self.loop.be, self.fd)
+        for fd in self.waiting:
+            np_sock_close(fd)
+        self.waiting.clear()
+        self.sock.close()
+
+    cdef Py_ssize_t load(self) except -1:
+        cdef Worker worker
+        cdef Py_ssize_t total = 0
+        for worker in self.workers:
+            total += worker.dealt_count - worker.ended_count
+        return total
+
+    cdef int deal(self, int fd) except -1:
+        cdef Worker worker, least = <Worker>self.workers[0]
+        for worker in self.workers:
+            if worker.dealt_count - worker.ended_count < least.dealt_count - least.ended_count:
+                least = worker
+        least.dealt_count += 1
+        if least.loop is self.loop:
+            return least.adopt(fd)
+        least.loop.call_soon_threadsafe(least._adopt, fd)
+        return 0
+
+    cdef int on_event(self, Loop loop, np_event *event) except -1:
+        if not event.flags & NP_EV_MORE:
+            self.op = 0
+        if self.is_closed:
+            if event.res >= 0:
+                np_sock_close(event.res)
+            return 0
+        if event.res < 0:
+            return self.failed(event.res)
+        if self.max_connections and self.load() >= self.max_connections:
+            self.waiting.append(event.res)
+            if self.op and not self.is_paused:
+                self.is_paused = True
+                self.pauses_count += 1
+                self.loop.cancel(self.op)
+        else:
+            self.deal(event.res)
+        if not self.op and not self.is_paused and not self.is_closed:
+            self.arm()
+        return 0
+
+    cdef int failed(self, int err) except -1:
+        if err == -ECANCELED:
+            return 0  # paused
+        if err == -ECONNABORTED:
+            return self.arm()
+        self.is_paused = True
+        self.pauses_count += 1
+        if err in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM):
+            if self.told is not None:
+                self.told(os_error(err))
+                self.told = None  # once: it may go on for long
+        else:
+            self.loop.call_exception_handler({
+                "message": "netpoll.Server: accepting failed", "exception": os_error(err)})
+        self.retry = self.loop.call_later(ACCEPT_RETRY_DELAY_S, self._retry)
+        return 0
+
+    def _retry(self):
+        self.retry = None
+        if not self.is_closed and not self.op:
+            self.arm()
+
+    def connection_ended(self):
+        """A place is free: who waits for one is served, and accepting goes on."""
+        while self.waiting and self.load() < self.max_connections:
+            self.deal(self.waiting.pop(0))
+        if self.is_paused and not self.is_closed and not self.waiting and not self.op:
+            if self.retry is not None:
+                self.retry.cancel()
+                self.retry = None
+            self.arm()

@@ -1,0 +1,24 @@
+# The seam of _shipment.pyx.
+
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+from netpoll._c cimport np_conn, np_event, np_udata
+from netpoll._connection cimport Connection, Host
+from netpoll._core cimport Completion, Loop
+
+
+cdef class Shipment(Completion):
+    cdef Host host
+    cdef np_conn *conn          # while its serial is the one below
+    cdef uint32_t serial
+    cdef list owners            # of the memory that the kernel reads
+
+
+cdef class Sender(Host):
+    """What a worker does with single operations and errors."""
+    cdef uint64_t handler_errors_count
+
+    cdef int shipped(self, np_conn *conn, np_event *event) except -1
+    cdef int ship(self, np_conn *conn, int n) except -1
+    cdef np_udata arm_op(self, np_conn *conn, uint8_t kind, uint32_t argument) except 0
+    cdef int handler_failed(self, str message, object exc, Connection face) except -1

@@ -1,0 +1,96 @@
+# cython: language_level=3, freethreading_compatible=True
+"""Zero-copy sends of a server's connections.
+
+A shipment is one such send: it refers to everything that the kernel reads until the kernel says
+that it has let go (np_backend.h, transmit), which may be long after the connection went on, or
+ended. Whether a connection's sends ask for zero-copy at all is decided by np_zc.h, from what the
+kernel reports of them.
+"""
+
+from libc.stdint cimport int32_t, uint32_t, uint8_t, uintptr_t
+
+from netpoll._c cimport (
+    NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK, NP_SEND_ZC, PyObject, Py_INCREF, iovec, np_chunk,
+    np_conn, np_conn_cookie, np_event, np_flow, np_head, np_op, np_op_alloc, np_op_udata,
+    np_region_of, np_udata, np_zc_report, np_zc_wants)
+from netpoll._connection cimport Connection, Host
+from netpoll._core cimport Completion, Loop
+from netpoll._sending cimport os_error
+
+
+cdef class Shipment(Completion):
+    cdef int on_event(self, Loop loop, np_event *event) except -1:
+        cdef bint is_there = self.conn.serial == self.serial and self.conn.fd >= 0
+        if not event.flags & NP_EV_MORE:
+            self.owners = None
+        if is_there:
+            np_zc_report(&self.conn.zc, event.flags)
+        if event.flags & NP_EV_NOTIF:
+            return 0
+        return (<Sender>self.host).shipped(self.conn, event)
+
+    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
+        if not event.flags & NP_EV_NOTIF:
+            return self.host.on_loop_closed(loop, event)
+        return 0
+
+
+cdef class Sender(Host):
+    cdef int shipped(self, np_conn *conn, np_event *event) except -1:
+        raise NotImplementedError
+
+    cdef int ship(self, np_conn *conn, int n) except -1:
+        """Sends the first n pieces by zero-copy, if that is what this connection wants.
+
+        1: under way. 0: not wanted, or not possible now.
+        """
+        cdef np_flow *flow = conn.out
+        cdef np_chunk *chunk
+        cdef Shipment shipment
+        cdef size_t total_bytes = 0
+        cdef int32_t res = 0
+        cdef int i
+        for i in range(n):
+            chunk = &flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)]
+            if <uintptr_t>chunk.owner & NP_OWNER_MASK:
+                return 0  # received or copied memory: short-lived, and better not kept for long
+            total_bytes += chunk.len_bytes
+        if not np_zc_wants(&conn.zc, total_bytes,
+                           np_region_of(np_head(self.loop.be), self.iov, n) >= 0):
+            return 0
+        shipment = Shipment.__new__(Shipment)
+        shipment.host = self
+        shipment.conn = conn
+        shipment.serial = conn.serial
+        shipment.owners = [
+            <object>flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)].owner
+            for i in range(n)]
+        if self.loop.ops.transmit(self.loop.be, conn.fd, <void*>shipment, self.iov, n, NP_SEND_ZC,
+                                  &res, &flow.op) != 0:
+            return 0
+        Py_INCREF(<PyObject*>shipment)  # the operation's
+        flow.sending = n
+        return 1
+
+    cdef np_udata arm_op(self, np_conn *conn, uint8_t kind, uint32_t argument) except 0:
+        """Starts an operation of a connection; its events come by the connection's cookie."""
+        cdef np_op *op
+        cdef np_udata udata
+        cdef int err
+        if self.loop.be is NULL:
+            raise RuntimeError("Event loop is closed")
+        op = np_op_alloc(&np_head(self.loop.be).slab, kind, conn.fd, np_conn_cookie(conn))
+        if op is NULL:
+            raise MemoryError("no memory for an operation")
+        op.poll_mask = argument
+        udata = np_op_udata(op)
+        err = self.loop.ops.arm(self.loop.be, op)
+        if err < 0:
+            raise os_error(err)
+        return udata
+
+    cdef int handler_failed(self, str message, object exc, Connection face) except -1:
+        self.handler_errors_count += 1
+        self.loop.call_exception_handler(
+            {"message": f"netpoll.Server: {message}", "exception": exc, "connection": face})
+        return 0
