@@ -10,12 +10,17 @@ kernel reports of them.
 from libc.stdint cimport int32_t, uint32_t, uint8_t, uintptr_t
 
 from netpoll._c cimport (
-    NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK, NP_SEND_ZC, PyObject, Py_INCREF, iovec, np_chunk,
+    NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK, PyObject, Py_INCREF, iovec, np_chunk,
     np_conn, np_conn_cookie, np_event, np_flow, np_head, np_op, np_op_alloc, np_op_udata,
     np_region_of, np_udata, np_zc_report, np_zc_wants)
 from netpoll._connection cimport Connection, Host
 from netpoll._core cimport Completion, Loop
 from netpoll._sending cimport os_error
+
+cdef enum:
+    # Zero-copy sends of a connection whose memory the kernel still holds; they are counted in the
+    # flags of its task. With so many it sends otherwise.
+    OUTSTANDING_MAX_COUNT = 255
 
 
 cdef class Shipment(Completion):
@@ -25,6 +30,8 @@ cdef class Shipment(Completion):
             self.owners = None
         if is_there:
             np_zc_report(&self.conn.zc, event.flags)
+            if not event.flags & NP_EV_MORE:
+                self.conn.task.flags -= 1
         if event.flags & NP_EV_NOTIF:
             return 0
         return (<Sender>self.host).shipped(self.conn, event)
@@ -49,14 +56,17 @@ cdef class Sender(Host):
         cdef Shipment shipment
         cdef size_t total_bytes = 0
         cdef int32_t res = 0
-        cdef int i
+        cdef int i, how
         for i in range(n):
             chunk = &flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)]
             if <uintptr_t>chunk.owner & NP_OWNER_MASK:
                 return 0  # received or copied memory: short-lived, and better not kept for long
             total_bytes += chunk.len_bytes
-        if not np_zc_wants(&conn.zc, total_bytes,
-                           np_region_of(np_head(self.loop.be), self.iov, n) >= 0):
+        if conn.task.flags == OUTSTANDING_MAX_COUNT:
+            return 0
+        how = np_zc_wants(&conn.zc, total_bytes,
+                          np_region_of(np_head(self.loop.be), self.iov, n) >= 0, conn.task.flags)
+        if how == 0:
             return 0
         shipment = Shipment.__new__(Shipment)
         shipment.host = self
@@ -65,11 +75,12 @@ cdef class Sender(Host):
         shipment.owners = [
             <object>flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)].owner
             for i in range(n)]
-        if self.loop.ops.transmit(self.loop.be, conn.fd, <void*>shipment, self.iov, n, NP_SEND_ZC,
+        if self.loop.ops.transmit(self.loop.be, conn.fd, <void*>shipment, self.iov, n, how,
                                   &res, &flow.op) != 0:
             return 0
         Py_INCREF(<PyObject*>shipment)  # the operation's
         flow.sending = n
+        conn.task.flags += 1
         return 1
 
     cdef np_udata arm_op(self, np_conn *conn, uint8_t kind, uint32_t argument) except 0:
