@@ -51,6 +51,7 @@ cdef class Handle:
     cdef bint is_cancelled
     cdef bint is_permanent      # runs more than once: a reader's or writer's
     cdef InboxItem inbox_item
+    cdef object __weakref__
 
 
 cdef class DebugHandle(Handle):

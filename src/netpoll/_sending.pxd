@@ -55,6 +55,7 @@ cdef class SendingTransport(Completion):
     cdef int check_watermarks(self) except -1
     cdef int sent(self) except -1
     cdef int fail(self, object exc, str message) except -1
+    cdef int complain(self, object exc, str message) except -1
     cdef int force_close(self, object exc) except -1
     cdef int lose(self, object exc) except -1
 

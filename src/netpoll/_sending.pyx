@@ -153,12 +153,7 @@ cdef class SendingTransport(Completion):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self.loop.call_exception_handler({
-                "message": f"protocol.{name}() failed",
-                "exception": exc,
-                "transport": self,
-                "protocol": self.protocol,
-            })
+            self.complain(exc, f"protocol.{name}() failed")
         return 0
 
     cdef int on_turn_end(self, Loop loop) except -1:
@@ -284,6 +279,12 @@ cdef class SendingTransport(Completion):
             self.sock.setblocking(False)
         return self.sock
 
+    def _detach_socket(self):
+        """Its maker gave up: the number is ours alone, and the maker's object a shell."""
+        if self.sock is not None and self.fd >= 0:
+            self.sock.detach()
+            self.sock = None
+
     def can_write_eof(self):
         return True
 
@@ -323,13 +324,18 @@ cdef class SendingTransport(Completion):
             if self.loop._debug:
                 log.logger.debug("%r: %s", self, message, exc_info=exc)
         else:
-            self.loop.call_exception_handler({
-                "message": message,
-                "exception": exc,
-                "transport": self,
-                "protocol": self.protocol,
-            })
+            self.complain(exc, message)
         return self.force_close(exc)
+
+    cdef int complain(self, object exc, str message) except -1:
+        """The protocol's own mistakes go to the loop's exception handler."""
+        self.loop.call_exception_handler({
+            "message": message,
+            "exception": exc,
+            "transport": self,
+            "protocol": self.protocol,
+        })
+        return 0
 
     def _fatal_error(self, exc, message="Fatal error on transport"):
         self.fail(exc, message)

@@ -142,8 +142,7 @@ cdef class StreamTransport(SendingTransport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self.fail(exc, "Fatal error: protocol.connection_made() call failed.")
-            return 0
+            self.complain(exc, "protocol.connection_made() failed")  # asyncio goes on, too
         if not self.read_op and not self.flags & (CLOSING | PAUSED):
             self.arm_read()
         return 0
@@ -631,7 +630,9 @@ cdef class StreamTransport(SendingTransport):
     def set_protocol(self, protocol):
         self.unpull()
         self.protocol = protocol
-        if isinstance(protocol, BufferedProtocol):
+        # uvloop's programs need not derive from BufferedProtocol.
+        if isinstance(protocol, BufferedProtocol) or (
+                hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received")):
             self.flags |= BUFFERED
         else:
             self.flags &= ~BUFFERED
@@ -641,6 +642,10 @@ cdef class StreamTransport(SendingTransport):
     @property
     def _protocol_paused(self):
         return bool(self.flags & PROTOCOL_PAUSED)
+
+    @property
+    def _paused(self):
+        return bool(self.flags & PAUSED)
 
     @property
     def _loop(self):

@@ -247,6 +247,8 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connects; a host name is resolved first."""
         base_events._check_ssl_socket(sock)
+        if self._debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             resolved = await self._ensure_resolved(
                 address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
@@ -304,6 +306,19 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         return _datagram.make_datagram_transport(
             self, self._datagram_memory, sock, protocol, address, waiter, extra
         )
+
+    async def _create_connection_transport(self, sock, *args, **kwargs):
+        number = sock.fileno()
+        try:
+            return await super()._create_connection_transport(sock, *args, **kwargs)
+        except BaseException:
+            # The transport closes the number later; until then the caller's object must not, and
+            # must not stand for whatever has the number afterwards.
+            if number >= 0 and isinstance(
+                transport := self._fd_transport(number), _transport.StreamTransport
+            ):
+                transport._detach_socket()
+            raise
 
     async def _sendfile_native(self, transp, file, offset, count):
         reading = transp.is_reading()

@@ -8,8 +8,6 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from ..support import digest, listener, pattern, reset, socket_pair, unix_pair, until
 
@@ -408,43 +406,6 @@ async def test_a_readers_turn_passes_to_the_next(loop: Any) -> None:
         assert await loop.sock_recv(right, 100) == b"%d" % number
     left.close()
     right.close()
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    sizes=st.lists(st.integers(1, 200_000), min_size=1, max_size=8),
-    takes=st.lists(st.integers(1, 150_000), min_size=1, max_size=8),
-)
-def test_any_chunking_arrives_whole(loop: Any, sizes: list[int], takes: list[int]) -> None:
-    """Bug class 18: random sizes sent, random sizes received, alternating recv and recv_into."""
-
-    async def main() -> None:
-        left, right = socket_pair()
-        chunks = [pattern(size, seed) for seed, size in enumerate(sizes)]
-        total = sum(sizes)
-
-        async def send() -> None:
-            for chunk in chunks:
-                await loop.sock_sendall(left, chunk)
-
-        sending = asyncio.ensure_future(send())
-        got = bytearray()
-        turn = 0
-        while len(got) < total:
-            size = takes[turn % len(takes)]
-            if turn % 2:
-                buffer = bytearray(size)
-                count = await loop.sock_recv_into(right, buffer)
-                got += buffer[:count]
-            else:
-                got += await loop.sock_recv(right, size)
-            turn += 1
-        await sending
-        assert digest(got) == digest(b"".join(chunks))
-        left.close()
-        right.close()
-
-    loop.run_until_complete(main())
 
 
 async def test_recv_after_the_socket_got_another_number(loop: Any) -> None:

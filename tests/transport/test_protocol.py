@@ -7,8 +7,6 @@ import weakref
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from ..support import (
     BufferedRecorder,
@@ -307,30 +305,3 @@ async def test_urgent_number_of_connections(loop: Any) -> None:
     for client, served in pairs:
         client.transport.close()
     await asyncio.gather(*(end.lost for both in pairs for end in both))
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    sizes=st.lists(st.integers(0, 100_000), min_size=1, max_size=20),
-    buffer_bytes=st.integers(1, 70_000),
-    buffered=st.booleans(),
-    naps=st.lists(st.booleans(), min_size=1, max_size=20),
-)
-def test_any_chunking_arrives_whole(
-    loop: Any, sizes: list[int], buffer_bytes: int, buffered: bool, naps: list[bool]
-) -> None:
-    """Bug class 18: random writes into random buffers, with and without naps between."""
-
-    async def main() -> None:
-        factory = (lambda: BufferedRecorder(buffer_bytes)) if buffered else Recorder
-        client, served = await pair(loop, Recorder, factory)
-        chunks = [pattern(size, seed) for seed, size in enumerate(sizes)]
-        for turn, chunk in enumerate(chunks):
-            client.transport.write(chunk)
-            if naps[turn % len(naps)]:
-                await asyncio.sleep(0)
-        client.transport.close()
-        await asyncio.gather(client.lost, served.lost)
-        assert digest(served.data) == digest(b"".join(chunks))
-
-    loop.run_until_complete(main())

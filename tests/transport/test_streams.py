@@ -6,8 +6,6 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from ..support import digest, listener, pattern, reset, stream_pair, until
 
@@ -541,75 +539,3 @@ async def test_dropped_streams_are_closed(loop: Any) -> None:
         gc.collect()
         await asyncio.sleep(0.01)
     del other_reader
-
-
-OPERATIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("read"), st.integers(1, 50_000)),
-        st.tuples(st.just("readexactly"), st.integers(0, 100_000)),
-        st.tuples(st.just("readuntil"), st.just(0)),
-        st.tuples(st.just("readline"), st.just(0)),
-        st.tuples(st.just("nap"), st.just(0)),
-        st.tuples(st.just("cancel"), st.just(0)),
-    ),
-    min_size=1,
-    max_size=30,
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=12),
-    operations=OPERATIONS,
-    limit=st.sampled_from([64, 4096, 65536]),
-)
-def test_any_mix_of_calls_sees_one_stream(
-    loop: Any, sizes: list[int], operations: list[tuple[str, int]], limit: int
-) -> None:
-    """Whatever is called in whatever order: the pieces add up to what was sent."""
-
-    async def main() -> None:
-        (reader, writer), (_, other) = await stream_pair(loop, limit=limit)
-        sent = b"".join(pattern(size, seed) for seed, size in enumerate(sizes))
-
-        async def send() -> None:
-            start = 0
-            for size in sizes:
-                other.write(sent[start : start + size])
-                start += size
-                await other.drain()
-                await asyncio.sleep(0)
-            other.close()
-
-        sending = asyncio.ensure_future(send())
-        got = bytearray()
-        for name, size in operations:
-            try:
-                if name == "nap":
-                    await asyncio.sleep(0.001)
-                elif name == "cancel":
-                    task = asyncio.ensure_future(reader.readexactly(1 << 30))
-                    await asyncio.sleep(0)
-                    task.cancel()
-                    await asyncio.wait([task])
-                    if not task.cancelled():  # the stream was at its end already
-                        raise task.exception() or AssertionError("2**30 bytes?")
-                elif name == "read":
-                    got += await reader.read(size)
-                elif name == "readexactly":
-                    got += await reader.readexactly(size)
-                elif name == "readuntil":
-                    got += await reader.readuntil(b"\x00\x01")
-                else:
-                    got += await reader.readuntil(b"\n")
-            except asyncio.IncompleteReadError as error:
-                got += error.partial
-            except asyncio.LimitOverrunError as error:
-                got += await reader.readexactly(error.consumed)
-        while chunk := await reader.read(100_000):
-            got += chunk
-        await sending
-        assert digest(got) == digest(sent)
-        await finish(writer, other)
-
-    loop.run_until_complete(main())
