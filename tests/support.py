@@ -63,7 +63,8 @@ def child_command(backend: str, body: Callable[..., None], *args: object) -> lis
 
     `body` brings its own imports and finds `new_loop` and BACKEND as globals; `args` are literals.
     """
-    source = _CHILD_PRELUDE.format(backend=backend, deadline_s=CHILD_DEADLINE_S) + textwrap.dedent(inspect.getsource(body))
+    prelude = _CHILD_PRELUDE.format(backend=backend, deadline_s=CHILD_DEADLINE_S)
+    source = prelude + textwrap.dedent(inspect.getsource(body))
     call = f"{body.__name__}({', '.join(map(repr, args))})"
     return [sys.executable, "-X", "faulthandler", "-c", f"{source}\n{call}\n"]
 
