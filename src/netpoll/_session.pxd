@@ -20,6 +20,7 @@ cdef class Session:
     cdef int feed(self, const char *data, Py_ssize_t size) except -1
     cdef int settle(self) except -1
     cdef Py_ssize_t left(self) except -1
+    cdef bint has_more(self) except -1
     cdef bytes read_all(self)
     cdef Py_ssize_t read_into(self, char *into, Py_ssize_t size) except -1
     cdef bytes read_python(self, Py_ssize_t size)

@@ -155,6 +155,11 @@ cdef int choose() except -1:
     return 0
 
 
+def choose_again() -> None:
+    """Looks at NETPOLL_TLS again; sessions that are there keep their engine. For tests."""
+    choose()
+
+
 def engine() -> tuple[str, str]:
     """("native" or "ssl", why): how TLS data is encrypted and decrypted in this process."""
     if ENGINE is None:
@@ -260,6 +265,10 @@ cdef class Session:
         """Ciphertext that was fed and not read, bytes."""
         return self.incoming.pending
 
+    cdef bint has_more(self) except -1:
+        """Whether a read could find something."""
+        return self.incoming.pending or self.inner.pending()
+
     cdef bytes read_all(self):
         """All plaintext that can be had; `status` says how it ended."""
         cdef list pieces = []
@@ -361,6 +370,9 @@ cdef class NativeSession(Session):
 
     cdef Py_ssize_t left(self) except -1:
         return self.window.in_bytes
+
+    cdef bint has_more(self) except -1:
+        return self.window.in_bytes != 0 or LIB.SSL_pending(self.ssl) != 0
 
     cdef Py_ssize_t drain(self, char *into, Py_ssize_t size) noexcept nogil:
         """SSL_read until the room is full or all that was fed is used."""

@@ -311,7 +311,7 @@ cdef class TlsLayer(Sink):
         cdef Py_buffer view
         cdef Py_ssize_t got
         cdef int status
-        if self.session.left() == 0:
+        if not self.session.has_more():
             return TLS_AGAIN
         entered = self.enter()
         try:
@@ -503,13 +503,15 @@ cdef class TlsLayer(Sink):
         return 0
 
     cdef int control_writing(self) except -1:
+        cdef Py_ssize_t size
         if self.protocol is None or self.flags & ENCRYPTING:
             return 0
+        size = self.waiting_bytes()
         if self.flags & WRITING_PAUSED:
-            if self.waiting_bytes() <= self.low_bytes:
+            if size <= self.low_bytes:
                 self.flags &= ~WRITING_PAUSED
                 self.call_protocol("resume_writing")
-        elif self.waiting_bytes() >= self.high_bytes and self.state != UNWRAPPED:
+        elif size >= self.high_bytes and size > self.low_bytes and self.state != UNWRAPPED:
             self.flags |= WRITING_PAUSED
             self.call_protocol("pause_writing")
         return 0
@@ -574,7 +576,7 @@ cdef class TlsLayer(Sink):
 
     cdef bint said_goodbye(self) except -1:
         """True when both sides have said it."""
-        if self.session.left():
+        if self.session.has_more():
             self.session.read_all()  # nobody wants it any more
             self.control_reading()
             if self.session.status == TLS_FAILED:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ..support import SLOWNESS, Echo, Recorder, pair, unix_pair
+from ..tls import client_context, server_context, tls_pair
 
 pytestmark = pytest.mark.control
 
@@ -82,6 +83,23 @@ def test_five_hundred_connections_leave_nothing(loop: Any) -> None:
             client, served = await pair(loop)
             client.transport.write(b"x" * 10_000)
             client.transport.close()
+            await asyncio.gather(client.lost, served.lost)
+
+    fds = len(os.listdir("/proc/self/fd"))
+    assert growth_bytes(loop, work, 10) < SLACK_BYTES
+    assert len(os.listdir("/proc/self/fd")) <= fds + 3
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_tls_connections_leave_nothing(loop: Any, end: str) -> None:
+    """Bug class 20: contexts, sessions and BIOs go with their connections."""
+    contexts = {"client": client_context(), "server": server_context()}
+
+    async def work() -> None:
+        for _ in range(25):
+            client, served = await tls_pair(loop, **contexts)
+            client.transport.write(b"x" * 10_000)
+            getattr(client.transport, end)()
             await asyncio.gather(client.lost, served.lost)
 
     fds = len(os.listdir("/proc/self/fd"))
