@@ -38,6 +38,7 @@ EXTRA_SOURCES = {
     "netpoll._probe": ["csrc/np_probe.c"],
     "netpoll.bench._native": [
         "csrc/np_loadgen.c",
+        "csrc/np_loadtls.c",
         "csrc/np_floor.c",
         "csrc/np_floor_udp.c",
         "csrc/np_zcbench.c",

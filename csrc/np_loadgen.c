@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "np_assert.h"
+#include "np_loadtls.h"
 
 #define SCRATCH_BYTES (256 * 1024)   /* one hot receive buffer; fits the L2 cache */
 #define PATTERN_SHIFT_BYTES 4096     /* requests start at different offsets of the pattern */
@@ -23,6 +24,7 @@
 
 struct load_conn {
     int fd;
+    void *session;          /* TLS */
     uint8_t busy;           /* a request is out */
     uint8_t check_whole;
     uint32_t shift_bytes;   /* where in the pattern this request starts */
@@ -37,6 +39,7 @@ struct np_load {
     struct load_conn *conns;
     uint8_t *pattern;       /* size_bytes + PATTERN_SHIFT_BYTES, the same for every connection */
     uint8_t *scratch;
+    struct np_loadtls *tls; /* NULL: plain */
     int epoll_fd;
     uint32_t in_flight;
     int64_t deadline_ns;
@@ -75,6 +78,7 @@ const char *np_load_fault_text(int fault)
     static const char *const texts[] = {
         [NP_LOAD_FAULT_NONE] = "no fault",
         [NP_LOAD_FAULT_CONNECT] = "cannot connect to the server",
+        [NP_LOAD_FAULT_TLS] = "the TLS handshake with the server failed",
         [NP_LOAD_FAULT_SYSTEM] = "a system call of the load generator failed",
         [NP_LOAD_FAULT_BROKEN] = "a connection broke",
         [NP_LOAD_FAULT_CLOSED] = "the server closed a connection",
@@ -151,6 +155,15 @@ static int open_conn(struct np_load *load, uint32_t index)
     }
     if (connect(conn->fd, (const struct sockaddr *)&config->address, config->address_bytes) < 0)
         return errno == EINPROGRESS || errno == EAGAIN ? -ETIMEDOUT : -errno;
+    if (load->tls) {
+        if (setsockopt(conn->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0)
+            return -errno;
+        load->result.fault = NP_LOAD_FAULT_TLS;
+        int err = np_loadtls_connect(load->tls, conn->fd, &conn->session);
+        if (err < 0)
+            return err;
+        load->result.fault = NP_LOAD_FAULT_NONE;
+    }
     if (fcntl(conn->fd, F_SETFL, O_NONBLOCK) < 0)
         return -errno;
     struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
@@ -191,6 +204,8 @@ int np_load_open(struct np_load **out, const struct np_load_config *config, int 
     load->config = *config;
     load->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     err = load->epoll_fd < 0 ? -errno : open_memory(load);
+    if (err == 0 && config->tls_library)
+        err = np_loadtls_open(&load->tls, config->tls_library);
     if (err < 0)
         goto fail;
     if (config->stop_fd >= 0) {
@@ -203,8 +218,11 @@ int np_load_open(struct np_load **out, const struct np_load_config *config, int 
     *fault = NP_LOAD_FAULT_CONNECT;
     for (uint32_t i = 0; i < config->connections; i++) {
         err = open_conn(load, i);
-        if (err < 0)
+        if (err < 0) {
+            if (load->result.fault)
+                *fault = load->result.fault;
             goto fail;
+        }
     }
     *fault = NP_LOAD_FAULT_NONE;
     *out = load;
@@ -219,9 +237,12 @@ void np_load_close(struct np_load *load)
     if (!load)
         return;
     for (uint32_t i = 0; load->conns && i < load->config.connections; i++) {
+        if (load->tls)
+            np_loadtls_end(load->tls, load->conns[i].session);
         if (load->conns[i].fd >= 0)
             close(load->conns[i].fd);
     }
+    np_loadtls_close(load->tls);
     if (load->epoll_fd >= 0)
         close(load->epoll_fd);
     free(load->conns);
@@ -232,16 +253,42 @@ void np_load_close(struct np_load *load)
 
 /* ---- one request ---- */
 
+static ptrdiff_t put(struct np_load *load, struct load_conn *conn, const void *data, size_t bytes)
+{
+    if (load->tls)
+        return np_loadtls_send(load->tls, conn->session, data, bytes);
+    ssize_t n = send(conn->fd, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return n < 0 ? -errno : n;
+}
+
+static ptrdiff_t get(struct np_load *load, struct load_conn *conn)
+{
+    if (load->tls)
+        return np_loadtls_recv(load->tls, conn->session, load->scratch, SCRATCH_BYTES);
+    ssize_t n = recv(conn->fd, load->scratch, SCRATCH_BYTES, MSG_DONTWAIT);
+    return n < 0 ? -errno : n;
+}
+
+/* After n bytes of which the last may have completed an answer: has all been received that there
+ * was? Then the next byte raises a new edge. */
+static int is_emptied(struct np_load *load, struct load_conn *conn, ptrdiff_t n, int completed)
+{
+    if (load->tls)
+        return completed && !np_loadtls_has_more(load->tls, conn->session);
+    return n < SCRATCH_BYTES;
+}
+
 static int send_more(struct np_load *load, struct load_conn *conn)
 {
     uint32_t size_bytes = load->config.size_bytes;
     while (conn->sent_bytes < size_bytes) {
-        ssize_t n = send(conn->fd, load->pattern + conn->shift_bytes + conn->sent_bytes,
-                         size_bytes - conn->sent_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n < 0) {
-            if (errno == EAGAIN)
+        ptrdiff_t n = put(load, conn, load->pattern + conn->shift_bytes + conn->sent_bytes,
+                          size_bytes - conn->sent_bytes);
+        if (n <= 0) {
+            if (n == -EAGAIN)
                 return 0;
-            return fail(load, NP_LOAD_FAULT_BROKEN, (uint32_t)(conn - load->conns), -errno);
+            return fail(load, NP_LOAD_FAULT_BROKEN, (uint32_t)(conn - load->conns),
+                        n ? (int)n : -EPIPE);
         }
         conn->sent_bytes += (uint32_t)n;
     }
@@ -299,11 +346,11 @@ static int check_piece(struct np_load *load, struct load_conn *conn, uint32_t le
 static int receive(struct np_load *load, struct load_conn *conn, int ended)
 {
     for (;;) {
-        ssize_t n = recv(conn->fd, load->scratch, SCRATCH_BYTES, MSG_DONTWAIT);
+        ptrdiff_t n = get(load, conn);
         if (n < 0) {
-            if (errno == EAGAIN)
+            if (n == -EAGAIN)
                 return 0;
-            return fail(load, NP_LOAD_FAULT_BROKEN, (uint32_t)(conn - load->conns), -errno);
+            return fail(load, NP_LOAD_FAULT_BROKEN, (uint32_t)(conn - load->conns), (int)n);
         }
         if (n == 0 && !load->config.datagrams)
             return fail(load, NP_LOAD_FAULT_CLOSED, (uint32_t)(conn - load->conns), -EPIPE);
@@ -313,14 +360,14 @@ static int receive(struct np_load *load, struct load_conn *conn, int ended)
         if (err < 0)
             return err;
         conn->received_bytes += (uint32_t)n;
-        if (conn->received_bytes == load->config.size_bytes) {
+        int completed = conn->received_bytes == load->config.size_bytes;
+        if (completed) {
             err = finish_request(load, conn);
             if (err < 0)
                 return err;
         }
-        /* A short read emptied the socket, and the next byte raises a new edge; the end of the
-         * stream may have come with this one. */
-        if (n < SCRATCH_BYTES && !ended)
+        /* The end of the stream may have come with this edge. */
+        if (!ended && is_emptied(load, conn, n, completed))
             return 0;
     }
 }

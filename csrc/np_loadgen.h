@@ -13,6 +13,8 @@
  *           much, too early or not at all is a fault, not a figure.
  * Datagrams With `datagrams` a request is one datagram and so is its answer: cut or doubled is a
  *           fault, and a lost one a stall (loopback loses none while buffers hold one per socket).
+ * TLS       With `tls_library` every connection speaks TLS (np_loadtls.h); the handshakes are done
+ *           when np_load_open returns.
  * Histogram Latencies in nanoseconds in log-linear buckets: exact below 256, then 128 buckets per
  *           power of two, so a bucket's width is below 0.8 % of its value.
  * Errors    0 or -errno; np_load_fault_text says in words what happened, `fault_conn` to whom.
@@ -32,6 +34,7 @@
 enum np_load_fault {
     NP_LOAD_FAULT_NONE = 0,
     NP_LOAD_FAULT_CONNECT, /* no connection */
+    NP_LOAD_FAULT_TLS,     /* no TLS on a connection */
     NP_LOAD_FAULT_SYSTEM,  /* a system call of the load itself failed */
     NP_LOAD_FAULT_BROKEN,  /* reset, or another error of the connection */
     NP_LOAD_FAULT_CLOSED,  /* the server closed the connection */
@@ -49,6 +52,7 @@ struct np_load_config {
     uint32_t size_bytes;
     int stop_fd;      /* readable = stop with -EINTR; -1 = none */
     int datagrams;    /* UDP, or Unix datagrams; else streams */
+    const char *tls_library; /* where OpenSSL is; NULL: no TLS */
     int reset_on_close; /* end connections with a reset: nothing is left in TIME_WAIT */
     int64_t stall_ns; /* patience with a silent server, and with a connect */
 };

@@ -68,6 +68,7 @@ cdef extern from "np_loadgen.h" nogil:
         uint32_t size_bytes
         int stop_fd
         int datagrams
+        const char *tls_library
         int reset_on_close
         int64_t stall_ns
     struct np_load_result:
@@ -88,6 +89,13 @@ cdef extern from "np_loadgen.h" nogil:
     int64_t np_load_bucket_top_ns(uint32_t index)
     uint32_t np_load_bucket_of(int64_t latency_ns)
     const char *np_load_fault_text(int fault)
+
+
+cdef extern from "np_loadtls.h" nogil:
+    struct np_loadtls:
+        pass
+    int np_loadtls_open(np_loadtls **out, const char *library)
+    void np_loadtls_close(np_loadtls *tls)
 
 
 cdef extern from "np_floor.h" nogil:
@@ -151,14 +159,16 @@ cdef class Load:
     `stop_fd` (say, signal.set_wakeup_fd's) becomes readable, a run ends with LoadStopped.
     `stall_s` is the patience with a server that does not answer. `reset_on_close` ends connections
     with a reset, which leaves nothing in TIME_WAIT. `datagrams`: a request is one datagram (UDP, or
-    Unix datagrams), a connection one socket. Raises LoadError when the server misbehaves and
+    Unix datagrams), a connection one socket. `tls_library`: the path of an OpenSSL, or of a library
+    that brings one; the connections are then TLS. Raises LoadError when the server misbehaves and
     OSError when this machine does.
     """
 
     cdef np_load *load
 
     def __init__(self, address, connections: int, size_bytes: int, *, stop_fd: int = -1,
-                 stall_s: float = 5.0, reset_on_close: bool = False, datagrams: bool = False):
+                 stall_s: float = 5.0, reset_on_close: bool = False, datagrams: bool = False,
+                 tls_library: str | None = None):
         cdef np_load_config config
         cdef int fault = 0
         cdef int err
@@ -170,6 +180,8 @@ cdef class Load:
         config.size_bytes = size_bytes
         config.stop_fd = stop_fd
         config.datagrams = datagrams
+        cdef bytes library = None if tls_library is None else os.fsencode(tls_library)
+        config.tls_library = NULL if library is None else <const char*>library
         config.reset_on_close = reset_on_close
         config.stall_ns = <int64_t>(stall_s * 1e9)
         with nogil:
@@ -221,6 +233,16 @@ cdef class Load:
 
     def __dealloc__(self):
         np_load_close(self.load)
+
+
+def can_load_tls(library: str) -> bool:
+    """Whether `library` can be a Load's `tls_library`."""
+    cdef np_loadtls *tls = NULL
+    cdef bytes path = os.fsencode(library)
+    if np_loadtls_open(&tls, path) < 0:
+        return False
+    np_loadtls_close(tls)
+    return True
 
 
 def bucket_top_ns(latency_ns: int) -> int:
