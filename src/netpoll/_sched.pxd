@@ -20,4 +20,4 @@ cdef class SchedulerCore(Core):
     cdef bint is_cancelling
     cdef int64_t slice_end_ns
 
-    cdef int push_native(self, np_task *task) except -1
+    cdef int push_native(self, np_task *task) noexcept

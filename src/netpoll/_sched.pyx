@@ -318,9 +318,13 @@ cdef class SchedulerCore(Core):
         if self.sched is not NULL:
             np_sched_close(self.sched)
 
-    cdef int push_native(self, np_task *task) except -1:
-        """Queues a record of KIND_NATIVE."""
-        return push_record(self, task)
+    cdef int push_native(self, np_task *task) noexcept:
+        """Queues a record of KIND_NATIVE: 0, or -ESHUTDOWN."""
+        cdef Worker *worker = self.worker_here()
+        if worker is NULL:
+            return np_sched_offer(self.sched, task)
+        np_worker_push(worker.native, task)
+        return 0
 
     # -- workers --------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The benchmark harness: ``python -m netpoll bench echo | micro | idle``.
+"""The benchmark harness: ``python -m netpoll bench echo | micro | idle | sched``.
 
 How it measures, and why so, is written in benchmarks/README.md. The parts:
 

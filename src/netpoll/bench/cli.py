@@ -109,7 +109,18 @@ def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
             action="store_true",
             help=f"also other event loops, if installed: {', '.join(PEER_ARMS)}",
         )
-    rounds = 5 if kind in ("micro", "files") else 3
+    _add_output(parser, kind)
+    parser.add_argument(
+        "--server-cpu", type=_number(int, 0, 4095), metavar="N", help="the core of the servers"
+    )
+    parser.add_argument(
+        "--load-cpu", type=_number(int, 0, 4095), metavar="N", help="the core of the load"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser, kind: str) -> None:
+    """How often, and where the result goes."""
+    rounds = 5 if kind in ("micro", "files", "sched") else 3
     parser.add_argument(
         "--rounds", type=_number(int, 1, 1000), metavar="N", help=f"default: {rounds}"
     )
@@ -129,12 +140,6 @@ def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
         help=f"where the page with charts goes; default: {REPORT_STEM}-{kind}.html",
     )
     parser.add_argument("--no-files", action="store_true", help="only the table")
-    parser.add_argument(
-        "--server-cpu", type=_number(int, 0, 4095), metavar="N", help="the core of the servers"
-    )
-    parser.add_argument(
-        "--load-cpu", type=_number(int, 0, 4095), metavar="N", help="the core of the load"
-    )
 
 
 def default_arms(kind: str) -> tuple[str, ...]:
@@ -233,6 +238,41 @@ def _add_micro(subparsers: Subparsers) -> None:
         help="times the usual number of operations",
     )
     parser.set_defaults(run=run_micro)
+
+
+def _add_sched(subparsers: Subparsers) -> None:
+    from netpoll.bench.sched import ARMS as SCHED_ARMS
+    from netpoll.bench.schedworks import WORKS
+
+    parser = subparsers.add_parser(
+        "sched",
+        help="the scheduler: post, spawn, parallel and skewed work, priorities",
+        description="Measures tasks: what queueing one costs, what priorities and stealing buy; "
+        "against threads, asyncio and uvloop.",
+    )
+    parser.add_argument(
+        "--arms",
+        type=_list_of(_one_of(SCHED_ARMS, "arm"), "arm"),
+        default=SCHED_ARMS,
+        metavar="A,B",
+        help=f"who takes part; default: all of {', '.join(SCHED_ARMS)}",
+    )
+    parser.add_argument(
+        "--works",
+        type=_list_of(_one_of(WORKS, "workload"), "workload"),
+        default=tuple(WORKS),
+        metavar="A,B",
+        help=f"default: all of {', '.join(WORKS)}",
+    )
+    _add_output(parser, "sched")
+    parser.add_argument(
+        "--scale",
+        type=_number(float, 0.001, 1000),
+        default=1.0,
+        metavar="F",
+        help="times the usual number of operations",
+    )
+    parser.set_defaults(run=run_sched, server_cpu=None, load_cpu=None)
 
 
 def _add_idle(subparsers: Subparsers) -> None:
@@ -361,7 +401,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="benchmarks", metavar="COMMAND", required=True)
-    for add in (_add_echo, _add_micro, _add_idle, _add_files, _add_zerocopy, _add_show):
+    adders = (_add_echo, _add_micro, _add_idle, _add_files, _add_sched, _add_zerocopy, _add_show)
+    for add in adders:
         add(commands)
 
 
@@ -582,6 +623,36 @@ def run_micro(options: argparse.Namespace) -> int:
         run = micro.run_micro(plan, bar)
     document = micro_document(run, checked, environment, sys.argv[1:])
     return _finish(document, options, "micro", console)
+
+
+def run_sched(options: argparse.Namespace) -> int:
+    """``bench sched``; returns the exit code."""
+    require_packages()
+    from rich.console import Console
+
+    from netpoll.bench import display, sched
+    from netpoll.bench.display import counted
+    from netpoll.bench.document import sched_document
+
+    console = Console()
+    _, environment = _environment(options)
+    plan = sched.SchedPlan(
+        arms=options.arms,
+        works=options.works,
+        rounds=options.rounds or (QUICK_ROUNDS if options.quick else 5),
+        scale=options.scale,
+        limit_s=QUICK_LIMIT_S if options.quick else None,
+    )
+    _announce(
+        console,
+        f"{counted(len(plan.arms), 'arm')}, {counted(len(plan.works), 'workload')}, "
+        f"{counted(plan.rounds, 'round')}.",
+        plan,
+    )
+    with display.ProgressBar(console, plan.rounds * len(plan.arms)) as bar:
+        run = sched.run_sched(plan, bar)
+    document = sched_document(run, environment, sys.argv[1:])
+    return _finish(document, options, "sched", console)
 
 
 def run_idle(options: argparse.Namespace) -> int:

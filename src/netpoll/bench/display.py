@@ -312,6 +312,46 @@ def show_files(console: Console, document: dict) -> None:
     )
 
 
+def sched_table(document: dict) -> Table:
+    """A line per arm, a column per operation; a ratio is to the column's control."""
+    rows = [row for row in document["rows"] if row["rounds"]]
+    works = list(dict.fromkeys(row["workload"] for row in rows))
+    best = {
+        work: min(row["ns"]["median"] for row in rows if row["workload"] == work) for work in works
+    }
+    table = _new_table("arm", works)
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        line = {row["workload"]: row for row in rows if row["arm"] == arm}
+        cells = [
+            _versus(line[work]["ns"]["median"], best[work], line[work]["vs_control"])
+            if work in line
+            else "–"
+            for work in works
+        ]
+        table.add_row(_arm_text(rows[0] | {"arm": arm}), *cells)
+    return table
+
+
+def show_sched(console: Console, document: dict) -> None:
+    """The table of a sched document."""
+    rounds = counted(document["settings"]["rounds"], "round")
+    notes = [f"{rounds}, arms interleaved; the median, and its ratio to the arm named here:"]
+    notes += [
+        f"{name}: {title}, × {control}"
+        for name, title, control in dict.fromkeys(
+            (row["workload"], row["title"], row["control"]) for row in document["rows"]
+        )
+    ]
+    console.print(
+        Group(
+            Text("\n Tasks: ns per operation", style="bold"),
+            sched_table(document),
+            *_fact_lines(document),
+            *(Text(note, style="dim") for note in notes),
+        )
+    )
+
+
 def show_idle(console: Console, document: dict) -> None:
     """The table of an idle document."""
     settings = document["settings"]
@@ -364,7 +404,13 @@ def show_echo(console: Console, document: dict) -> None:
 
 def show(console: Console, document: dict) -> None:
     """The tables of any document, then what was skipped and what failed."""
-    shows = {"echo": show_echo, "micro": show_micro, "idle": show_idle, "files": show_files}
+    shows = {
+        "echo": show_echo,
+        "micro": show_micro,
+        "idle": show_idle,
+        "files": show_files,
+        "sched": show_sched,
+    }
     shows[kind_of(document)](console, document)
     show_problems(console, document)
 

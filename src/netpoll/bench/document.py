@@ -19,10 +19,12 @@ from netpoll.bench.idle import SEASON_CONNECTIONS, IdleRun
 from netpoll.bench.micro import MicroRun
 from netpoll.bench.primitives import WORKLOADS
 from netpoll.bench.process import malloc_settings
+from netpoll.bench.sched import SchedRun, sched_rows
+from netpoll.bench.sched import arm_facts as sched_arm_facts
 from netpoll.bench.stats import PERCENTILES, Sample, Spread, merge, paired_ratio, percentile_ns
 
 SCHEMA_PREFIX = "netpoll.bench."
-KINDS = ("echo", "micro", "idle", "files")
+KINDS = ("echo", "micro", "idle", "files", "sched")
 
 # Above this share of a window somebody else had the server's core: the row is marked.
 DISTURBED_SHARE = 0.05
@@ -207,6 +209,17 @@ def micro_document(
         "settings": {"rounds": plan.rounds, "scale": plan.scale},
         "arms": arm_facts(list(checked), checked),
         "rows": rows,
+    }
+
+
+def sched_document(run: SchedRun, environment: dict, command: list[str]) -> dict:
+    """The document of a run of the scheduler benchmark."""
+    return header("sched", environment, command, run.started_at) | {
+        "elapsed_s": run.elapsed_s,
+        "stopped": run.stopped,
+        "settings": {"rounds": run.plan.rounds, "scale": run.plan.scale},
+        "arms": sched_arm_facts(run),
+        "rows": sched_rows(run),
     }
 
 
