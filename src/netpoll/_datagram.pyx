@@ -45,6 +45,8 @@ cdef enum:
     # that empty ones cannot wait without bound.
     HEADER_BYTES = 8
     OUT_FIRST_COUNT = 8
+    # A queue that was longer than this gives its memory back when it is empty.
+    OUT_KEPT_COUNT = 256
     LOST_WRITES_LOGGED_FROM = 5
 
 # A Unix socket whose peer's queue is full is writable by its own account: POLLOUT fires at once,
@@ -63,6 +65,17 @@ cdef enum:  # DatagramTransport.flags
     ENTERED = 1 << 8        # the protocol is being called, in our context
     FLUSHING = 1 << 9
     FUTILE = 1 << 10        # POLLOUT has fired, and nothing left since
+
+cdef int _AF_NETLINK = int(py_socket.AF_NETLINK)
+
+
+cdef inline int burst_of(uint32_t datagram_bytes) noexcept:
+    """How many the memory in use has room for, were they all as large as this one."""
+    cdef int count = <int>(<uint32_t>NP_DGRAM_BURST_BYTES // datagram_bytes)
+    if count < BURST_MIN_COUNT:
+        return BURST_MIN_COUNT
+    return count if count < NP_DGRAM_BURST_COUNT else NP_DGRAM_BURST_COUNT
+
 
 class Kinds(asyncio.DatagramTransport, asyncio.Transport):
     """What a datagram transport is an instance of: of the one, as documented, and of the other,
@@ -227,9 +240,7 @@ cdef class DatagramTransport(Completion):
                 if message.len_bytes > largest:
                     largest = message.len_bytes
                 self.deliver_message(i)
-            # As many as the memory in use has room for, were they all as large as that one.
-            self.burst_count = max(min(NP_DGRAM_BURST_BYTES // largest, NP_DGRAM_BURST_COUNT),
-                                   BURST_MIN_COUNT)
+            self.burst_count = burst_of(largest)
             if got < want:
                 return 0  # emptied, as far as we know: the POLL will tell
             budget -= got
@@ -262,9 +273,10 @@ cdef class DatagramTransport(Completion):
         if self.flags & (PAUSED | RESUMING):
             self.stash.append((data, address))
             return 0
+        received = self.received  # it may set another protocol
         arguments[1] = <PyObject*>data
         arguments[2] = <PyObject*>address
-        result = PyObject_Vectorcall(<PyObject*>self.received, &arguments[1],
+        result = PyObject_Vectorcall(<PyObject*>received, &arguments[1],
                                      2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
         if result is not NULL:
             Py_DECREF(result)
@@ -376,7 +388,8 @@ cdef class DatagramTransport(Completion):
                 log.logger.warning("socket.send() raised exception.")
             self.lost_writes_count += 1
             return
-        if not self.is_connected:
+        # A netlink socket has a peer from the start, the kernel, and can send to others, too.
+        if not self.is_connected or (addr is not None and self.socket_family == _AF_NETLINK):
             target = <PyObject*>addr
             if is_native(self.socket_family) and addr is not None:
                 known = self.memory.find(addr, self.socket_family)
@@ -450,8 +463,13 @@ cdef class DatagramTransport(Completion):
         if self.flags & PROTOCOL_PAUSED and self.out_bytes <= self.low_bytes:
             self.flags &= ~PROTOCOL_PAUSED
             self.call_protocol("resume_writing")
-        if self.flags & CLOSING and not self.out_count:
-            self.lose(None)
+        if not self.out_count:
+            if self.out_cap > OUT_KEPT_COUNT:  # of a time when the socket was full
+                free(self.out)
+                self.out = NULL
+                self.out_head = self.out_cap = 0
+            if self.flags & CLOSING:
+                self.lose(None)
         return 0
 
     cdef int send_burst(self) except -1:

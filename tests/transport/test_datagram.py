@@ -433,6 +433,20 @@ async def test_netlink(loop: Any) -> None:
     await closed(transport)
 
 
+@pytest.mark.netpoll_only
+async def test_netlink_to_somebody_else(loop: Any) -> None:
+    """asyncio takes every netlink socket for one that is connected to the kernel."""
+    one, two = (socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 2) for _ in range(2))
+    for sock in (one, two):  # NETLINK_USERSOCK
+        sock.bind((0, 0))
+    taker, taken = await loop.create_datagram_endpoint(Recorder, sock=one)
+    sender, _ = await loop.create_datagram_endpoint(Recorder, sock=two)
+    sender.sendto(b"x" * 20, taker.get_extra_info("sockname"))
+    await until(lambda: taken.data)
+    assert taken.events[1] == ("got", b"x" * 20, sender.get_extra_info("sockname"))
+    await closed(taker, sender)
+
+
 async def test_the_ends_of_a_socket_pair(loop: Any) -> None:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     transport, protocol = await loop.create_datagram_endpoint(Recorder, sock=left)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ..support import SLOWNESS, child_output, until
+from ..support import SLOWNESS, child_output, is_netpoll, until
 from .datagrams import Recorder, bound, closed, connected, echo
 
 pytestmark = pytest.mark.control
@@ -57,7 +57,7 @@ async def test_watermarks(loop: Any) -> None:
     await closed(transport)
 
 
-async def test_a_protocol_is_paused_and_resumed(loop: Any) -> None:
+async def test_a_protocol_is_paused_and_resumed(loop: Any, backend: str) -> None:
     sender, taker = full_pair()
     transport, protocol = await loop.create_datagram_endpoint(Recorder, sock=sender)
     transport.set_write_buffer_limits(high=20_000, low=5_000)
@@ -78,7 +78,8 @@ async def test_a_protocol_is_paused_and_resumed(loop: Any) -> None:
     await until(taken)
     await until(lambda: protocol.count("resume"))
     assert got == sent
-    assert transport.get_write_buffer_size() == 0
+    if is_netpoll(backend):  # asyncio 3.13 never takes off the 8 bytes for each that had to wait
+        assert transport.get_write_buffer_size() == 0
     assert [event[0] for event in protocol.events] == ["made", "pause", "resume"]
     await closed(transport)
     taker.close()
