@@ -63,19 +63,35 @@ async def serve_aiohttp(listener: socket.socket, upstream: object) -> None:
     await asyncio.Event().wait()
 
 
-APPS = {"proxy": serve_proxy, "uvicorn": serve_uvicorn, "aiohttp": serve_aiohttp}
+async def serve_sendfile(listener: socket.socket, path: str) -> None:
+    """Sends the file at `path` to each client, one after the other."""
+    loop = asyncio.get_running_loop()
+    with open(path, "rb") as file:
+        while True:
+            client, _ = await loop.sock_accept(listener)
+            with client:
+                await loop.sock_sendfile(client, file, fallback=False)
+
+
+APPS = {
+    "proxy": serve_proxy,
+    "uvicorn": serve_uvicorn,
+    "aiohttp": serve_aiohttp,
+    "sendfile": serve_sendfile,
+}
+THIRD_PARTY = ("uvicorn", "aiohttp")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--app", choices=APPS, required=True)
     parser.add_argument("--arm", choices=ARMS, required=True)
-    parser.add_argument("--upstream", type=json.loads, help='["127.0.0.1", 1234]')
+    parser.add_argument("--upstream", type=json.loads, help='["127.0.0.1", 1234], or "path"')
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     raise_fd_limit()
-    if options.app != "proxy" and importlib.util.find_spec(options.app) is None:
+    if options.app in THIRD_PARTY and importlib.util.find_spec(options.app) is None:
         print(json.dumps({"unavailable": f"{options.app} is not installed"}), flush=True)
         return
     try:

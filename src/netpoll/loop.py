@@ -30,6 +30,7 @@ from netpoll import (
     _core,
     _datagram,
     _pipes,
+    _sendfile,
     _sock,
     _tls,
     _transport,
@@ -319,6 +320,9 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             ):
                 transport._detach_socket()
             raise
+
+    async def _sock_sendfile_native(self, sock, file, offset, count):
+        return await _sendfile.send_file(self, sock, file, offset, count)
 
     async def _sendfile_native(self, transp, file, offset, count):
         reading = transp.is_reading()
