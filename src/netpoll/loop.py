@@ -37,6 +37,7 @@ from netpoll import (
 )
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
+from netpoll.names import getaddrinfo, getnameinfo
 from netpoll.probe import choose_again, choose_backend
 from netpoll.process import ExitWatch, start_process
 from netpoll.selector import SelectorView
@@ -244,6 +245,9 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     sock_sendto = _sock.sock_sendto
     sock_accept = _sock.sock_accept
     _connect_resolved = _sock.connect_resolved
+
+    getaddrinfo = getaddrinfo
+    getnameinfo = getnameinfo
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connects; a host name is resolved first."""
