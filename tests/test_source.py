@@ -22,11 +22,8 @@ FILE_MAX_LINES = 800
 # leaves this table when it is FUNCTION_MAX_LINES or less.
 LONG_FUNCTIONS: dict[str, int] = {}
 
-# The same for files. The loop's turn and the stream transport are one extension type each, which
-# Cython does not let stand in two files.
-LONG_FILES: dict[str, int] = {
-    "src/netpoll/_core.pyx": 1205,
-}
+# The same for files.
+LONG_FILES: dict[str, int] = {}
 
 # `cdef extern` belongs into _c.pxd. Elsewhere: what only one extension has, outside of the loop.
 EXTERN_ALLOWED = {

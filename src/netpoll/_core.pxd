@@ -4,21 +4,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_
 
 from netpoll._c cimport (
     NP_COOKIE_STRUCT, NP_HARVEST_MAX_EVENTS, PyObject, Py_DECREF, iovec, np_backend,
-    np_backend_ops, np_event, np_inbox, np_inbox_node, np_stats, np_timer, np_timer_heap, np_udata)
-
-
-cdef enum:
-    BULK_POOL_COUNT = 6
-
-
-cdef struct BulkSlot:
-    PyObject *data          # a bytes object, or NULL
-    Py_ssize_t size         # what was allocated for it, bytes
-
-
-cdef struct InboxItem:
-    np_inbox_node node      # first: the inbox hands nodes back, and the node is the item
-    PyObject *handle
+    np_backend_ops, np_event, np_inbox, np_stats, np_timer, np_udata)
+from netpoll._handles cimport Handle, TimerHandle
+from netpoll._tables cimport FdTables
 
 
 cdef class Completion:
@@ -43,28 +31,6 @@ cdef inline void drop_owner(void *cookie) noexcept:
         Py_DECREF(<PyObject*>cookie)
 
 
-cdef class Handle:
-    cdef object callback, context
-    cdef object arguments   # one argument as it is, several as a tuple: see arguments_count
-    cdef int arguments_count
-    cdef Loop loop
-    cdef bint is_cancelled
-    cdef bint is_permanent      # runs more than once: a reader's or writer's
-    cdef InboxItem inbox_item
-    cdef object __weakref__
-
-
-cdef class DebugHandle(Handle):
-    cdef public object _source_traceback
-    cdef str text           # repr kept when a cancelled handle drops its callback
-
-
-cdef class TimerHandle(Handle):
-    cdef np_timer timer
-    cdef double when_s
-    cdef public object _source_traceback    # in debug mode
-
-
 cdef class Watcher(Completion):
     cdef Handle handle      # None: removed
     cdef int fd
@@ -75,31 +41,20 @@ cdef class Watcher(Completion):
     cdef int arm(self, Loop loop) except -1
 
 
-cdef class Loop:
+cdef class Loop(FdTables):
     # Read by everybody, written here.
     cdef np_backend *be
     cdef const np_backend_ops *ops
     cdef readonly str backend
-    cdef public bint _closed, _stopping, _debug
+    cdef public bint _stopping
     cdef public object _thread_id
-    cdef unsigned long running_ident    # of the thread that runs the loop, or 0
     # The queue of callbacks: a ring of Handle references.
     cdef PyObject **ready
     cdef uint32_t ready_head, ready_count, ready_cap
     # Whoever has something to do before the turn's system call (writes, watchers to arm again).
     cdef PyObject **dirty
     cdef uint32_t dirty_count, dirty_cap
-    # Transports by fd (borrowed): who owns this number.
-    cdef PyObject **fd_owners
-    cdef uint32_t fd_owners_cap
-    # Objects for direct reads, kept to be used again: see _transport.pyx.
-    cdef BulkSlot bulk_pool[BULK_POOL_COUNT]
-    cdef uint32_t bulk_next, bulk_users_count
-    cdef uint8_t *hints         # by fd, what the socket calls remember of it
-    cdef uint32_t hints_cap
-    cdef uint32_t transports_count
     cdef list buffer_pools      # None, or those registered with our ring: they outlive it
-    cdef np_timer_heap timers
     cdef np_inbox inbox
     cdef uint64_t turns
     cdef np_event events[NP_HARVEST_MAX_EVENTS]
@@ -114,7 +69,6 @@ cdef class Loop:
     cdef object __weakref__
 
     cdef int check_closed(self) except -1
-    cdef bint is_ours(self) noexcept
     cdef int check_ours(self) except -1
     cdef int post(self, Handle handle) except -1
     cdef int _grow_ready(self) except -1
@@ -139,10 +93,3 @@ cdef class Loop:
     cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t argument) except? 0
     cdef int cancel(self, np_udata op) except -1
     cdef int mark_dirty(self, Completion who) except -1
-    cdef int _grow_fd_owners(self, int fd) except -1
-    cdef int own_fd(self, int fd, Completion owner) except -1
-    cdef int disown_fd(self, int fd, Completion owner) except -1
-    cdef object fd_owner(self, int fd)
-    cdef PyObject *take_bulk(self, Py_ssize_t size) except NULL
-    cdef int drop_bulk(self) except -1
-    cdef uint8_t *fd_hints(self, int fd) noexcept

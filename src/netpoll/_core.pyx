@@ -8,30 +8,28 @@ connection is in loop.py. A loop belongs to the thread that runs it; call_soon_t
 through it are the only things another thread may use.
 """
 
-cimport cython
-from cpython.bytes cimport PyBytes_FromString
-from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EBADF, EINTR, ENOENT
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset, strerror
 
 from netpoll._c cimport (
-    ECANCELED, METH_FASTCALL, METH_KEYWORDS, NP_CAN_REUSE_BYTES, NP_EV_MORE,
-    NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN,
-    NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC,
-    NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT,
-    NP_OP_CHUNK_SLOTS,
-    NP_OP_POLL, NP_WAIT_MAX_NS, PyBytes_New, PyContext_CopyCurrent, PyContext_Enter,
-    PyContext_Exit, PyDescr_NewMethod, PyErr_CheckSignals, PyMethodDef, PyObject_CallNoArgs,
-    PyObject_CallOneArg, PyObject_Vectorcall, PyTupleObject, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
-    PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF, Py_REFCNT, Py_XDECREF,
-    np_arena_kind_name, np_backend_head, np_bytes_renew, np_clock_ns, np_config, np_epoll_ops,
-    np_head, np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_open, np_inbox_push,
+    ECANCELED, METH_FASTCALL, METH_KEYWORDS, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI,
+    NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2,
+    NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_ZC_FIXED,
+    NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_OP_POLL,
+    NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyDescr_NewMethod, PyErr_CheckSignals, PyMethodDef,
+    PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF,
+    np_arena_kind_name, np_backend_head, np_clock_ns, np_config, np_epoll_ops, np_head,
+    np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push,
     np_inbox_sleep, np_inbox_take, np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata,
     np_sock_close, np_timer_add, np_timer_heap_close, np_timer_heap_init, np_timer_peek,
-    np_timer_pop_due, np_timer_remove, np_uring_ops)
+    np_timer_pop_due, np_uring_ops)
+from netpoll._handles cimport (
+    Handle, InboxItem, TimerHandle, handle_from_call, new_handle, release_handle, run_handle,
+    set_arguments, timer_owner)
+from netpoll._tables cimport FdTables
 
 import asyncio
 import os
@@ -50,8 +48,6 @@ cdef enum:
 cdef object Future = asyncio.Future
 cdef object Task = asyncio.Task
 cdef object BaseEventLoop = asyncio.BaseEventLoop
-cdef object AioHandle = asyncio.Handle
-cdef object AioTimerHandle = asyncio.TimerHandle
 
 cdef dict FEATURES = {  # the names are config.FEATURES
     "defer_taskrun": NP_FEATURE_DEFER_TASKRUN, "buf_ring": NP_FEATURE_BUF_RING,
@@ -63,8 +59,6 @@ cdef dict FEATURES = {  # the names are config.FEATURES
 
 # Counts forks: a loop made before one is the parent's, and the child must not touch its ring.
 cdef uint32_t fork_count = 0
-
-
 # All loops: the verbs of those that a child inherits must leave the parent's ring and set alone.
 cdef object all_loops = weakref.WeakSet()
 
@@ -101,246 +95,6 @@ cdef class Completion:
         return 0
 
 
-# ---- handles ----------------------------------------------------------------------------------
-
-# Handles are not the garbage collector's business: there are as many as callbacks, and looking at
-# them was half of the cost of call_soon. They cannot leak by a cycle, because a pending one is the
-# loop's and a handle that has run or was cancelled refers to nothing any more (release_handle).
-
-@cython.no_gc
-@cython.freelist(256)
-cdef class Handle:
-    """One scheduled callback: what call_soon returns. The interface of asyncio.Handle."""
-
-    # isinstance(handle, asyncio.Handle) holds: programs and debuggers ask for it.
-    @property
-    def __class__(self):
-        return AioHandle
-
-    @property
-    def _callback(self):
-        return self.callback
-
-    @property
-    def _args(self):
-        if self.is_cancelled:
-            return None
-        if self.arguments_count == 1:
-            return (self.arguments,)
-        return self.arguments if self.arguments_count else ()
-
-    @property
-    def _context(self):
-        return self.context
-
-    @property
-    def _cancelled(self):
-        return self.is_cancelled
-
-    @property
-    def _loop(self):
-        return self.loop
-
-    def cancel(self):
-        drop_callback(self)
-
-    def cancelled(self):
-        return bool(self.is_cancelled)
-
-    def get_context(self):
-        return self.context
-
-    def _run(self):
-        run_handle(self)
-
-    def _repr_info(self):
-        info = ["Handle"]
-        if self.is_cancelled:
-            info.append("cancelled")
-        if self.callback is not None:
-            info.append(format_helpers._format_callback_source(self.callback, self._args))
-        return info
-
-    def __repr__(self):
-        return f"<{' '.join(self._repr_info())}>"
-
-
-@cython.no_gc
-cdef class DebugHandle(Handle):
-    """A handle that remembers where it was made: what the loop hands out in debug mode."""
-
-    def cancel(self):
-        if not self.is_cancelled:
-            self.text = repr(self)
-            drop_callback(self)
-
-    def _repr_info(self):
-        info = Handle._repr_info(self)
-        if self._source_traceback:
-            frame = self._source_traceback[-1]
-            info.append(f"created at {frame[0]}:{frame[1]}")
-        return info
-
-    def __repr__(self):
-        return self.text if self.text is not None else f"<{' '.join(self._repr_info())}>"
-
-
-@cython.no_gc
-cdef class TimerHandle(Handle):
-    """A callback with a deadline: what call_later and call_at return."""
-
-    @property
-    def __class__(self):
-        return AioTimerHandle
-
-    @property
-    def _when(self):
-        return self.when_s
-
-    @property
-    def _scheduled(self):
-        return self.timer.pos != 0
-
-    def when(self):
-        """The deadline, in seconds of loop.time()."""
-        return self.when_s
-
-    def cancel(self):
-        if self.is_cancelled:
-            return
-        drop_callback(self)
-        if self.timer.pos and self.loop.is_ours():  # else it stays until it is due
-            np_timer_remove(&self.loop.timers, &self.timer)
-            Py_DECREF(<PyObject*>self)
-
-    def _repr_info(self):
-        info = ["TimerHandle"]
-        if self.is_cancelled:
-            info.append("cancelled")
-        info.append(f"when={self.when_s}")
-        if self.callback is not None:
-            info.append(format_helpers._format_callback_source(self.callback, self._args))
-        if self._source_traceback:
-            frame = self._source_traceback[-1]
-            info.append(f"created at {frame[0]}:{frame[1]}")
-        return info
-
-    def __hash__(self):
-        return hash(self.when_s)
-
-    def __eq__(self, other):
-        if isinstance(other, AioTimerHandle):
-            return (self.when_s == other.when() and self.callback == other._callback
-                    and self._args == other._args and self.is_cancelled == other._cancelled)
-        return NotImplemented
-
-    def __lt__(self, other):
-        return self.when_s < other.when() if isinstance(other, AioTimerHandle) else NotImplemented
-
-    def __gt__(self, other):
-        return self.when_s > other.when() if isinstance(other, AioTimerHandle) else NotImplemented
-
-    def __le__(self, other):
-        if isinstance(other, AioTimerHandle):
-            return self.when_s < other.when() or self.__eq__(other)
-        return NotImplemented
-
-    def __ge__(self, other):
-        if isinstance(other, AioTimerHandle):
-            return self.when_s > other.when() or self.__eq__(other)
-        return NotImplemented
-
-
-cdef int drop_callback(Handle handle) except -1:
-    """Cancels. Any thread may: the loop's takes what it needs in one step, before it runs it."""
-    with cython.critical_section(handle):
-        handle.is_cancelled = True
-        handle.callback = None
-        handle.arguments = None
-        handle.context = None
-    return 0
-
-
-cdef inline int set_arguments(Handle handle, tuple args) except -1:
-    if args is None:
-        return 0
-    handle.arguments_count = <int>PyTuple_GET_SIZE(args)
-    handle.arguments = <object>PyTuple_GET_ITEM(args, 0) if handle.arguments_count == 1 else args
-    return 0
-
-
-cdef Handle new_handle(Loop loop, object callback, tuple args, object context):
-    cdef Handle handle
-    if loop._debug:
-        handle = DebugHandle.__new__(DebugHandle)
-        (<DebugHandle>handle)._source_traceback = format_helpers.extract_stack()
-    else:
-        handle = Handle.__new__(Handle)
-    handle.loop = loop
-    handle.callback = callback
-    set_arguments(handle, args)
-    handle.context = PyContext_CopyCurrent() if context is None else context
-    return handle
-
-
-cdef int run_handle(Handle handle) except -1:
-    """Runs the callback in its context; its exception goes to the exception handler."""
-    cdef PyObject *result
-    cdef object callback, arguments, context  # kept alive here if it cancels itself
-    cdef int count
-    with cython.critical_section(handle):
-        if handle.is_cancelled:
-            return 0
-        callback = handle.callback
-        arguments = handle.arguments
-        context = handle.context
-        count = handle.arguments_count
-    try:
-        PyContext_Enter(<PyObject*>context)
-        try:
-            if count == 1:
-                result = PyObject_CallOneArg(<PyObject*>callback, <PyObject*>arguments)
-            elif count == 0:
-                result = PyObject_CallNoArgs(<PyObject*>callback)
-            else:
-                result = PyObject_Vectorcall(<PyObject*>callback, tuple_items(<tuple>arguments),
-                                             count, NULL)
-            if result is NULL:
-                reraise()
-            Py_DECREF(result)
-        finally:
-            PyContext_Exit(<PyObject*>context)
-    except (SystemExit, KeyboardInterrupt):
-        raise
-    except BaseException as exc:
-        args = (arguments,) if count == 1 else arguments if count else ()
-        handle.loop._callback_failed(handle, callback, args, exc)
-    return 0
-
-
-cdef inline int release_handle(PyObject *item) except -1:
-    """A handle that has run: one that somebody else keeps lets go of what it referred to."""
-    cdef Handle handle
-    if Py_REFCNT(item) > 1 and not (<Handle>item).is_permanent:
-        handle = <Handle>item
-        with cython.critical_section(handle):
-            handle.callback = None
-            handle.arguments = None
-            handle.arguments_count = 0
-            handle.context = None
-    Py_DECREF(item)
-    return 0
-
-
-cdef int reraise() except -1:
-    """The C API has set an exception: hand it to Cython's error return."""
-    return -1
-
-
-cdef inline PyObject **tuple_items(tuple args) noexcept:
-    return (<PyTupleObject*>args).ob_item
-
-
 # ---- add_reader, add_writer -------------------------------------------------------------------
 
 cdef class Watcher(Completion):
@@ -369,7 +123,7 @@ cdef class Watcher(Completion):
 
 # ---- the loop ---------------------------------------------------------------------------------
 
-cdef class Loop:
+cdef class Loop(FdTables):
     """The native half of netpoll.EventLoop (loop.py has the other)."""
 
     def __cinit__(self, *args, **kwargs):
@@ -408,7 +162,6 @@ cdef class Loop:
 
     def __dealloc__(self):
         cdef uint32_t i
-        self.drop_bulk()
         if self.be is not NULL:
             self.ops.forked(self.be)  # never closed: operations may be left in it
             self.ops.close(self.be)
@@ -420,8 +173,6 @@ cdef class Loop:
             Py_DECREF(self.dirty[i])
         free(self.ready)
         free(self.dirty)
-        free(self.fd_owners)
-        free(self.hints)
         np_timer_heap_close(&self.timers)
 
     # -- queues ---------------------------------------------------------------------------------
@@ -430,10 +181,6 @@ cdef class Loop:
         if self._closed:
             raise RuntimeError("Event loop is closed")
         return 0
-
-    cdef bint is_ours(self) noexcept:
-        """True in the thread that runs the loop, and in any while it does not run."""
-        return self.running_ident == 0 or PyThread_get_thread_ident() == self.running_ident
 
     cdef int check_ours(self) except -1:
         """Without a GIL, another thread's call would corrupt memory: it is refused."""
@@ -548,110 +295,6 @@ cdef class Loop:
             if err < 0 and err != -ENOENT:
                 raise os_error(err, "cancelling an operation")
         return 0
-
-    cdef int own_fd(self, int fd, Completion owner) except -1:
-        with cython.critical_section(self):
-            if <uint32_t>fd >= self.fd_owners_cap:
-                self._grow_fd_owners(fd)
-            if self.fd_owners[fd] is NULL:
-                self.transports_count += 1
-            self.fd_owners[fd] = <PyObject*>owner
-        return 0
-
-    cdef int _grow_fd_owners(self, int fd) except -1:
-        cdef uint32_t cap = self.fd_owners_cap or 64
-        cdef PyObject **owners
-        while cap <= <uint32_t>fd:
-            cap *= 2
-        owners = <PyObject**>realloc(self.fd_owners, cap * sizeof(PyObject*))
-        if owners is NULL:
-            raise MemoryError
-        memset(owners + self.fd_owners_cap, 0, (cap - self.fd_owners_cap) * sizeof(PyObject*))
-        self.fd_owners = owners
-        self.fd_owners_cap = cap
-        return 0
-
-    # A transport that was forgotten unclosed disowns its fd in whatever thread collects it.
-
-    cdef int disown_fd(self, int fd, Completion owner) except -1:
-        with cython.critical_section(self):
-            if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is <PyObject*>owner:
-                self.fd_owners[fd] = NULL
-                self.transports_count -= 1
-        return 0
-
-    cdef object fd_owner(self, int fd):
-        owner = None
-        with cython.critical_section(self):
-            if 0 <= fd < <int>self.fd_owners_cap and self.fd_owners[fd] is not NULL:
-                owner = <object>self.fd_owners[fd]
-        return owner
-
-    cdef PyObject *take_bulk(self, Py_ssize_t size) except NULL:
-        """A bytes object of `size` bytes to receive into; the caller gets a new reference.
-
-        Fresh objects of this size would make glibc grow and trim the heap for each of them, and
-        the kernel clear pages for each: at 1 MiB messages, half of all CPU. So the last few are
-        kept, and one that nobody else refers to any more is used again.
-        """
-        cdef BulkSlot *slot
-        cdef int i
-        if NP_CAN_REUSE_BYTES:
-            for i in range(BULK_POOL_COUNT):
-                slot = &self.bulk_pool[i]
-                if slot.size == size and Py_REFCNT(slot.data) == 1:
-                    np_bytes_renew(slot.data, size)
-                    Py_INCREF(slot.data)
-                    return slot.data
-        cdef PyObject *data = PyBytes_New(NULL, size)
-        if NP_CAN_REUSE_BYTES:
-            slot = &self.bulk_pool[self.bulk_next]
-            self.bulk_next = (self.bulk_next + 1) % BULK_POOL_COUNT
-            Py_XDECREF(slot.data)
-            slot.data = data
-            slot.size = size
-            Py_INCREF(data)
-        return data
-
-    cdef int drop_bulk(self) except -1:
-        cdef int i
-        for i in range(BULK_POOL_COUNT):
-            Py_XDECREF(self.bulk_pool[i].data)
-            self.bulk_pool[i].data = NULL
-            self.bulk_pool[i].size = 0
-        return 0
-
-    cdef uint8_t *fd_hints(self, int fd) noexcept:
-        """One byte per fd for the socket calls; NULL without memory. Stale ones do no harm."""
-        cdef uint8_t *hints
-        cdef uint32_t cap
-        if <uint32_t>fd >= self.hints_cap:
-            if fd < 0:
-                return NULL
-            cap = self.hints_cap or 64
-            while cap <= <uint32_t>fd:
-                cap *= 2
-            hints = <uint8_t*>realloc(self.hints, cap)
-            if hints is NULL:
-                return NULL
-            memset(hints + self.hints_cap, 0, cap - self.hints_cap)
-            self.hints = hints
-            self.hints_cap = cap
-        return self.hints + fd
-
-    def _fd_transport(self, int fd):
-        """The open transport that owns fd, or None."""
-        return self.fd_owner(fd)
-
-    def _fd_transports(self):
-        """All open transports."""
-        cdef uint32_t i
-        cdef list found = []
-        with cython.critical_section(self):
-            for i in range(self.fd_owners_cap):
-                if self.fd_owners[i] is not NULL:
-                    found.append(<object>self.fd_owners[i])
-        return found
 
     # -- scheduling -----------------------------------------------------------------------------
 
@@ -1075,7 +718,7 @@ cdef class Loop:
         turns: passes of the loop. enters: system calls that wait or submit. submissions,
         completions: operations. recv_bytes, send_bytes: through shared buffers and queued sends.
         zc_bytes, copied_bytes: of sends that may be zero-copy, what the kernel did not copy and
-        what it did (unsure: cannot be told); notifs_pending: those whose memory it still holds, now.
+        what it did (unsure: cannot be told); notifs_pending: whose memory it still holds, now.
         enobufs: receives that waited for a buffer. stale: completions of operations gone.
         sq_full: early submissions. moves: changes of thread. ops_live, bufs_total, bufs_free,
         ready_count, timers_count, transports_count: now. features, arena: what is in use.
@@ -1100,65 +743,16 @@ cdef class Loop:
         }
 
 
-cdef TimerHandle timer_owner(np_timer *timer):
-    """The handle that embeds this timer."""
-    return <TimerHandle><void*>(<char*>timer - TIMER_OFFSET)
-
-
-cdef Py_ssize_t _timer_offset():
-    cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
-    return <char*>&handle.timer - <char*><PyObject*>handle
-
-
-cdef Py_ssize_t TIMER_OFFSET = _timer_offset()
-
-
 # ---- call_soon --------------------------------------------------------------------------------
 
 # The two most frequent calls of an asyncio program: as vectorcall methods (PEP 590), which take
 # their arguments from the caller's stack and need no tuple for the one argument that callbacks
 # mostly have.
 
-cdef Handle schedule(Loop self, str name, bint checks_thread, PyObject *const *args,
-                     Py_ssize_t count, PyObject *kwnames):
-    cdef Handle handle
-    cdef PyObject *context = NULL
-    cdef Py_ssize_t i
-    if kwnames is not NULL:
-        for i in range(PyTuple_GET_SIZE(<object>kwnames)):
-            key = <object>PyTuple_GET_ITEM(<object>kwnames, i)
-            if key != "context":
-                raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
-            context = args[count + i]
-    if count < 1:
-        raise TypeError(f"{name}() missing 1 required positional argument: 'callback'")
-    if self._closed or self._debug:
-        self.check_closed()
-        if checks_thread:
-            self._check_thread()
-        self._check_callback(<object>args[0], name)
-        handle = DebugHandle.__new__(DebugHandle)
-        (<DebugHandle>handle)._source_traceback = format_helpers.extract_stack()
-    else:
-        handle = Handle.__new__(Handle)
-    handle.loop = self
-    handle.callback = <object>args[0]
-    handle.arguments_count = <int>(count - 1)
-    if count == 2:
-        handle.arguments = <object>args[1]
-    elif count > 2:
-        handle.arguments = tuple([<object>args[i] for i in range(1, count)])
-    if context is NULL or context == <PyObject*>None:
-        handle.context = PyContext_CopyCurrent()
-    else:
-        handle.context = <object>context
-    return handle
-
-
 cdef PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t count,
                          PyObject *kwnames) except NULL:
     cdef Loop self = <Loop>loop
-    cdef Handle handle = schedule(self, "call_soon", True, args, count, kwnames)
+    cdef Handle handle = handle_from_call(self, "call_soon", True, args, count, kwnames)
     if NP_HAS_GIL or self.is_ours():
         if not np_inbox_is_empty(&self.inbox):
             self._take_inbox()  # they came first
@@ -1172,7 +766,8 @@ cdef PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t count
 cdef PyObject *call_soon_threadsafe(PyObject *loop, PyObject *const *args, Py_ssize_t count,
                                     PyObject *kwnames) except NULL:
     cdef Loop self = <Loop>loop
-    cdef Handle handle = schedule(self, "call_soon_threadsafe", False, args, count, kwnames)
+    cdef Handle handle = handle_from_call(self, "call_soon_threadsafe", False, args, count,
+                                          kwnames)
     self.post(handle)
     Py_INCREF(<PyObject*>handle)
     return <PyObject*>handle
