@@ -7,21 +7,23 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-import trustme
+import pytest
 
 from .support import Recorder, until
+
+trustme = pytest.importorskip("trustme", reason="certificates for the tests need trustme")
 
 HOST = "localhost"
 OTHER = "other.example"
 
 
 @functools.cache
-def authority() -> trustme.CA:
+def authority() -> Any:
     return trustme.CA()
 
 
 @functools.cache
-def certificate(name: str, valid: bool = True) -> trustme.LeafCert:
+def certificate(name: str, valid: bool = True) -> Any:
     """A server's certificate for `name`; `valid`: signed by the authority that clients trust."""
     return (authority() if valid else trustme.CA()).issue_cert(name)
 

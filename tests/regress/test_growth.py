@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from ..support import SLOWNESS, Echo, Recorder, pair, unix_pair
-from ..tls import client_context, server_context, tls_pair
 
 pytestmark = pytest.mark.control
 
@@ -93,6 +92,8 @@ def test_five_hundred_connections_leave_nothing(loop: Any) -> None:
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_tls_connections_leave_nothing(loop: Any, end: str) -> None:
     """Bug class 20: contexts, sessions and BIOs go with their connections."""
+    from ..tls import client_context, server_context, tls_pair  # where there is trustme
+
     contexts = {"client": client_context(), "server": server_context()}
 
     async def work() -> None:

@@ -10,28 +10,35 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any
 
 __all__ = [
     "ARMS",
     "DEFAULT_ARMS",
     "ECHO_MODES",
+    "LONE_MODES",
     "LOOP_ARMS",
     "LOOP_MODES",
     "PEER_ARMS",
     "SERVER_MODES",
+    "TLS_MODE",
     "UDP_MODE",
     "Arm",
     "ArmUnavailable",
 ]
 
-# Of an event loop over connections; and all that `bench echo` can measure. Datagrams are a load of
-# their own, so they are never mixed with the others in one run.
+# Of an event loop over connections; and all that `bench echo` can measure.
 LOOP_MODES = ("protocol", "streams", "sock")
 UDP_MODE = "udp"
 SERVER_MODES = ("on_data", "session")
-ECHO_MODES = (*LOOP_MODES, *SERVER_MODES, UDP_MODE)
+TLS_MODE = "tls"  # the protocol mode over TLS 1.3
+ECHO_MODES = (*LOOP_MODES, *SERVER_MODES, UDP_MODE, TLS_MODE)
+# A load of their own each, so they are never mixed with others in one run. Each has a scenario.
+LONE_MODES = (UDP_MODE, TLS_MODE)
 
 # asyncio receives into a new bytes object of 256 KiB per read, as do sock_recv and socket.recv when
 # they are asked for so much. With glibc's defaults each of these is mapped and unmapped (or the
@@ -51,6 +58,7 @@ class Arm:
     kind: "loop" (an asyncio event loop, `LOOP_MODES`), "server" (netpoll.Server, `SERVER_MODES`),
         "stdlib" or "floor" (the mode "-").
     udp: it answers datagrams, too.
+    over: the module whose loops this one's are built on.
     module: what a loop is imported from; distribution: whose version is reported.
     interface: which floor is the nearer one, "uring" or "epoll".
     """
@@ -63,12 +71,14 @@ class Arm:
     module: str = ""
     distribution: str = ""
     loop_options: dict = field(default_factory=dict)
+    over: str = ""
 
     @property
     def modes(self) -> tuple[str, ...]:
         """The mode "-" stands for the one of an arm that is not an event loop."""
         streams = {"loop": LOOP_MODES, "server": SERVER_MODES}.get(self.kind, ("-",))
-        return (*streams, UDP_MODE) if self.udp else streams
+        tls = (TLS_MODE,) if self.kind == "loop" else ()
+        return (*streams, UDP_MODE, *tls) if self.udp else (*streams, *tls)
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """A new event loop of this arm. Raises ArmUnavailable with the reason."""
@@ -82,13 +92,23 @@ class Arm:
             raise ArmUnavailable(f"its import failed: {error}") from error
         except Exception as error:
             raise ArmUnavailable(f"its import failed: {error}") from error
-        factory = getattr(module, "new_event_loop", None)
+        factory = self.loop_factory(module)
         if factory is None:
             raise ArmUnavailable(f"{self.module} has no new_event_loop()")
         try:
             return factory(**self.loop_options)
         except Exception as error:
             raise ArmUnavailable(f"it makes no loop here: {error}") from error
+
+    def loop_factory(self, module: ModuleType) -> Callable[..., Any] | None:
+        """What makes the loops of this arm's module."""
+        if not self.over:
+            return getattr(module, "new_event_loop", None)
+        try:
+            below = importlib.import_module(self.over).new_event_loop
+        except ImportError:
+            raise ArmUnavailable(f"not installed (pip install {self.over})") from None
+        return module.loop_factory(below)
 
     def installed_version(self) -> str | None:
         """The version of its distribution, None for what comes with Python or with netpoll."""
@@ -149,6 +169,22 @@ ARMS: dict[str, Arm] = {
         _peer("rsloop"),
         _peer("zuvloop"),
         _peer("blazio"),
+        Arm(
+            "aiofastnet",
+            "loop",
+            "aiofastnet's transports on asyncio's loop",
+            module="aiofastnet",
+            distribution="aiofastnet",
+            over="asyncio",
+        ),
+        Arm(
+            "aiofastnet-uvloop",
+            "loop",
+            "aiofastnet's transports on uvloop's loop",
+            module="aiofastnet",
+            distribution="aiofastnet",
+            over="uvloop",
+        ),
         Arm("sockets-threads", "stdlib", "stdlib sockets, a thread per connection", udp=False),
         Arm("sockets-selectors", "stdlib", "stdlib sockets and selectors, one thread", udp=False),
         Arm("floor-epoll", "floor", "an echo in C on epoll"),
@@ -156,6 +192,6 @@ ARMS: dict[str, Arm] = {
     )
 }
 
-PEER_ARMS = ("rloop", "rsloop", "zuvloop", "blazio")
+PEER_ARMS = ("rloop", "rsloop", "zuvloop", "blazio", "aiofastnet", "aiofastnet-uvloop")
 DEFAULT_ARMS = tuple(name for name in ARMS if name not in PEER_ARMS)
 LOOP_ARMS = tuple(name for name, arm in ARMS.items() if arm.kind == "loop")

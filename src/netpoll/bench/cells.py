@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from netpoll.bench.arms import ARMS, UDP_MODE
+from netpoll.bench.arms import ARMS, LONE_MODES
 
 __all__ = ["SCENARIOS", "Cell", "Entry", "entries", "parse_cell", "parse_size", "size_text"]
 
@@ -81,6 +81,7 @@ SCENARIOS: dict[str, tuple[Cell, ...]] = {
     "quick": tuple(map(parse_cell, ("64x64", "16x64KiB"))),
     "small": tuple(map(parse_cell, ("1x64", "64x64", "512x64", "64x1KiB"))),
     "udp": tuple(map(parse_cell, ("64x64",))),
+    "tls": tuple(map(parse_cell, ("64x1KiB",))),
     "bulk": tuple(map(parse_cell, ("1x1MiB", "4x1MiB", "16x64KiB", "64x64KiB"))),
 }
 
@@ -100,7 +101,7 @@ def entries(arms: Iterable[str], modes: Iterable[str]) -> list[Entry]:
     """Arms and modes as they take part: mode by mode, then the arms that have only one."""
     arms, modes = tuple(arms), tuple(modes)
     looping = [Entry(a, m) for m in modes for a in arms if m in ARMS[a].modes]
-    if modes == (UDP_MODE,):
+    if len(modes) == 1 and modes[0] in LONE_MODES:
         return looping
     return looping + [Entry(a, "-") for a in arms if "-" in ARMS[a].modes]
 

@@ -14,14 +14,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from netpoll.bench import zerocopy
+from netpoll.bench import tls, zerocopy
 from netpoll.bench.arms import (
     ARMS,
     DEFAULT_ARMS,
     ECHO_MODES,
+    LONE_MODES,
     LOOP_MODES,
     PEER_ARMS,
     SERVER_MODES,
+    TLS_MODE,
     UDP_MODE,
 )
 from netpoll.bench.cells import (
@@ -169,8 +171,8 @@ def _add_echo(subparsers: Subparsers) -> None:
         type=_list_of(_one_of(ECHO_MODES, "mode"), "mode"),
         metavar="M,N",
         help=f"of event loops and of netpoll.Server; default: "
-        f"{','.join(LOOP_MODES + SERVER_MODES)}, and {UDP_MODE} (alone) with "
-        f"--scenario {UDP_MODE}",
+        f"{','.join(LOOP_MODES + SERVER_MODES)}, and each of "
+        f"{', '.join(LONE_MODES)} alone, with the scenario of its name",
     )
     parser.add_argument(
         "--scenario",
@@ -419,13 +421,16 @@ def chosen_arms(options: argparse.Namespace, kind: str) -> tuple[str, ...]:
 
 
 def chosen_modes(options: argparse.Namespace) -> tuple[str, ...]:
-    """Raises UsageError for datagrams together with connections: the loads are not the same."""
-    default = (UDP_MODE,) if options.scenario == UDP_MODE else LOOP_MODES + SERVER_MODES
-    modes = options.modes or default
-    if UDP_MODE in modes and len(modes) > 1:
-        raise UsageError(f"the mode {UDP_MODE} is a run of its own: --modes {UDP_MODE}")
-    if (options.scenario == UDP_MODE) != (UDP_MODE in modes) and options.scenario:
-        raise UsageError(f"the scenario {options.scenario} is not one of the mode {modes[0]}")
+    """Raises UsageError for datagrams or TLS together with others: the loads are not the same."""
+    lone = options.scenario if options.scenario in LONE_MODES else None
+    modes = options.modes or ((lone,) if lone else LOOP_MODES + SERVER_MODES)
+    for mode in LONE_MODES:
+        if mode in modes and len(modes) > 1:
+            raise UsageError(f"the mode {mode} is a run of its own: --modes {mode}")
+        if options.scenario and (options.scenario == mode) != (mode in modes):
+            raise UsageError(f"the scenario {options.scenario} is not one of the mode {modes[0]}")
+    if TLS_MODE in modes and (reason := tls.why_not()):
+        raise UsageError(f"TLS cannot be measured here: {reason}")
     return modes
 
 
@@ -447,8 +452,9 @@ def chosen_cells(options: argparse.Namespace) -> tuple[Cell, ...]:
         return options.cells
     if by_grid:
         return grid(options.sizes or SIZES_BYTES, options.connections or CONNECTIONS)
-    default = UDP_MODE if options.modes == (UDP_MODE,) else "quick" if options.quick else "matrix"
-    return SCENARIOS[options.scenario or default]
+    if options.modes and options.modes[0] in LONE_MODES:
+        return SCENARIOS[options.modes[0]]
+    return SCENARIOS[options.scenario or ("quick" if options.quick else "matrix")]
 
 
 def require_packages() -> None:

@@ -22,6 +22,7 @@ MODE_TITLES = {
     "streams": "streams",
     "sock": "sock",
     "udp": "datagrams",
+    "tls": "TLS 1.3",
     "on_data": "netpoll.Server, on_data",
     "session": "netpoll.Server, session",
     "-": "no event loop",

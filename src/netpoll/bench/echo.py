@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from netpoll.bench import _native
-from netpoll.bench.arms import ARMS, UDP_MODE
+from netpoll.bench import _native, tls
+from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE
 from netpoll.bench.cells import Cell, Entry, entries, rotated
 from netpoll.bench.process import (
     Pinning,
@@ -234,6 +234,7 @@ class EchoRunner:
             stop_fd=self.watch.fd,
             stall_s=self.plan.stall_s,
             datagrams=entry.mode == UDP_MODE,
+            tls_library=tls.library() if entry.mode == TLS_MODE else None,
         )
 
     def server(self, cell: Cell, entry: Entry) -> Server:

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from typing import cast
 
 import netpoll
-from netpoll.bench import _native
-from netpoll.bench.arms import ARMS, UDP_MODE, Arm, ArmUnavailable
+from netpoll.bench import _native, tls
+from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE, Arm, ArmUnavailable
 from netpoll.bench.process import die_with_parent
 
 BACKLOG = 4096
@@ -81,6 +81,15 @@ async def serve_protocol(listener: socket.socket, read_bytes: int) -> None:
     else:
         server = await loop.create_server(EchoProtocol, sock=listener, backlog=BACKLOG)
     async with server:
+        await asyncio.Event().wait()
+
+
+async def serve_tls(listener: socket.socket, read_bytes: int) -> None:
+    loop = asyncio.get_running_loop()
+    context = tls.server_context()
+    async with await loop.create_server(
+        EchoProtocol, sock=listener, backlog=BACKLOG, ssl=context
+    ):
         await asyncio.Event().wait()
 
 
@@ -142,6 +151,7 @@ MODES = {
     "streams": serve_streams,
     "sock": serve_sock,
     UDP_MODE: serve_udp,
+    TLS_MODE: serve_tls,
 }
 
 
