@@ -84,6 +84,19 @@ def link_flags() -> list[str]:
     return flags + ([f"-fsanitize={SANITIZE}"] if SANITIZE else [])
 
 
+# What cffi's C sees before the declarations of csrc/liburing.cdef.
+CFFI_SOURCE = """
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include "np_prep.h"
+"""
+
 # Cython's own C does not keep these two; the core does.
 CYTHON_C_FLAGS = ["-Wno-unused-parameter", "-Wno-unused-function"]
 if not DEBUG:
@@ -177,8 +190,34 @@ def core_sources() -> list[str]:
     return sorted(str(p) for p in Path("csrc").glob("np_*.c") if str(p) not in extra)
 
 
+def cffi_extension() -> list[Extension]:
+    """netpoll.uring's, where cffi is installed (it refuses free-threaded Pythons before 3.14)."""
+    try:
+        from cffi import FFI
+
+        ffi = FFI()
+        ffi.cdef(Path("csrc/liburing.cdef").read_text())
+        ffi.set_source("netpoll._liburing", CFFI_SOURCE)
+        target = Path(BUILD_BASE, "cffi", "_liburing.c")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        ffi.emit_c_code(str(target))
+    except Exception as error:  # whatever cffi does not like: netpoll can be had without it
+        print(f"netpoll: built without netpoll.uring, which needs cffi ({error})", flush=True)
+        return []
+    return [
+        Extension(
+            "netpoll._liburing",
+            [str(target)],
+            include_dirs=["csrc"],
+            depends=["setup.py", "csrc/liburing.cdef", "csrc/np_prep.h"],
+            extra_compile_args=compile_flags() + CYTHON_C_FLAGS,
+            extra_link_args=link_flags(),
+        )
+    ]
+
+
 def extensions() -> list[Extension]:
-    result = []
+    result = cffi_extension()
     for pyx in sorted(PACKAGE.rglob("*.pyx")):
         name = ".".join(pyx.with_suffix("").parts[1:])
         extra = EXTRA_SOURCES.get(name, [])
@@ -239,7 +278,8 @@ class BuildExt(build_ext):
         from Cython.Build import cythonize
 
         directory = Path(BUILD_BASE, f"cython-{cython_version}")
-        inputs = {e.name: next(s for s in e.sources if s.endswith(".pyx")) for e in self.extensions}
+        translated = [e for e in self.extensions if e.sources[0].endswith(".pyx")]
+        inputs = {e.name: e.sources[0] for e in translated}
         made = cythonize(
             [Extension(name, [pyx]) for name, pyx in inputs.items()],
             build_dir=str(directory),
@@ -249,7 +289,7 @@ class BuildExt(build_ext):
             force=any(is_stale(c, ["setup.py"]) for c in directory.rglob("*.c")),
         )
         outputs = {extension.name: extension.sources[0] for extension in made}
-        for extension in self.extensions:
+        for extension in translated:
             others = [source for source in extension.sources if not source.endswith(".pyx")]
             extension.sources = [outputs[extension.name], *others]
 

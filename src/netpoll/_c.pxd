@@ -216,6 +216,7 @@ cdef extern from "np_sqe.h" nogil:
         uint8_t opcode, flags
         int32_t fd
         uint64_t user_data
+        uint32_t file_index
 
     void np_sqe_read(io_uring_sqe *sqe, int fd, void *buf, uint32_t len_bytes, uint64_t offset)
     void np_sqe_write(io_uring_sqe *sqe, int fd, const void *buf, uint32_t len_bytes,
