@@ -71,7 +71,8 @@ cdef class Operation(Completion):
     kernel has it, and with it all that it points to.
 
     Awaiting gives res, or raises OSError for a negative one. Cancelling a task that waits asks the
-    kernel to cancel the operation; so does cancel(). A new fd that nobody can get any more is closed.
+    kernel to cancel the operation; so does cancel(). A new fd that nobody can get any more is
+    closed.
     """
     cdef Loop loop
     cdef np_udata op
@@ -157,8 +158,8 @@ cdef class Operation(Completion):
         return self
 
     async def __anext__(self):
-        """(res, flags) of the next completion, res -errno as the kernel says. Ends after the last one,
-        and with that of a cancel()."""
+        """(res, flags) of the next completion, res or -errno as the kernel says. Ends after the last
+        one, and with that of a cancel()."""
         while not self.completions:
             if not self.op:
                 raise StopAsyncIteration

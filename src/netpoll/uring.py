@@ -9,9 +9,9 @@
     lib.io_uring_prep_statx(sqe, uring.AT_FDCWD, path, 0, uring.STATX_SIZE, about)
     await uring.submit(sqe, keep=(path, about))
 
-lib and ffi are cffi's, over liburing 2.3 and what later kernels added (csrc/np_prep.h). A Ring is an
-io_uring of one's own, without any loop. Needs cffi, when netpoll is built and when it runs; the rest
-of netpoll does not. See docs/raw-ring.md.
+lib and ffi are cffi's, over liburing 2.3 and what later kernels added (csrc/np_prep.h). A Ring is
+an io_uring of one's own, without any loop. Needs cffi, when netpoll is built and when it runs; the
+rest of netpoll does not. See docs/raw-ring.md.
 """
 
 from __future__ import annotations
@@ -91,13 +91,14 @@ def sqe() -> Any:
 def submit(entry: Any, keep: Any = None) -> Operation:
     """Submits an entry to the running loop's ring; await the Operation for its result.
 
-    entry: struct io_uring_sqe *; copied, its user_data is the loop's. It leaves with the loop's next
-    system call. keep: every object whose memory the entry points to, and every file it names: they
-    are referred to until the kernel has let go. A multishot entry is iterated over, `async for`.
+    entry: struct io_uring_sqe *; copied, its user_data is the loop's. It leaves with the loop's
+    next system call. keep: every object whose memory the entry points to, and every file it names:
+    they are referred to until the kernel has let go. A multishot entry is iterated over with
+    `async for`.
 
-    Raises BackendUnavailableError on a loop without a ring, ValueError for an entry that would break
-    the loop: without completion (IOSQE_CQE_SKIP_SUCCESS), draining (IOSQE_IO_DRAIN), linked to
-    nothing (IOSQE_IO_LINK), or on buffer group 0, the loop's own.
+    Raises BackendUnavailableError on a loop without a ring, ValueError for an entry that would
+    break the loop: without completion (IOSQE_CQE_SKIP_SUCCESS), draining (IOSQE_IO_DRAIN), linked
+    to nothing (IOSQE_IO_LINK), or on buffer group 0, the loop's own.
     """
     return _submit([entry], keep)[0]
 
@@ -156,9 +157,9 @@ class Ring:
     cq_entries: of the completion queue; 0: twice as many.
 
     One thread's: methods called in another than the one that made it raise RuntimeError, close()
-    excepted. In a forked child every method but close() raises RuntimeError. After close() they raise
-    ValueError. What the kernel refuses is an OSError. What entries point to must be kept by the
-    caller until their completions have come.
+    excepted. In a forked child every method but close() raises RuntimeError. After close() they
+    raise ValueError. What the kernel refuses is an OSError. What entries point to must be kept by
+    the caller until their completions have come.
     """
 
     def __init__(self, entries: int = 8, flags: int = 0, cq_entries: int = 0) -> None:
@@ -240,7 +241,7 @@ class Ring:
         return completion
 
     def register_buffers(self, buffers: Sequence[Any]) -> None:
-        """Registers writable buffers for *_fixed entries; referred to until they are unregistered."""
+        """Registers writable buffers for *_fixed entries; kept until they are unregistered."""
         views = [ffi.from_buffer(buffer, require_writable=True) for buffer in buffers]
         vectors = ffi.new("struct iovec[]", len(views))
         for vector, view in zip(vectors, views, strict=True):
