@@ -158,8 +158,10 @@ cdef class Operation(Completion):
         return self
 
     async def __anext__(self):
-        """(res, flags) of the next completion, res or -errno as the kernel says. Ends after the last
-        one, and with that of a cancel()."""
+        """(res, flags) of the next completion, res or -errno as the kernel says.
+
+        Ends after the last one, and with that of a cancel().
+        """
         while not self.completions:
             if not self.op:
                 raise StopAsyncIteration

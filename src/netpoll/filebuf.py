@@ -80,7 +80,7 @@ class BinaryFile(Turns):
     __slots__ = (
         "__weakref__", "_absorb", "_at", "_buffer_bytes", "_closefd", "_fd", "_holds_turn", "_in",
         "_is_regular", "_is_sequential", "_op", "_ops", "_out", "_out_bytes", "_polls", "_readable",
-        "_seekable", "_writable", "mode", "name",
+        "_seekable", "_settles", "_writable", "mode", "name",
     )
 
     def __init__(
@@ -111,6 +111,7 @@ class BinaryFile(Turns):
             or stat.S_ISSOCK(file_mode)
             or (stat.S_ISCHR(file_mode) and os.isatty(fd))
         )
+        self._settles = seekable and not ops.waits_in_threads
         self._buffer_bytes = buffer_bytes  # 0: none
         self._closefd = closefd
         self._in = bytearray()  # read from the file; taken from it up to _at
@@ -196,9 +197,28 @@ class BinaryFile(Turns):
         """One read, of `size` bytes; b"" at the end of the file. In a turn."""
         if self._out:
             await self._write_out()
-        return await self._perform(
-            lambda: self._ops.read(self._fd, size), self._put_back, False
-        )
+        start = self._start()
+
+        def absorb(data: bytes) -> None:
+            self._settle(start, size, len(data), False)
+            self._put_back(data)
+
+        data = await self._perform(lambda: self._ops.read(self._fd, size), absorb, False)
+        self._settle(start, size, len(data), False)
+        return data
+
+    # A ring whose read or write ends with an error after a part of it reports the part, and leaves
+    # the position where it was (Linux 6.18): a short one is followed by a seek of ours.
+
+    def _start(self) -> int:
+        return os.lseek(self._fd, 0, os.SEEK_CUR) if self._settles else 0
+
+    def _settle(self, start: int, size: int, done: int, writing: bool) -> None:
+        if self._settles and done < size:
+            if writing and "a" in self.mode:
+                os.lseek(self._fd, 0, os.SEEK_END)
+            else:
+                os.lseek(self._fd, start + done, os.SEEK_SET)
 
     def _ahead(self, size: int) -> int:
         """How much to read when `size` bytes are wanted."""
@@ -402,7 +422,7 @@ class BinaryFile(Turns):
             self._check_writable()
             if not self._buffer_bytes:
                 self._drop_ahead()
-                return await self._perform(lambda: self._ops.write(self._fd, data), None, True)
+                return await self._write_once(data, lambda count: None)
             self._take_data(data)
             if self._out_bytes >= self._buffer_bytes:
                 await self._write_out()
@@ -432,12 +452,21 @@ class BinaryFile(Turns):
             data = self._out[0]
             if self._polls:
                 data = memoryview(data)[: select.PIPE_BUF]  # as much as never blocks a thread
-            taken = await self._perform(
-                lambda data=data: self._ops.write(self._fd, data), self._drop_written, True
-            )
+            taken = await self._write_once(data, self._drop_written)
             if taken == 0:
                 raise OSError(errno.EIO, "the file takes no more bytes")
             self._drop_written(taken)
+
+    async def _write_once(self, data: Any, absorb: Callable[[int], None]) -> int:
+        start = self._start()
+
+        def settle(count: int) -> None:
+            self._settle(start, len(data), count, True)
+            absorb(count)
+
+        count = await self._perform(lambda: self._ops.write(self._fd, data), settle, True)
+        self._settle(start, len(data), count, True)
+        return count
 
     def _drop_written(self, count: int) -> None:
         self._out_bytes -= count

@@ -1,4 +1,4 @@
-"""What the built-in files have no counterpart for: order, cancelling, pipes, descriptors, limits."""
+"""What built-in files have no counterpart for: order, cancelling, pipes, descriptors, limits."""
 
 import asyncio
 import contextlib
