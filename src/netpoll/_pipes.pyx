@@ -440,6 +440,14 @@ cdef class WritePipeTransport(PipeTransport):
     def __class__(self):
         return WriteTransport
 
+    def pause_reading(self):
+        """There is nothing to read: NotImplementedError, as asyncio's pipes have it."""
+        raise NotImplementedError
+
+    def resume_reading(self):
+        """There is nothing to read: NotImplementedError, as asyncio's pipes have it."""
+        raise NotImplementedError
+
     def __cinit__(self):
         self.high_bytes = HIGH_WATER_DEFAULT_BYTES
         self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4

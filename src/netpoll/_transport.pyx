@@ -648,6 +648,10 @@ cdef class StreamTransport(SendingTransport):
         return bool(self.flags & PAUSED)
 
     @property
+    def _closing(self):
+        return bool(self.flags & CLOSING)
+
+    @property
     def _loop(self):
         return self.loop
 
