@@ -75,7 +75,9 @@ cdef class TlsLayer(Sink):
 
     cdef int set_app_protocol(self, object protocol) except -1:
         self.protocol = protocol
-        if isinstance(protocol, BufferedProtocol):
+        # uvloop's programs need not derive from BufferedProtocol.
+        if isinstance(protocol, BufferedProtocol) or (
+                hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received")):
             self.flags |= BUFFERED
         else:
             self.flags &= ~BUFFERED
