@@ -29,6 +29,7 @@ def test_the_stubs_fit(tmp_path: Path) -> None:
     allowed.write_text(ALLOWED)
     modules = sorted(f"netpoll.{stub.stem}" for stub in PACKAGE.glob("*.pyi"))
     command = [sys.executable, "-m", "mypy.stubtest", "--concise", "--ignore-positional-only"]
+    command += ["--ignore-disjoint-bases"]  # PEP 800, which Python 3.11 has no typing for
     command += ["--ignore-missing-stub", "--ignore-unused-allowlist", "--allowlist", str(allowed)]
     command += ["--mypy-config-file", str(config), *modules]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)

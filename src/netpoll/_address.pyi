@@ -1,4 +1,7 @@
+from typing import final
+
 NATIVE_FAMILIES: tuple[int, ...]
 
+@final
 class DatagramMemory:
     def __init__(self) -> None: ...

@@ -1,7 +1,7 @@
 """Types of _connection.pyx."""
 
 from collections.abc import Awaitable, Buffer, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 from netpoll._buffers import Buffer as PoolBuffer
 from netpoll._leases import Lease
@@ -12,6 +12,7 @@ class _HasFileno(Protocol):
 
 _Data = Buffer | Lease | PoolBuffer
 
+@final
 class Connection:
     state: Any
     @property

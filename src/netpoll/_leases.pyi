@@ -1,8 +1,9 @@
 """Types of _leases.pyx."""
 
 from collections.abc import Buffer
-from typing import Self
+from typing import Self, final
 
+@final
 class Lease:
     def __len__(self) -> int: ...
     def __bytes__(self) -> bytes: ...
