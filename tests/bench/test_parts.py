@@ -270,7 +270,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for command in ("echo", "micro", "idle", "show"):
+    for command in ("echo", "micro", "idle", "files", "show"):
         assert command in text
 
 

@@ -300,6 +300,22 @@ def test_micro(tmp_path: Path) -> None:
         assert row["vs_asyncio"] == 1.0
 
 
+def test_files(tmp_path: Path) -> None:
+    json_path, html_path = tmp_path / "files.json", tmp_path / "files.html"
+    args = ["files", "--arms", "netpoll-epoll,pread", "--scale", "0.02", "--rounds", "2"]
+    args += ["--directory", str(tmp_path), "--json", str(json_path), "--html", str(html_path)]
+    assert cli.main(args) == 0
+    document = json.loads(json_path.read_text())
+    assert {row["workload"] for row in document["rows"]} == {"random", "at", "lines", "whole"}
+    for row in document["rows"]:
+        assert len(row["ns_by_round"]) == row["rounds"] == 2
+        assert all(ns > 0 for ns in row["ns_by_round"])
+    assert "Reading files" in html_path.read_text()
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # it tidies up
+    assert cli.main(["show", str(json_path)]) == 0
+    assert cli.main(["files", "--directory", str(tmp_path / "missing")]) == cli.EXIT_USAGE
+
+
 def test_a_loop_that_dies_in_micro_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def die(self) -> dict:
         os.kill(self.pid, signal.SIGKILL)
