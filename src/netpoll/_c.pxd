@@ -556,6 +556,9 @@ cdef extern from "Python.h":
         PYGEN_ERROR
         PYGEN_NEXT
 
+    void PyObject_GC_Track(PyObject *o)
+    void PyObject_GC_UnTrack(PyObject *o)
+    int PyObject_IS_GC(PyObject *o)
     PySendResult PyIter_Send(PyObject *iterator, PyObject *value, PyObject **result)
     int PyCoro_CheckExact(PyObject *o)
     PyObject *PyObject_Call(PyObject *fn, PyObject *args, PyObject *kwargs)

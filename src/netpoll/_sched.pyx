@@ -18,9 +18,9 @@ from netpoll._c cimport (
     METH_FASTCALL, METH_KEYWORDS, NP_ALARM_NEVER_NS, NP_HOME_ANY, NP_IDLE_STOP, NP_LANES,
     NP_LANE_NORMAL, NP_WAIT_BUCKETS, NP_WORKERS_MAX_COUNT, PYGEN_ERROR, PYGEN_NEXT,
     PYGEN_RETURN, PyCoro_CheckExact, PyDescr_NewMethod, PyIter_Send, PyMethodDef, PyObject,
-    PyObject_Call, PyObject_CallNoArgs, PyObject_CallOneArg, PySendResult, PyTuple_GET_ITEM,
-    PyTuple_GET_SIZE, PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF, Py_XDECREF,
-    np_alarms_next_ns, np_lock_drop, np_lock_take, np_sched_close, np_sched_config,
+    PyObject_Call, PyObject_CallNoArgs, PyObject_CallOneArg, PyObject_GC_UnTrack, PySendResult,
+    PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF,
+    Py_XDECREF, np_alarms_next_ns, np_lock_drop, np_lock_take, np_sched_close, np_sched_config,
     np_sched_get, np_sched_injected_count, np_sched_live_add, np_sched_live_count,
     np_sched_now_ns, np_sched_offer, np_sched_open, np_sched_put, np_sched_records_count,
     np_sched_set_clock, np_sched_stop, np_task, np_task_claim, np_task_init, np_task_is_queued,
@@ -566,6 +566,9 @@ cdef Task new_task(SchedulerCore self, Worker *worker, PyObject *const *args, Py
                    Options *options):
     cdef Task task = Task.__new__(Task)
     cdef object target = <object>args[0]
+    # A task that is not done is held by a queue, its worker or the registry: it cannot be garbage,
+    # and the collector need not look at it. With 10^6 of them that was a third of all time.
+    PyObject_GC_UnTrack(<PyObject*>task)
     np_task_init(&task.node, KIND_TASK, options.lane)
     task.node.run = <void*>task
     task.node.home = options.home

@@ -20,6 +20,7 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for row in rows.values():
         assert row["ns"]["median"] > 0 and row["rounds"] == 1
     assert rows["post", "asyncio"]["vs_control"] == 1
+    assert ("heavy", "inline") not in rows, "this arm was not asked for"
     assert rows["post", "netpoll-1"]["vs_control"] < 1
     assert "netpoll-2" in page.read_text()
     assert "netpoll-2" in capsys.readouterr().out

@@ -313,10 +313,9 @@ def show_files(console: Console, document: dict) -> None:
     )
 
 
-def sched_table(document: dict) -> Table:
+def sched_table(rows: list[dict], works: list[str]) -> Table:
     """A line per arm, a column per operation; a ratio is to the column's control."""
-    rows = [row for row in document["rows"] if row["rounds"]]
-    works = list(dict.fromkeys(row["workload"] for row in rows))
+    rows = [row for row in rows if row["workload"] in works]
     best = {
         work: min(row["ns"]["median"] for row in rows if row["workload"] == work) for work in works
     }
@@ -335,6 +334,8 @@ def sched_table(document: dict) -> Table:
 
 def show_sched(console: Console, document: dict) -> None:
     """The table of a sched document."""
+    measured = [row for row in document["rows"] if row["rounds"]]
+    works = list(dict.fromkeys(row["workload"] for row in measured))
     rounds = counted(document["settings"]["rounds"], "round")
     notes = [f"{rounds}, arms interleaved; the median, and its ratio to the arm named here:"]
     notes += [
@@ -346,7 +347,7 @@ def show_sched(console: Console, document: dict) -> None:
     console.print(
         Group(
             Text("\n Tasks: ns per operation", style="bold"),
-            sched_table(document),
+            *(sched_table(measured, works[i : i + 4]) for i in range(0, len(works), 4)),
             *_fact_lines(document),
             *(Text(note, style="dim") for note in notes),
         )

@@ -61,9 +61,9 @@ cache. Figures are medians over the rounds; a dot is one round.</p>
     "sched": """
 <p>Each arm is a process of its own, on all CPUs; rounds are interleaved. Costs (post, spawn) are
 CPU time of the process per operation; parallel work and waits are time on the wall. A ratio
-compares with the arm that the line names, round by round. An urgent task is one in the CONTROL lane where an
-arm has lanes, and one at the end of the queue where it has none; 400 tasks of 50 µs are queued at
-any time. Figures are medians over the rounds; a dot is one round.</p>
+compares with the arm that the line names, round by round. An urgent task is one in the CONTROL lane
+where an arm has lanes, and one at the end of the queue where it has none; 400 tasks of 50 µs are
+queued at any time. Figures are medians over the rounds; a dot is one round.</p>
 """,
     "idle": """
 <p>Each server is a process of its own. It has served a hundred connections before; then all

@@ -8,6 +8,7 @@ parallel work and waits are wall-clock time, which is what they are about.
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import threading
 import time
@@ -16,13 +17,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from netpoll.bench._native import Load
 from netpoll.bench.arms import ArmUnavailable
+from netpoll.loop import new_event_loop
+from netpoll.offload import offload
 from netpoll.sched import Priority, Scheduler
 
 CPU_LOOPS = 4_000       # of a CPU-bound task: about 0.2 ms
 LOAD_TASK_S = 50e-6     # of a task of the load that CONTROL has to overtake
 LOAD_DEPTH = 400        # of these tasks are always queued
 MARK_EVERY = 10         # of them asks for attention
+CONNECTIONS = 32        # of the load on a server, each with one message in flight
+MESSAGE_BYTES = 64
 
 
 def nothing() -> None:
@@ -201,6 +207,13 @@ class LoopRunner(Runner):
         self.loop.close()
 
 
+class Inline(Runner):
+    """No scheduler: only for the workloads that have connections."""
+
+    def close(self) -> None:
+        pass
+
+
 def _uvloop() -> Runner:
     try:
         return LoopRunner(importlib.import_module("uvloop").new_event_loop())
@@ -212,6 +225,7 @@ RUNNERS: dict[str, Callable[[], Runner]] = {
     "netpoll-1": lambda: NetpollRunner(1),
     "netpoll-2": lambda: NetpollRunner(2),
     "netpoll-fifo": lambda: NetpollRunner(1, is_fifo=True),
+    "inline": Inline,
     "threads-1": lambda: ThreadsRunner(1),
     "threads-2": lambda: ThreadsRunner(2),
     "asyncio": lambda: LoopRunner(asyncio.SelectorEventLoop()),
@@ -222,6 +236,7 @@ SUMMARIES = {
     "netpoll-1": "netpoll.Scheduler, one worker",
     "netpoll-2": "netpoll.Scheduler, two workers",
     "netpoll-fifo": "netpoll.Scheduler, one worker, everything in one lane",
+    "inline": "netpoll's loop, handlers in its own thread",
     "threads-1": "ThreadPoolExecutor, one thread",
     "threads-2": "ThreadPoolExecutor, two threads",
     "asyncio": "asyncio's own selector loop",
@@ -268,6 +283,64 @@ def skew(runner: Runner, count: int) -> float:
     return _compute_all(runner, count, is_skewed=True)
 
 
+class InlineProtocol(asyncio.Protocol):
+    """The handler where the connection is: what a server does without a scheduler."""
+
+    def __init__(self, handler: Callable[[bytes], bytes | None]) -> None:
+        self.handler = handler
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(self.handler(data))  # type: ignore[attr-defined]
+
+
+def _serve(runner: Runner, handler: Callable[[bytes], bytes | None], duration_s: float) -> float:
+    """All connections on one loop; ns per message, at CONNECTIONS messages in flight."""
+    loop = runner.loop if isinstance(runner, LoopRunner) else new_event_loop()
+
+    async def main() -> float:
+        factory: Callable[[], asyncio.Protocol]
+        if isinstance(runner, NetpollRunner):
+            factory = offload(handler, runner.scheduler)
+        else:
+            factory = functools.partial(InlineProtocol, handler)
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        # The load is C and needs little; in a thread of its own it holds no lock of Python's.
+        load = await loop.run_in_executor(pool, Load, address, CONNECTIONS, MESSAGE_BYTES)
+        try:
+            await loop.run_in_executor(pool, load.run, duration_s / 10)
+            start_ns = time.perf_counter_ns()
+            figures = await loop.run_in_executor(pool, load.run, duration_s)
+            return (time.perf_counter_ns() - start_ns) / figures["requests_all"]
+        finally:
+            load.close()
+            server.close()
+            await server.wait_closed()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            return loop.run_until_complete(main())
+    finally:
+        if loop is not getattr(runner, "loop", None):
+            loop.close()
+
+
+def _heavy(data: bytes) -> bytes:
+    compute()
+    return data
+
+
+def heavy(runner: Runner, count: int) -> float:
+    return _serve(runner, _heavy, count / 1000)
+
+
+def echo(runner: Runner, count: int) -> float:
+    return _serve(runner, bytes, count / 1000)
+
+
 def control(runner: Runner, count: int) -> float:
     """The 99th percentile of the wait of urgent functions among `count` others, ns."""
     over = Countdown(count)
@@ -312,6 +385,10 @@ WORKS: dict[str, Work] = {
     "parallel": Work("CPU-bound task, queued from outside (wall)", parallel, 2_000, ALL,
                      "netpoll-1"),
     "skew": Work("CPU-bound task, all queued by one task (wall)", skew, 2_000, ALL, "netpoll-1"),
+    "heavy": Work("message to a heavy handler, one ring (wall)", heavy, 1_000,
+                  ("inline", "netpoll-1", "netpoll-2", "asyncio", "uvloop"), "inline"),
+    "echo": Work("echo through the scheduler, one ring (wall)", echo, 1_000,
+                 ("inline", "netpoll-1", "netpoll-2"), "netpoll-1"),
     "control": Work("99th percentile of an urgent task's wait (wall)", control, 4_000,
                     ("netpoll-1", "netpoll-fifo", "threads-1", "asyncio", "uvloop"),
                     "netpoll-fifo"),
