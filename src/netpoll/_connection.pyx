@@ -62,6 +62,9 @@ cdef class Host(Completion):
     cdef int queue_run(self, np_conn *conn) except -1:
         raise NotImplementedError
 
+    cdef Connection adopt_quietly(self, int fd):
+        raise NotImplementedError
+
     cdef int check_thread(self) except -1:
         if PyThread_get_thread_ident() != self.thread_id:
             raise RuntimeError(
@@ -479,6 +482,18 @@ cdef class Connection(Lender):
         """Lets what was written leave, at the end of this turn."""
         self.live().flags &= ~NP_CONN_CORKED
         self.host.send_soon(self.conn)
+
+    def adopt(self, sock):
+        """Makes a connected socket a connection of the same worker, and returns that.
+
+        A plain handler is called for its bytes as for those of any connection; on_connect is not.
+        In a server with sessions it has none: the coroutine that adopts it awaits its bytes. The
+        socket object is detached: the connection is the closer.
+        """
+        self.live()
+        self.host.check_thread()
+        sock.setblocking(False)
+        return self.host.adopt_quietly(sock.detach())
 
     # ---- flow and end -------------------------------------------------------------------------
 

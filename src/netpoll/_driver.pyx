@@ -58,7 +58,8 @@ cdef class Session(Driver):
     cdef int run(self) except -1:
         """Runs the coroutine to its next await. Not while any other coroutine runs."""
         cdef np_conn *before = self.host.running
-        if self.is_done or self.is_running:
+        cdef Session alive = self  # at its end nobody else may refer to it
+        if alive.is_done or self.is_running:
             return 0
         if self.waits_for is not None and not self.must_cancel:
             return 0  # asyncio's: its callback will come

@@ -28,6 +28,7 @@ cdef class Worker(Sender):
     cdef uint64_t accepted_count, idle_closed_count, full_closed_count
     cdef uint64_t shed_bytes, file_bytes, recv_bytes, sent_bytes
 
+    cdef np_conn *begin(self, int fd) except? NULL
     cdef int adopt(self, int fd) except -1
     cdef int on_recv(self, np_conn *conn, np_event *event) except -1
     cdef int receive_ended(self, np_conn *conn, int res) except -1

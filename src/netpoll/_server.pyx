@@ -68,6 +68,7 @@ cdef class Worker(Sender):
         self.raises_when_full = options["when_full"] == "raise"
         self.make_pool = options["pool"]
         self.may_ship = loop.backend == "uring"
+        self.closed_hook = options["ended"]
         self.sessions = set()
         np_conn_slab_init(&self.slab)
         idle_timeout_s = options["idle_timeout_s"]
@@ -81,10 +82,6 @@ cdef class Worker(Sender):
         if self.spare is not NULL:
             Py_DECREF(self.spare)
 
-    def _set_ended(self, hook):
-        """hook() is called, in this worker's thread, when a connection is over."""
-        self.closed_hook = hook
-
     def _start(self):
         """In the loop's thread, before the first connection."""
         self.thread_id = PyThread_get_thread_ident()
@@ -96,18 +93,14 @@ cdef class Worker(Sender):
     def _adopt(self, int fd):
         self.adopt(fd)
 
-    cdef int adopt(self, int fd) except -1:
-        """A connected, nonblocking socket becomes a connection: ours, whatever happens."""
-        cdef np_conn *conn = np_conn_get(&self.slab, <void*>self, fd)
-        if conn is NULL or self.is_stopping:
-            if conn is not NULL:
-                conn.fd = -1
-                np_conn_put(&self.slab, conn)
+    cdef np_conn *begin(self, int fd) except? NULL:
+        """A connected, nonblocking socket becomes a connection: ours, whatever happens. NULL: it
+        is over already."""
+        cdef np_conn *conn = NULL if self.is_stopping else np_conn_get(&self.slab, <void*>self, fd)
+        if conn is NULL:
             self.ended_count += 1
             np_sock_close(fd)
-            if conn is NULL:
-                raise MemoryError
-            return 0
+            return NULL
         if self.slab.live_count == 1:
             Py_INCREF(<PyObject*>self)  # the connections' reference: their cookies lead here
         conn.flags = NP_CONN_OPEN
@@ -118,8 +111,20 @@ cdef class Worker(Sender):
         try:
             self.arm_recv(conn)
         except OSError as exc:
-            return self.lose(conn, exc)
-        if self.on_connect is None and not self.is_session:
+            self.lose(conn, exc)
+            return NULL
+        return conn
+
+    cdef Connection adopt_quietly(self, int fd):
+        self.dealt_count += 1
+        cdef np_conn *conn = self.begin(fd)
+        if conn is NULL:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the server does not take it any more")
+        return self.face_of(conn)
+
+    cdef int adopt(self, int fd) except -1:
+        cdef np_conn *conn = self.begin(fd)
+        if conn is NULL or (self.on_connect is None and not self.is_session):
             return 0
         cdef Connection face = self.face_of(conn)
         conn.flags |= NP_CONN_CALLED
@@ -250,12 +255,18 @@ cdef class Worker(Sender):
                             event.res) < 0:
                 return self.lose(conn, MemoryError())
             np_buf_hold(buf)
-            if conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL):
+            if self.is_session and <Py_ssize_t>flow.iov.total_bytes > self.max_unread_bytes:
+                conn.flags |= NP_CONN_FULL
+                self.stop_reading(conn)
+                self.deliver(conn)
+            elif conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL):
                 self.stop_reading(conn)
             elif event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE:
                 self.queue_run(conn)  # more of it is on its way in this batch
             else:
                 self.deliver(conn)
+            if np_conn_in(conn) is not NULL:
+                self.mark()  # it keeps buffers: a look at the ring before the next wait
         if not event.flags & NP_EV_MORE:
             return self.receive_ended(conn, event.res)
         return 0
@@ -292,16 +303,15 @@ cdef class Worker(Sender):
         """Unread bytes to whoever wants them."""
         cdef Connection face
         if not self.is_session:
-            if conn.flags & (NP_CONN_PAUSED | NP_CONN_CLOSING):
+            if conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_CLOSING):
                 return 0
             self.call_on_data(conn)
             if conn.flags & NP_CONN_EOF and not conn.flags & (NP_CONN_PAUSED | NP_CONN_LOST):
                 self.close_conn(conn)
             return 0
+        if conn.task.argument is NULL:
+            return 0
         face = <Connection>conn.task.argument
-        if face.unread_bytes() > self.max_unread_bytes:
-            conn.flags |= NP_CONN_FULL
-            self.stop_reading(conn)
         if face.session is not None and (<Session>face.session).is_native:
             if face.reading is not None and face.reading.future is None:
                 (<Session>face.session).run()
@@ -347,8 +357,6 @@ cdef class Worker(Sender):
                 if copied_bytes < 0:
                     return self.lose(conn, MemoryError())
                 self.shed_bytes += copied_bytes
-            else:
-                self.mark()  # a look at the ring before the next wait
         self.drop_face(conn, face)
         return 0
 
@@ -462,6 +470,8 @@ cdef class Worker(Sender):
     # ---- sending ------------------------------------------------------------------------------
 
     cdef int send_soon(self, np_conn *conn) except -1:
+        if conn.out is not NULL and <Py_ssize_t>conn.out.iov.total_bytes > self.max_pending_bytes:
+            conn.flags |= NP_CONN_CHOKED  # who does not read is not read from
         if conn.flags & (NP_CONN_DIRTY | NP_CONN_LOST):
             return 0
         conn.flags |= NP_CONN_DIRTY
@@ -576,12 +586,8 @@ cdef class Worker(Sender):
         return self.send_soon(conn)
 
     cdef int wait_writable(self, np_conn *conn) except -1:
-        cdef np_flow *flow = conn.out
-        if not conn.flags & NP_CONN_CHOKED \
-                and <Py_ssize_t>flow.iov.total_bytes > self.max_pending_bytes:
-            conn.flags |= NP_CONN_CHOKED  # who does not read is not read from
         try:
-            flow.op = self.arm_op(conn, NP_OP_POLL, POLLOUT | NP_POLL_KEEP)
+            conn.out.op = self.arm_op(conn, NP_OP_POLL, POLLOUT | NP_POLL_KEEP)
         except OSError as exc:
             return self.lose(conn, exc)
         return self.mark()  # a look at the ring: what waits here keeps buffers
@@ -769,30 +775,19 @@ cdef class Worker(Sender):
             self.ticker = None
 
     @property
-    def connections_count(self):
-        return self.slab.live_count
-
-    @property
-    def sessions_count(self):
-        return len(self.sessions)
+    def is_empty(self):
+        """No connection and no session is left."""
+        return self.slab.live_count == 0 and not self.sessions
 
     def stats(self):
         return {
-            "connections": self.slab.live_count,
-            "accepted": self.accepted_count,
-            "sessions": len(self.sessions),
-            "recv_bytes": self.recv_bytes,
-            "sent_bytes": self.sent_bytes,
-            "file_bytes": self.file_bytes,
-            "copied_bytes": self.user_copied_bytes,
-            "shed_bytes": self.shed_bytes,
-            "flows": self.slab.flow_live_count,
-            "handler_errors": self.handler_errors_count,
-            "idle_closed": self.idle_closed_count,
-            "full_closed": self.full_closed_count,
+            "connections": self.slab.live_count, "accepted": self.accepted_count,
+            "sessions": len(self.sessions), "flows": self.slab.flow_live_count,
+            "recv_bytes": self.recv_bytes, "sent_bytes": self.sent_bytes,
+            "file_bytes": self.file_bytes, "copied_bytes": self.user_copied_bytes,
+            "shed_bytes": self.shed_bytes, "handler_errors": self.handler_errors_count,
+            "idle_closed": self.idle_closed_count, "full_closed": self.full_closed_count,
         }
-
-
 
 
 cdef int reraise() except -1:

@@ -183,6 +183,7 @@ class Server:
             "max_retained_bytes": max_retained_bytes,
             "when_full": when_full,
             "pool": self._make_pool,
+            "ended": self._connection_ended,
         }
         self._pool: BufferPool | None = None
         self._pool_lock = threading.Lock()
@@ -300,9 +301,7 @@ loops that wait or submit.
         return EventLoop(self._backend, self._config)
 
     def _new_worker(self, loop: EventLoop) -> Worker:
-        worker = Worker(loop, self._handler, self._is_session, *self._hooks, self._options)
-        worker._set_ended(self._connection_ended)
-        return worker
+        return Worker(loop, self._handler, self._is_session, *self._hooks, self._options)
 
     def _make_pool(self, loop: EventLoop) -> BufferPool:
         """The pool of all workers, made when the first asks for it. In the thread of `loop`."""
@@ -387,7 +386,7 @@ loops that wait or submit.
         deadline_s = clock.time() + grace_s
         pause_s = 0.001
         aborted = False
-        while any(w.connections_count or w.sessions_count for w in self._workers):
+        while not all(worker.is_empty for worker in self._workers):
             if clock.time() >= deadline_s:
                 if aborted:
                     return  # sessions that do not end: they go with their loop

@@ -1,0 +1,178 @@
+"""Leases: who owns received bytes, and for how long."""
+
+import pytest
+
+import netpoll
+from netpoll import LoopConfig
+from tests.support import pattern
+
+from .conftest import Serving, read_exactly, wait_for
+
+SMALL_RING = LoopConfig(buf_count=4, buf_bytes=4096)
+
+
+def test_a_lease_ends_with_its_handler(serving: Serving) -> None:
+    kept: list[netpoll.Lease] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        kept.append(conn.next())
+        conn.write(b"ok")
+
+    serving(on_data)
+    client = serving.connect()
+    client.sendall(b"x")
+    assert read_exactly(client, 2) == b"ok"
+    lease = kept[0]
+    assert lease.released
+    with pytest.raises(ValueError, match="retain"):
+        bytes(lease)
+    with pytest.raises(ValueError, match="released"):
+        memoryview(lease)
+    lease.release()
+
+
+def test_a_retained_lease_keeps_its_bytes(serving: Serving) -> None:
+    kept: list[netpoll.Lease] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        kept.append(conn.next().retain())
+        conn.write(b"ok")
+
+    serving(on_data, config=SMALL_RING)
+    client = serving.connect()
+    for i in range(200):  # several times around the ring
+        client.sendall(pattern(500, i))
+        assert read_exactly(client, 2) == b"ok"
+    wait_for(lambda: sum(map(len, kept)) == 200 * 500)
+    together = b"".join(map(bytes, kept))
+    assert together == b"".join(pattern(500, i) for i in range(200))
+    for lease in kept:
+        lease.release()
+
+
+def test_a_memoryview_keeps_the_bytes_of_a_released_lease(serving: Serving) -> None:
+    views: list[memoryview] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        lease = conn.next()
+        views.append(memoryview(lease))
+        lease.release()
+        conn.write(b"ok")
+
+    serving(on_data, config=SMALL_RING)
+    client = serving.connect()
+    first = pattern(100)
+    client.sendall(first)
+    assert read_exactly(client, 2) == b"ok"
+    assert views[0] == first
+    assert views[0].readonly
+    for i in range(100):
+        client.sendall(pattern(300, i))
+        assert read_exactly(client, 2) == b"ok"
+        views.pop().release()
+    assert views[0] == first if views else True
+    for view in views:
+        view.release()
+
+
+def test_several_pieces_are_joined_only_when_asked(serving: Serving) -> None:
+    seen: list[object] = []
+    data = pattern(20_000)
+
+    def on_data(conn: netpoll.Connection) -> None:
+        if conn.available < len(data):
+            return
+        lease = conn.next()
+        seen.append(lease.pieces_count)
+        pieces = lease.pieces()
+        seen.append(b"".join(pieces))
+        with pytest.raises(BufferError):
+            memoryview(lease)
+        del pieces
+        seen.append(bytes(memoryview(lease)))
+        seen.append(lease.pieces_count)
+        conn.write(b"ok")
+
+    serving(on_data, config=LoopConfig(buf_count=16, buf_bytes=4096))
+    client = serving.connect()
+    client.sendall(data)
+    assert read_exactly(client, 2) == b"ok"
+    assert seen[0] > 1
+    assert seen[1:] == [data, data, 1]
+
+
+def test_a_hoarder_is_refused_and_the_others_go_on(serving: Serving) -> None:
+    kept: list[netpoll.Lease] = []
+    errors: list[BaseException | None] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        if conn.peek(1) == b"h":
+            kept.append(conn.next().retain())
+        else:
+            conn.forward()
+
+    serving(
+        on_data,
+        config=SMALL_RING,
+        max_retained_bytes=10_000,
+        on_close=lambda conn, error: errors.append(error),
+    )
+    hoarder, other = serving.connect(), serving.connect()
+    hoarder.setblocking(False)
+    for i in range(300):
+        try:
+            hoarder.send(b"h" * 1000)
+        except (BlockingIOError, ConnectionError):
+            pass
+        data = b"%04d" % i * 250
+        other.sendall(data)
+        assert read_exactly(other, 1000) == data
+    kept_bytes = sum(map(len, kept))
+    assert 10_000 <= kept_bytes <= 20_000, "paused above the limit, never beyond twice of it"
+    for lease in kept:
+        lease.release()
+    serving.errors.clear()
+
+
+def test_forwarding_to_another_connection(serving: Serving) -> None:
+    conns: list[netpoll.Connection] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        for other in conns:
+            if other is not conn:
+                other.forward(conn.next())
+
+    server = serving(on_data, on_connect=conns.append)
+    left, right = serving.connect(), serving.connect()
+    wait_for(lambda: len(conns) == 2)
+    for i in range(50):
+        left.sendall(pattern(3000, i))
+        assert read_exactly(right, 3000) == pattern(3000, i)
+        right.sendall(pattern(700, i))
+        assert read_exactly(left, 700) == pattern(700, i)
+    assert server.stats()["copied_bytes"] == 0
+    conns.clear()
+
+
+def test_a_lease_is_sent_once(serving: Serving) -> None:
+    def on_data(conn: netpoll.Connection) -> None:
+        lease = conn.next()
+        view = memoryview(lease)
+        with pytest.raises(BufferError, match="memoryviews"):
+            conn.forward(lease)
+        view.release()
+        conn.forward(lease)
+        with pytest.raises(ValueError, match="released"):
+            conn.forward(lease)
+
+    serving(on_data)
+    client = serving.connect()
+    client.sendall(b"once")
+    assert read_exactly(client, 4) == b"once"
+
+
+def test_leases_come_from_connections_only() -> None:
+    with pytest.raises(TypeError):
+        netpoll.Lease()
+    with pytest.raises(TypeError):
+        netpoll.Connection()
