@@ -102,7 +102,16 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         """Runs until stop(). Raises RuntimeError when a loop runs in this thread already."""
         self._check_closed()
         self._check_running()
-        self._enable()
+        try:
+            self._enable()
+        except OSError as exc:
+            if exc.errno != errno.EBUSY:
+                raise
+            raise OSError(
+                errno.EBUSY,
+                "this event loop has operations in flight that must not be started twice, such as "
+                "file writes: let it run in the thread it ran in until they are done",
+            ) from None
         hooks = sys.get_asyncgen_hooks()
         self._set_coroutine_origin_tracking(self._debug)
         with self._wakeup_by_signals():

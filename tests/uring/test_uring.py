@@ -321,6 +321,7 @@ def test_a_loop_with_entries_does_not_move(backend: str, loop_factory: Any) -> N
     thread.start()
     thread.join()
     assert isinstance(raised[0], OSError) and raised[0].errno == errno.EBUSY
+    assert "let it run in the thread it ran in" in str(raised[0])
     os.write(writer, b"x")
     assert loop.run_until_complete(waiter(operation)) == 1
     os.close(reader)
