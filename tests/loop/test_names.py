@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -48,9 +49,13 @@ async def test_many_at_once(loop: Any) -> None:
     assert all(got == wanted for got in many)
 
 
-async def test_cancelled_lookup(loop: Any) -> None:
+async def test_cancelled_lookup(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the resolver is still at it: its thread is left to end by itself."""
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(30))
     task = asyncio.ensure_future(loop.getaddrinfo("localhost", 80))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    answered.set()

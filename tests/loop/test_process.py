@@ -503,10 +503,11 @@ async def test_options(loop: Any, tmp_path: Path) -> None:
     assert await run("pwd", cwd=tmp_path) == (0, os.fsencode(tmp_path.resolve()) + b"\n")
     assert await run("sh", "-c", "echo $A", env={"A": "b"}) == (0, b"b\n")
     assert await run("sh", "-c", "umask", umask=0o27) == (0, b"0027\n")
-    _, out = await run("sh", "-c", "ps -o sid= -p $$", start_new_session=True)
-    assert int(out) != os.getsid(0)
-    _, out = await run("sh", "-c", "ps -o pgid= -p $$", process_group=0)
-    assert int(out) != os.getpgid(0)
+    ask = (sys.executable, "-c", "import os; print(os.getsid(0), os.getpgid(0))")
+    _, out = await run(*ask, start_new_session=True)
+    assert int(out.split()[0]) != os.getsid(0)
+    _, out = await run(*ask, process_group=0)
+    assert int(out.split()[1]) != os.getpgid(0)
     assert await run("sh", "-c", "echo $0", executable="/bin/sh") == (0, b"sh\n")
 
 
