@@ -272,9 +272,17 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
 
     # -- transports and servers -----------------------------------------------------------------
 
-    def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
+    def _make_socket_transport(
+        self, sock, protocol, waiter=None, *, extra=None, server=None, context=None
+    ):
         self._ensure_fd_no_transport(sock)
-        return _transport.make_transport(self, sock, protocol, waiter, extra, server)
+        return self._make_transport(context, sock, protocol, waiter, extra, server)
+
+    def _make_transport(self, context, *args):
+        """A transport whose protocol runs in a copy of context (Python 3.15), or of ours."""
+        if context is None:
+            return _transport.make_transport(self, *args)
+        return context.copy().run(_transport.make_transport, self, *args)
 
     def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
         return _pipes.make_read_transport(self, pipe, protocol, waiter, extra)
@@ -363,6 +371,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         server=None,
         ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
+        context=None,
     ):
         self._ensure_fd_no_transport(rawsock)
         layer = _tls.make_layer(
@@ -376,7 +385,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         transport = layer._app_transport
-        _transport.make_transport(self, rawsock, layer, None, extra, server)
+        self._make_transport(context, rawsock, layer, None, extra, server)
         return transport
 
     start_tls = start_tls
