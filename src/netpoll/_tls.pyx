@@ -176,8 +176,8 @@ cdef class TlsTransport:
         return self.layer
 
     def get_extra_info(self, name, default=None):
-        """'sslcontext'; after the handshake 'ssl_object', 'peercert', 'cipher', 'compression';
-        else what the transport below knows."""
+        """'sslcontext'; after the handshake 'ssl_object', 'peercert', 'cipher', 'compression'
+        and 'ktls' (whether the kernel encrypts); else what the transport below knows."""
         cdef TlsLayer layer = self.layer
         if name == "sslcontext":
             return layer.sslcontext
@@ -187,6 +187,8 @@ cdef class TlsTransport:
                 return sslobj
             if name == "cipher":
                 return sslobj.cipher()
+            if name == "ktls":
+                return False  # docs/tls.md says why
             if name == "compression":
                 return sslobj.compression()
             if name == "peercert":

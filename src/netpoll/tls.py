@@ -9,7 +9,7 @@ from typing import Any
 from netpoll import _tls
 from netpoll._session import engine
 
-__all__ = ["engine", "start_tls"]
+__all__ = ["engine", "ktls", "start_tls"]
 
 
 async def start_tls(
@@ -77,3 +77,22 @@ def _buffered(protocol: asyncio.BaseProtocol) -> bytes:
     data = bytes(reader._buffer)
     reader._buffer.clear()
     return data
+
+
+def ktls() -> tuple[bool, str]:
+    """Whether this machine could encrypt in the kernel, and what is missing if not.
+
+    netpoll encrypts in the process either way; get_extra_info("ktls") of a connection says so.
+    Reads /proc/sys/net/ipv4/tcp_available_ulp (the kernel's list of upper layer protocols); a
+    kernel that loads its module "tls" on demand may not show it before the first use.
+    """
+    if not hasattr(ssl, "OP_ENABLE_KTLS"):
+        return False, "this Python's ssl module has no OP_ENABLE_KTLS (new in Python 3.12)"
+    try:
+        with open("/proc/sys/net/ipv4/tcp_available_ulp", encoding="ascii") as file:
+            offered = file.read().split()
+    except OSError as error:
+        return False, f"the kernel does not say what it has: {error.strerror}"
+    if "tls" not in offered:
+        return False, f"the kernel offers {', '.join(offered) or 'nothing'} over TCP, and no tls"
+    return True, "the kernel offers tls over TCP"

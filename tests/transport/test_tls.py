@@ -344,6 +344,20 @@ def test_the_engine_is_named(engine: str, loop: Any) -> None:
 
 
 @pytest.mark.netpoll_only
+async def test_kernel_tls_is_reported(loop: Any) -> None:
+    """The connection says what it does, the module what this machine could do."""
+    from netpoll import tls
+
+    connected, served = await tls_pair(loop)
+    assert connected.transport.get_extra_info("ktls", "unknown") is False
+    offered, reason = tls.ktls()
+    ulps = Path("/proc/sys/net/ipv4/tcp_available_ulp").read_text().split()
+    assert offered == (hasattr(ssl, "OP_ENABLE_KTLS") and "tls" in ulps)
+    assert "tls" in reason or "OP_ENABLE_KTLS" in reason
+    await end(connected, served)
+
+
+@pytest.mark.netpoll_only
 def test_an_unknown_engine_is_an_error(backend: str) -> None:
     def body() -> None:
         import os
