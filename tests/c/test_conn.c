@@ -1,0 +1,193 @@
+/* test_conn.c - held receive buffers, connections and flows: who lets go of what, and when. */
+#include "np_test.h"
+
+#include "np_bufring.h"
+#include "np_conn.h"
+
+enum { BUF_BYTES = 4096, MANY = 3 * NP_CONN_CHUNK_COUNT };
+
+/* `len_bytes` of the letter `what`, as if received into buffer `bid`. */
+static uint8_t *receive(struct np_bufring *br, uint16_t bid, uint32_t len_bytes, int more, int what)
+{
+    uint8_t *data = np_bufring_consume(br, bid, len_bytes, more);
+    memset(data, what, len_bytes);
+    return data;
+}
+
+static void push_held(struct np_flow *flow, struct np_bufring *br, uint8_t *data, size_t len_bytes)
+{
+    struct np_buf *buf = np_bufring_find(br, data);
+    np_buf_hold(buf);
+    assert_int_equal(np_flow_push(flow, (uint8_t *)buf + NP_OWNER_BUF, data, len_bytes), 0);
+}
+
+static void empty(struct np_flow *flow)
+{
+    while (flow->iov.count)
+        assert_null(np_owner_drop(np_iov_pop(&flow->iov)));
+}
+
+static void held_buffers_are_not_published(void **state)
+{
+    (void)state;
+    struct np_bufring br;
+    assert_int_equal(np_bufring_open(&br, 2, BUF_BYTES), 0);
+    uint8_t *first = receive(&br, 0, 100, 0, 'a');
+    uint8_t *second = receive(&br, 1, 100, 0, 'b');
+    struct np_buf *buf = np_bufring_find(&br, first);
+    assert_ptr_not_equal(buf, np_bufring_find(&br, second));
+    assert_null(np_bufring_find(&br, (uint8_t *)&br));
+    np_buf_hold(buf);
+    np_buf_hold(buf);
+    assert_false(np_bufring_has_room(&br));
+    assert_int_equal(np_bufring_recycle(&br), 1);
+    assert_int_equal(br.retired_count, 1);
+    np_buf_release(buf);
+    assert_int_equal(np_bufring_recycle(&br), 0);
+    assert_int_equal(first[99], 'a');
+    np_buf_release(buf);
+    assert_int_equal(np_bufring_recycle(&br), 1);
+    assert_int_equal(br.retired_count, 0);
+    np_bufring_close(&br);
+}
+
+static void a_hold_outlives_the_ring(void **state)
+{
+    (void)state;
+    struct np_bufring br;
+    assert_int_equal(np_bufring_open(&br, 1, BUF_BYTES), 0);
+    uint8_t *data = receive(&br, 0, 10, 1, 'x');
+    struct np_buf *buf = np_bufring_find(&br, data);
+    np_buf_hold(buf);
+    np_bufring_close(&br);
+    assert_int_equal(data[9], 'x');
+    np_buf_release(buf); /* the leak checker sees to the rest */
+}
+
+static void without_a_kernel_buffers_are_taken_in_order(void **state)
+{
+    (void)state;
+    struct np_bufring br;
+    uint32_t room_bytes;
+    assert_int_equal(np_bufring_open(&br, 2, BUF_BYTES), 0);
+    int bid = np_bufring_peek(&br, 1000, &room_bytes);
+    assert_int_equal(room_bytes, BUF_BYTES);
+    np_bufring_at(&br, (uint16_t)bid);
+    receive(&br, (uint16_t)bid, 3500, 1, 'a');
+    np_bufring_rewind(&br); /* nobody holds it: it starts over */
+    assert_int_equal(np_bufring_peek(&br, 1000, &room_bytes), bid);
+    assert_int_equal(room_bytes, BUF_BYTES);
+    uint8_t *data = receive(&br, (uint16_t)bid, 3500, 1, 'a');
+    np_buf_hold(np_bufring_find(&br, data));
+    np_bufring_rewind(&br);
+    int other = np_bufring_peek(&br, 1000, &room_bytes); /* too little room: retired */
+    assert_int_not_equal(other, bid);
+    receive(&br, (uint16_t)other, BUF_BYTES, 0, 'b');
+    assert_int_equal(np_bufring_peek(&br, 1000, &room_bytes), -1);
+    assert_int_equal(np_bufring_recycle(&br), 1);
+    assert_int_equal(np_bufring_peek(&br, 1000, &room_bytes), other);
+    assert_int_equal(data[3499], 'a');
+    np_buf_release(np_bufring_find(&br, data));
+    np_bufring_close(&br);
+}
+
+static void connections_come_from_a_slab(void **state)
+{
+    (void)state;
+    struct np_conn_slab slab;
+    static struct np_conn *conns[MANY];
+    int worker = 0;
+    np_conn_slab_init(&slab);
+    for (int i = 0; i < MANY; i++) {
+        conns[i] = np_conn_get(&slab, &worker, 100 + i);
+        assert_non_null(conns[i]);
+        void *cookie = np_conn_cookie(conns[i]);
+        assert_ptr_equal(np_conn_of(cookie), conns[i]);
+        assert_ptr_equal(*(void **)((uint8_t *)cookie - NP_COOKIE_STRUCT), &worker);
+        assert_ptr_equal(np_conn_at(&slab, conns[i]->index), conns[i]);
+    }
+    uint32_t serial = conns[7]->serial;
+    conns[7]->fd = -1;
+    np_conn_put(&slab, conns[7]);
+    assert_ptr_equal(np_conn_get(&slab, &worker, 5), conns[7]);
+    assert_int_not_equal(conns[7]->serial, serial);
+    for (int i = 0; i < MANY; i++) {
+        conns[i]->fd = -1;
+        np_conn_put(&slab, conns[i]);
+    }
+    np_fail_allocations(1);
+    assert_non_null(np_conn_get(&slab, &worker, 1)); /* nothing to allocate */
+    np_fail_allocations(0);
+    np_conn_slab_close(&slab, 1);
+}
+
+static void a_flow_moves_without_copying(void **state)
+{
+    (void)state;
+    struct np_conn_slab slab;
+    struct np_bufring br;
+    np_conn_slab_init(&slab);
+    assert_int_equal(np_bufring_open(&br, 1, BUF_BYTES), 0);
+    struct np_flow *from = np_flow_get(&slab), *to = np_flow_get(&slab);
+    uint8_t *data = receive(&br, 0, 100, 1, 'a');
+    push_held(from, &br, data, 100);
+    assert_int_equal(np_flow_move(from, to, 30), 0);
+    assert_int_equal(np_flow_move(from, to, 70), 0);
+    assert_int_equal(from->iov.total_bytes, 0);
+    struct iovec iov[4];
+    size_t total_bytes;
+    assert_int_equal(np_flow_gather(to, iov, 4, &total_bytes), 2);
+    assert_int_equal(total_bytes, 100);
+    assert_ptr_equal(iov[0].iov_base, data);
+    assert_ptr_equal(iov[1].iov_base, data + 30);
+    empty(to);
+    np_flow_put(&slab, from);
+    np_flow_put(&slab, to);
+    np_conn_slab_close(&slab, 0);
+    np_bufring_close(&br);
+}
+
+static void shedding_gives_the_buffer_back(void **state)
+{
+    (void)state;
+    struct np_conn_slab slab;
+    struct np_bufring br;
+    np_conn_slab_init(&slab);
+    assert_int_equal(np_bufring_open(&br, 1, BUF_BYTES), 0);
+    struct np_flow *flow = np_flow_get(&slab);
+    push_held(flow, &br, receive(&br, 0, 100, 1, 'a'), 100);
+    push_held(flow, &br, receive(&br, 0, 50, 0, 'b'), 50);
+    np_iov_advance(&flow->iov, 40, NULL, 0);
+    flow->sending = 1; /* the kernel reads the first one */
+    assert_int_equal(np_flow_shed(flow), 50);
+    assert_int_equal(np_bufring_recycle(&br), 0);
+    flow->sending = 0;
+    np_fail_allocations(1);
+    assert_int_equal(np_flow_shed(flow), -ENOMEM);
+    np_fail_allocations(0);
+    assert_int_equal(np_flow_shed(flow), 60);
+    assert_int_equal(np_bufring_recycle(&br), 1);
+    struct iovec iov[4];
+    size_t total_bytes;
+    assert_int_equal(np_flow_gather(flow, iov, 4, &total_bytes), 2);
+    assert_int_equal(total_bytes, 110);
+    assert_int_equal(((char *)iov[0].iov_base)[59], 'a');
+    assert_int_equal(((char *)iov[1].iov_base)[49], 'b');
+    empty(flow);
+    np_flow_put(&slab, flow);
+    np_conn_slab_close(&slab, 0);
+    np_bufring_close(&br);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(held_buffers_are_not_published),
+        cmocka_unit_test(a_hold_outlives_the_ring),
+        cmocka_unit_test(without_a_kernel_buffers_are_taken_in_order),
+        cmocka_unit_test(connections_come_from_a_slab),
+        cmocka_unit_test(a_flow_moves_without_copying),
+        cmocka_unit_test(shedding_gives_the_buffer_back),
+    };
+    return NP_TEST_MAIN("test_conn", tests);
+}
