@@ -1,15 +1,17 @@
-"""The command line: `python -m netpoll probe` and `python -m netpoll bench ...`.
+"""The command line: `python -m netpoll probe`, `serve MODULE:HANDLER` and `bench ...`.
 
 `probe` needs nothing beyond netpoll; with `rich` installed its tables are drawn. `bench` belongs to
 netpoll.bench and comes with the extra of that name.
 """
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
 
 from netpoll.probe import ProbeResult, probe
+from netpoll.server import serve
 
 __all__ = ["main"]
 
@@ -26,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     if options.command == "probe":
         return _probe(as_json=options.json)
+    if options.command == "serve":
+        return _serve(options)
     parser.print_help()
     return 0
 
@@ -42,8 +46,41 @@ def _parser() -> argparse.ArgumentParser:
         description="Asks the kernel for everything netpoll can use, by trying it.",
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    command = commands.add_parser(
+        "serve",
+        help="serve with a handler of yours: serve module:handler --port 8000",
+        description="Imports the handler, a plain function or an async def, and serves with it "
+        "until Ctrl-C or SIGTERM: see docs/server.md.",
+    )
+    command.add_argument("handler", metavar="MODULE:HANDLER")
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8000)
+    command.add_argument("--workers", type=int, default=1)
+    command.add_argument("--backend", default="auto", choices=("auto", "uring", "epoll"))
     commands.add_parser("bench", help="measure servers against each other (bench --help)")
     return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    module, colon, name = options.handler.partition(":")
+    sys.path.insert(0, "")  # a module beside the prompt
+    try:
+        handler = getattr(importlib.import_module(module), name) if colon else None
+    except (ImportError, AttributeError) as exc:
+        print(f"netpoll: {options.handler}: {exc}", file=sys.stderr)
+        return 1
+    if not callable(handler):
+        print("netpoll: name a function as MODULE:HANDLER", file=sys.stderr)
+        return 2
+    serve(
+        handler,
+        options.host,
+        options.port,
+        workers=options.workers,
+        backend=options.backend,
+        ready=lambda server: print(f"listening on port {server.port}", flush=True),
+    )
+    return 0
 
 
 def _bench(args: list[str]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import netpoll
 from tests.support import SLOWNESS, pattern
 
 from .conftest import read_exactly
@@ -34,6 +35,35 @@ def example(name: str, backend: str, *args: str) -> Iterator[int]:
             assert process.wait(30 * SLOWNESS) == 0
         finally:
             process.kill()
+
+
+def test_the_command(backend: str) -> None:
+    command = [sys.executable, "-m", "netpoll", "serve", "echo:on_data", "--port", "0"]
+    path = os.pathsep.join((str(EXAMPLES), str(Path(netpoll.__file__).parents[1])))
+    process = subprocess.Popen(
+        [*command, "--backend", backend],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    with process:
+        try:
+            port = int(process.stdout.readline().split()[-1])
+            with connect(port) as client:
+                client.sendall(b"hello")
+                assert read_exactly(client, 5) == b"hello"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30 * SLOWNESS) == 0
+        finally:
+            process.kill()
+
+
+def test_a_command_that_names_no_handler() -> None:
+    command = [sys.executable, "-m", "netpoll", "serve"]
+    for handler, code in (("no_such_module:f", 1), ("json:no_such_name", 1), ("json", 2)):
+        done = subprocess.run([*command, handler], capture_output=True, text=True, timeout=60)
+        assert done.returncode == code
+        assert done.stderr.startswith("netpoll: ")
 
 
 def connect(port: int) -> socket.socket:
