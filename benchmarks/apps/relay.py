@@ -36,21 +36,24 @@ class UvProxy(asyncio.Protocol):
     def __init__(self, upstream: int | None, other: UvProxy | None = None) -> None:
         self.upstream = upstream
         self.other = other
+        self.early: list[bytes] = []  # uvloop reads before pause_reading() is heard
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         if self.upstream is not None:
-            transport.pause_reading()
             self.task = asyncio.get_running_loop().create_task(self.connect(self.upstream))
 
     async def connect(self, port: int) -> None:
         loop = asyncio.get_running_loop()
         _, other = await loop.create_connection(lambda: UvProxy(None, self), "127.0.0.1", port)
         self.other = other
-        self.transport.resume_reading()
+        other.transport.writelines(self.early)
 
     def data_received(self, data: bytes) -> None:
-        self.other.transport.write(data)
+        if self.other is None:
+            self.early.append(data)
+        else:
+            self.other.transport.write(data)
 
     def pause_writing(self) -> None:
         self.other.transport.pause_reading()

@@ -70,6 +70,7 @@ def main() -> None:
         options.port,
         on_connect=functools.partial(on_connect, address=(options.host, options.upstream_port)),
         on_close=on_close,
+        config=netpoll.LoopConfig(buf_count=16, buf_bytes=128 * 1024),
         ready=lambda server: print(f"listening on port {server.port}", flush=True),
     )
 
