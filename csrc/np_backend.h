@@ -44,7 +44,9 @@ struct np_config {
     uint32_t buf_count;    /* receive buffers (io_uring), a power of two */
     uint32_t buf_bytes;    /* each; epoll: the scratch in all */
     uint32_t features_off; /* NP_FEATURE_* bits not to use even where the kernel has them */
-    uint32_t sqpoll_idle_ms; /* 0 = no kernel polling thread */
+    /* io_uring: 0, or how long a kernel thread that looks for submissions by itself stays awake
+     * without any. A turn then submits without a system call, and sends end in a later turn. */
+    uint32_t sqpoll_idle_ms;
     uint32_t iov_count;    /* slots of the ring of iovecs (io_uring), a power of two */
 };
 
@@ -59,6 +61,7 @@ enum np_feature {
     NP_FEATURE_SENDMSG_ZC = 1 << 7,  /* of several pieces, 6.1 */
     NP_FEATURE_ZC_FIXED = 1 << 8,    /* zero-copy out of registered memory, 6.0 */
     NP_FEATURE_ZC_FIXED_VEC = 1 << 9,/* several pieces of registered memory, 6.15 */
+    NP_FEATURE_SQPOLL = 1 << 10,     /* in use when np_config has a sqpoll_idle_ms */
 };
 
 /* How `transmit` sends. */

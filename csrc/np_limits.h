@@ -19,6 +19,10 @@
 /* Submission queue entries. A turn that overflows it submits early, it does not fail. */
 #define NP_SQ_DEFAULT_ENTRIES 512
 
+/* A kernel thread that polls the submission queue reads it within microseconds, unless it finds no
+ * core to run on. Who has to know that it was read waits at most this long. */
+#define NP_SQPOLL_READ_MAX_NS INT64_C(1000000000)
+
 /* Completion queue entries. Multishot operations post many completions per submission, so the
  * queue is much longer than the submission queue; the kernel keeps what does not fit (NODROP). */
 #define NP_CQ_DEFAULT_ENTRIES 4096

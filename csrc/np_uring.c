@@ -25,9 +25,14 @@ static int ring_setup(struct np_uring *u, struct io_uring_params *params)
     const struct timespec pause = {.tv_nsec = NP_RING_RETRY_NS};
     for (int retries = 0;; retries++) {
         memset(params, 0, sizeof(*params));
-        params->flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
-                        IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
-                        IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL;
+        params->flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
+                        IORING_SETUP_SUBMIT_ALL;
+        if (np_uring_is_polled(u))
+            params->flags |= IORING_SETUP_SQPOLL;
+        else
+            params->flags |= IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                             IORING_SETUP_TASKRUN_FLAG;
+        params->sq_thread_idle = u->config.sqpoll_idle_ms;
         params->cq_entries = u->config.cq_entries;
         int err = io_uring_queue_init_params(u->config.sq_entries, &u->ring, params);
         if (err != -ENOMEM || retries == NP_RING_RETRY_MAX_COUNT)
@@ -119,6 +124,8 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
     u->wake_fd = wake_fd;
     u->features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_SEND_ZC |
                   NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED | NP_FEATURE_ZC_FIXED_VEC;
+    if (np_uring_is_polled(u))
+        u->features = (u->features & ~(uint32_t)NP_FEATURE_DEFER_TASKRUN) | NP_FEATURE_SQPOLL;
     u->features &= ~config->features_off;
     int err = np_uring_ring_open(u);
     if (err < 0) {
@@ -147,7 +154,7 @@ static int uring_has_work(struct np_backend *be)
     struct np_uring *u = np_uring_self(be);
     return u->carried_count || u->done.count || np_uring_is_starving(u) || u->unpushed.count ||
            u->quicks_count ||
-           !u->wake_armed || io_uring_sq_ready(&u->ring) || io_uring_cq_ready(&u->ring) ||
+           !u->wake_armed || np_uring_unsubmitted(u) || io_uring_cq_ready(&u->ring) ||
            (np_uring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
 
@@ -169,6 +176,12 @@ static void begin(struct np_uring *u)
 static int enter(struct np_uring *u, int64_t timeout_ns)
 {
     struct io_uring_cqe *cqe;
+    if (np_uring_is_polled(u)) {
+        int n = np_uring_submit_queue(u);
+        bool is_over = np_uring_flags(u) & IORING_SQ_CQ_OVERFLOW;
+        if (!is_over && (timeout_ns == 0 || io_uring_cq_ready(&u->ring)))
+            return n;
+    }
     u->stats.enters++;
     if (timeout_ns == 0)
         return io_uring_submit_and_get_events(&u->ring);
@@ -199,7 +212,7 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
     if (n > 0 || io_uring_cq_ready(&u->ring) || (u->quicks_count && np_uring_is_starving(u)))
         timeout_ns = 0;
     int err = 0;
-    if (timeout_ns != 0 || io_uring_sq_ready(&u->ring) ||
+    if (timeout_ns != 0 || np_uring_unsubmitted(u) ||
         (np_uring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))) {
         err = enter(u, timeout_ns);
         np_uring_after_submit(u);
@@ -225,10 +238,10 @@ static int uring_flush(struct np_backend *be)
     if (u->forked || !u->owner_tid)
         return 0;
     begin(u);
-    if (!io_uring_sq_ready(&u->ring))
+    if (!np_uring_unsubmitted(u))
         return 0;
-    u->stats.enters++;
-    int n = io_uring_submit(&u->ring);
+    int n = np_uring_submit_queue(u);
+    np_uring_wait_read(u, 0);
     if (n < 0)
         return n == -EINTR || n == -EAGAIN || n == -EBUSY ? 0 : n;
     np_uring_after_submit(u);
@@ -243,6 +256,10 @@ static int uring_enable(struct np_backend *be)
     pid_t tid = (pid_t)syscall(SYS_gettid);
     if (u->owner_tid == tid)
         return 0;
+    if (u->owner_tid && np_uring_is_polled(u)) {
+        u->owner_tid = tid; /* nothing was ever done in the old thread's name */
+        return 0;
+    }
     if (u->owner_tid) {
         int err = np_uring_move(u);
         if (err < 0)

@@ -6,6 +6,7 @@
  *   np_uring_harvest.c   completions into events
  *   np_uring_move.c      a loop that goes on in another thread
  *   np_uring_zc.c        registered memory; sends that wait or are zero-copy
+ *   np_uring_sqpoll.c    what differs when a kernel thread reads the queue
  *
  * Nothing else includes this: the rest of the core knows np_backend.h. These files are the only
  * ones of the core that call liburing.
@@ -67,6 +68,23 @@ static inline bool np_uring_is_starving(const struct np_uring *u)
 {
     return u->starved.count || u->starved_fed.count;
 }
+
+static inline bool np_uring_is_polled(const struct np_uring *u)
+{
+    return u->config.sqpoll_idle_ms != 0;
+}
+
+/* np_uring_sqpoll.c */
+/* Makes the queue known to the kernel; with a polling thread that is a system call only when the
+ * thread sleeps. What io_uring_submit returns. */
+int np_uring_submit_queue(struct np_uring *u);
+/* Entries that no np_uring_submit_queue has made known yet. */
+uint32_t np_uring_unsubmitted(const struct np_uring *u);
+/* Whether the kernel has read all but `left` entries of the queue; with a polling thread waits for
+ * it, up to NP_SQPOLL_READ_MAX_NS. */
+bool np_uring_wait_read(struct np_uring *u, uint32_t left);
+/* Whether the entry that `op` was given can still be changed. */
+bool np_uring_is_unread(const struct np_uring *u, const struct np_op *op);
 
 /* np_uring.c */
 int np_uring_ring_open(struct np_uring *u);

@@ -138,8 +138,13 @@ void np_uring_advance_chains(struct np_uring *u)
 {
     if (!u->owner_tid)
         return;
-    u->stats.enters++;
-    io_uring_submit_and_get_events(&u->ring);
+    if (np_uring_is_polled(u)) {
+        np_uring_submit_queue(u);
+        np_uring_wait_read(u, 0);
+    } else {
+        u->stats.enters++;
+        io_uring_submit_and_get_events(&u->ring);
+    }
     np_uring_after_submit(u);
 }
 

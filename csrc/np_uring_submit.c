@@ -36,9 +36,9 @@ bool np_uring_reserve(struct np_uring *u, uint32_t count)
         return false;
     u->stats.sq_full++;
     for (int i = 0; i < NP_URING_SUBMIT_RETRIES_COUNT; i++) {
-        u->stats.enters++;
-        int n = io_uring_submit(&u->ring);
+        int n = np_uring_submit_queue(u);
         if (n > 0) {
+            np_uring_wait_read(u, u->ring.sq.ring_entries - count);
             np_uring_after_submit(u);
             return io_uring_sq_space_left(&u->ring) >= count;
         }
@@ -230,9 +230,9 @@ static struct iovec *draw_iovs(struct np_uring *u, uint32_t count, uint32_t *end
     struct iovec *span = np_iovring_draw(&u->iovs, count, end);
     if (span || !u->owner_tid)
         return span;
-    u->stats.enters++;
-    if (io_uring_submit(&u->ring) < 0)
+    if (np_uring_submit_queue(u) < 0)
         return NULL;
+    np_uring_wait_read(u, 0);
     np_uring_after_submit(u);
     return np_iovring_draw(&u->iovs, count, end);
 }
@@ -295,7 +295,9 @@ static int send_as(struct np_uring *u, int fd, void *owner, const struct iovec *
         return 1;
     }
     *out = np_op_udata(op);
-    op->quick = quick && op->len_bytes <= NP_SEND_MAX_BYTES && note_quick(u, *out);
+    /* A polling thread's silence says nothing: it may not have come to it yet. */
+    quick = quick && !np_uring_is_polled(u) && op->len_bytes <= NP_SEND_MAX_BYTES;
+    op->quick = quick && note_quick(u, *out);
     np_uring_push(u, op);
     return 0;
 }
@@ -330,9 +332,7 @@ static int sync_cancel(struct np_uring *u, np_udata target, bool waits)
 static int take_back(struct np_uring *u, struct np_op *op)
 {
     const struct io_uring_sq *sq = &u->ring.sq;
-    unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
-    if (!op->submitted || op->kind == NP_OP_SEND || op->grouped ||
-        op->sqe_index - head >= sq->sqe_tail - head)
+    if (!op->submitted || op->kind == NP_OP_SEND || op->grouped || !np_uring_is_unread(u, op))
         return 0;
     struct io_uring_sqe *sqe = &sq->sqes[op->sqe_index & sq->ring_mask];
     NP_ASSERT(sqe->user_data == np_op_udata(op));
@@ -385,8 +385,8 @@ int np_uring_settle(struct np_backend *be, np_udata target)
     if (!op->submitted || !u->owner_tid || op->state == NP_SENT)
         return np_uring_cancel(be, target);
     op->state = NP_ORPHAN;
-    u->stats.enters++;
-    int n = io_uring_submit(&u->ring); /* it may be in the queue still */
+    int n = np_uring_submit_queue(u); /* it may be in the queue still */
+    np_uring_wait_read(u, 0);
     if (n >= 0)
         np_uring_after_submit(u);
     int err = sync_cancel(u, target, true);

@@ -32,7 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--loops",
         default="asyncio,uring,epoll",
-        help="the loops to test, out of asyncio (the control), uring, epoll, uvloop",
+        help="the loops to test, out of asyncio (the control), uring, epoll, sqpoll (uring with "
+        "a polling kernel thread), uvloop",
     )
     parser.addoption(
         "--integration",

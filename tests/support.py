@@ -49,13 +49,15 @@ def make_loop(backend: str, **config: int) -> Any:
         return uvloop.new_event_loop()
     import netpoll
 
+    if backend == "sqpoll":
+        backend, config = "uring", {"sqpoll_idle_ms": 20, **config}
     if config:
         return netpoll.new_event_loop(backend=backend, config=netpoll.LoopConfig(**config))
     return netpoll.new_event_loop(backend=backend)
 
 
 def is_netpoll(backend: str) -> bool:
-    return backend in ("uring", "epoll")
+    return backend in ("uring", "epoll", "sqpoll")
 
 
 def child_command(backend: str, body: Callable[..., None], *args: object) -> list[str]:

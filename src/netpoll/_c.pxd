@@ -149,6 +149,7 @@ cdef extern from "np_backend.h" nogil:
         NP_FEATURE_SENDMSG_ZC
         NP_FEATURE_ZC_FIXED
         NP_FEATURE_ZC_FIXED_VEC
+        NP_FEATURE_SQPOLL
         NP_SEND_WAIT
         NP_SEND_ALL
         NP_SEND_ZC

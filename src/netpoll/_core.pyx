@@ -17,8 +17,8 @@ from libc.string cimport memset, strerror
 from netpoll._c cimport (
     ECANCELED, METH_FASTCALL, METH_KEYWORDS, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI,
     NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2,
-    NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_ZC_FIXED,
-    NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_OP_POLL,
+    NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL,
+    NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_OP_POLL,
     NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyDescr_NewMethod, PyErr_CheckSignals, PyMethodDef,
     PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF,
     np_arena_kind_name, np_backend_head, np_clock_ns, np_config, np_epoll_ops, np_head,
@@ -55,6 +55,7 @@ cdef dict FEATURES = {  # the names are config.FEATURES
     "accept_multi": NP_FEATURE_ACCEPT_MULTI, "pwait2": NP_FEATURE_PWAIT2,
     "send_zc": NP_FEATURE_SEND_ZC, "sendmsg_zc": NP_FEATURE_SENDMSG_ZC,
     "zc_fixed": NP_FEATURE_ZC_FIXED, "zc_fixed_vec": NP_FEATURE_ZC_FIXED_VEC,
+    "sqpoll": NP_FEATURE_SQPOLL,
 }
 
 # Counts forks: a loop made before one is the parent's, and the child must not touch its ring.
@@ -145,6 +146,7 @@ cdef class Loop(FdTables):
         c.cq_entries = config.cq_entries
         c.buf_count = config.buf_count
         c.buf_bytes = config.buf_bytes
+        c.sqpoll_idle_ms = config.sqpoll_idle_ms
         for feature in config.features_off or ():
             c.features_off |= FEATURES[feature]
         err = np_inbox_open(&self.inbox)
@@ -731,8 +733,9 @@ cdef class Loop(FdTables):
             "turns": self.turns,
             "enters": s.enters, "submissions": s.submissions, "completions": s.completions,
             "recv_bytes": s.recv_bytes, "send_bytes": s.send_bytes,
-            "zc_bytes": s.zc_bytes, "copied_bytes": s.copied_bytes, "unsure_bytes": s.unsure_bytes,
-            "notifs_pending": s.notifs_pending, "regions_count": s.regions_count,
+            "zc_bytes": s.zc_bytes, "copied_bytes": s.copied_bytes,
+            "unsure_bytes": s.unsure_bytes, "notifs_pending": s.notifs_pending,
+            "regions_count": s.regions_count,
             "enobufs": s.enobufs, "stale": s.stale, "sq_full": s.sq_full, "moves": s.moves,
             "ops_live": s.ops_live, "bufs_total": s.bufs_total, "bufs_free": s.bufs_free,
             "features": [name for name, bit in FEATURES.items() if s.features & bit],

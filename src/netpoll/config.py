@@ -18,6 +18,7 @@ FEATURES = (
     "sendmsg_zc",
     "zc_fixed",
     "zc_fixed_vec",
+    "sqpoll",
 )
 
 
@@ -41,6 +42,9 @@ class LoopConfig:
     buf_bytes: size of each, bytes. On epoll, buf_count * buf_bytes is the scratch memory.
     features_off: names from ``loop.stats()["features"]`` not to use even where the kernel has
         them, for tests and comparisons.
+    sqpoll_idle_ms: io_uring: 0, or for how long a kernel thread looks for submissions by itself
+        without finding any before it sleeps, milliseconds. The loop then makes hardly any system
+        call under load, and the thread takes a core of its own. Ignored on epoll.
 
     Raises ValueError for sizes that no kernel takes and for unknown features. The uring backend
     cannot do without defer_taskrun and buf_ring: a loop on it raises BackendUnavailableError.
@@ -51,9 +55,10 @@ class LoopConfig:
     buf_count: int = 0
     buf_bytes: int = 0
     features_off: tuple[str, ...] = ()
+    sqpoll_idle_ms: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("sq_entries", "cq_entries", "buf_count", "buf_bytes"):
+        for name in ("sq_entries", "cq_entries", "buf_count", "buf_bytes", "sqpoll_idle_ms"):
             value = getattr(self, name)
             if not 0 <= value < 1 << 31:
                 raise ValueError(f"{name} must be between 0 and 2**31 - 1, not {value}")
