@@ -19,9 +19,8 @@ from netpoll._c cimport (
     NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2,
     NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL,
     NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT,
-    NP_OP_CHUNK_SLOTS, NP_OP_POLL,
-    NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyDescr_NewMethod, PyErr_CheckSignals, PyMethodDef,
-    PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF,
+    NP_OP_CHUNK_SLOTS, NP_OP_POLL, NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyDescr_NewMethod,
+    PyErr_CheckSignals, PyMethodDef, PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF,
     np_arena_kind_name, np_backend_head, np_clock_ns, np_config, np_epoll_ops, np_head,
     np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push,
     np_inbox_sleep, np_inbox_take, np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata,
@@ -730,19 +729,16 @@ cdef class Loop(FdTables):
             self.ops.stats(self.be, &self.last_stats)
         s = &self.last_stats
         return {
-            "backend": self.backend,
-            "turns": self.turns,
+            "backend": self.backend, "turns": self.turns,
             "enters": s.enters, "submissions": s.submissions, "completions": s.completions,
-            "recv_bytes": s.recv_bytes, "send_bytes": s.send_bytes,
-            "zc_bytes": s.zc_bytes, "copied_bytes": s.copied_bytes,
-            "unsure_bytes": s.unsure_bytes, "notifs_pending": s.notifs_pending,
-            "regions_count": s.regions_count,
-            "enobufs": s.enobufs, "stale": s.stale, "sq_full": s.sq_full, "moves": s.moves,
-            "ops_live": s.ops_live, "bufs_total": s.bufs_total, "bufs_free": s.bufs_free,
+            "recv_bytes": s.recv_bytes, "send_bytes": s.send_bytes, "zc_bytes": s.zc_bytes,
+            "copied_bytes": s.copied_bytes, "unsure_bytes": s.unsure_bytes, "moves": s.moves,
+            "notifs_pending": s.notifs_pending, "regions_count": s.regions_count,
+            "ops_live": s.ops_live, "enobufs": s.enobufs, "stale": s.stale, "sq_full": s.sq_full,
+            "bufs_total": s.bufs_total, "bufs_free": s.bufs_free,
             "features": [name for name, bit in FEATURES.items() if s.features & bit],
             "arena": np_arena_kind_name(s.arena_kind).decode() if s.arena_kind else None,
-            "ready_count": self.ready_count,
-            "timers_count": self.timers.count,
+            "ready_count": self.ready_count, "timers_count": self.timers.count,
             "transports_count": self.transports_count,
         }
 
