@@ -3,6 +3,8 @@
     scheduler = netpoll.Scheduler()
     loop.create_server(offload(handle, scheduler), host, port)      # an asyncio protocol factory
 
+    netpoll.Server(offload_data(handle, scheduler), host, port)     # an on_data handler
+
 `handle(data: bytes) -> bytes | None` runs in whichever worker is free, for one connection one
 message at a time and in order. _offload.pyx says how messages go out and replies come back.
 """
@@ -12,10 +14,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from netpoll._connection import Connection
 from netpoll._offload import ConnectionTask, Outbox
 from netpoll.sched import Priority, Scheduler
 
-__all__ = ["OffloadProtocol", "offload"]
+__all__ = ["OffloadProtocol", "offload", "offload_data"]
 
 Handler = Callable[[bytes], "bytes | None"]
 
@@ -66,17 +69,64 @@ class OffloadProtocol(asyncio.Protocol):
         self.transport.abort()
 
 
+class _Outboxes:
+    """The way back to each loop that serves."""
+
+    def __init__(self) -> None:
+        self._by_loop: dict[asyncio.AbstractEventLoop, Outbox] = {}
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> Outbox:
+        outbox = self._by_loop.get(loop)
+        if outbox is None:  # only the loop's own thread asks for it: nobody races us
+            outbox = self._by_loop[loop] = Outbox(loop)
+        return outbox
+
+
 def offload(
     handler: Handler, scheduler: Scheduler, *, priority: Priority = Priority.NORMAL
 ) -> Callable[[], OffloadProtocol]:
     """A protocol factory, for create_server() of any number of loops."""
-    outboxes: dict[asyncio.AbstractEventLoop, Outbox] = {}
+    outboxes = _Outboxes()
 
     def factory() -> OffloadProtocol:
-        loop = asyncio.get_running_loop()
-        outbox = outboxes.get(loop)
-        if outbox is None:
-            outbox = outboxes[loop] = Outbox(loop)
+        outbox = outboxes.of(asyncio.get_running_loop())
         return OffloadProtocol(handler, scheduler, outbox, priority)
 
     return factory
+
+
+def offload_data(
+    handler: Handler, scheduler: Scheduler, *, priority: Priority = Priority.NORMAL
+) -> Callable[[Connection], None]:
+    """An on_data handler for netpoll.Server, with any number of workers; uses conn.state."""
+    outboxes = _Outboxes()
+
+    def on_data(conn: Connection) -> None:
+        task = conn.state
+        if task is None:
+            task = conn.state = _connection_task(conn)
+        task.feed(conn.read())
+        if not task.tells_all and task.pending >= PENDING_MAX_COUNT:
+            task.tells_all = True
+            conn.pause_reading()
+
+    def _connection_task(conn: Connection) -> ConnectionTask:
+        def write(reply: bytes | None) -> None:
+            if conn.closed:
+                return
+            if reply is not None:
+                conn.write(reply)
+            if task.tells_all and task.pending <= PENDING_MAX_COUNT // 2:
+                task.tells_all = False
+                conn.resume_reading()
+
+        def fail(error: BaseException) -> None:
+            scheduler._report({"message": "a connection's handler failed", "exception": error})
+            if not conn.closed:
+                conn.abort()
+
+        outbox = outboxes.of(conn.loop)
+        task = ConnectionTask(scheduler, outbox, handler, write, fail, priority)
+        return task
+
+    return on_data

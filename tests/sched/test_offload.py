@@ -1,13 +1,14 @@
 """Connections as tasks: handlers in workers, in order, and everything else at home."""
 
 import asyncio
+import socket
 import threading
 import time
 
 import pytest
 
-from netpoll import Scheduler
-from netpoll.offload import PENDING_MAX_COUNT, offload
+from netpoll import Scheduler, Server
+from netpoll.offload import PENDING_MAX_COUNT, offload, offload_data
 
 from ..conftest import LoopFactory
 from .conftest import MakeScheduler, take_reports
@@ -143,3 +144,49 @@ def test_a_loop_that_is_closed_first_loses_only_its_replies(
     go.set()
     scheduler.shutdown()
     assert take_reports(scheduler) == []
+
+
+@pytest.mark.netpoll_only
+def test_a_server_s_connections_are_handled_by_the_scheduler(
+    backend: str, make_scheduler: MakeScheduler
+) -> None:
+    scheduler = make_scheduler(2)
+    threads = set()
+
+    def handler(data: bytes) -> bytes:
+        threads.add(threading.current_thread().name)
+        return data.swapcase()
+
+    def ask(client: socket.socket, data: bytes) -> bytes:
+        client.sendall(data)
+        answer = b""
+        while len(answer) < len(data):
+            answer += client.recv(65536)
+        return answer
+
+    with Server(
+        offload_data(handler, scheduler), "127.0.0.1", 0, backend=backend, workers=2
+    ) as server:
+        for _ in range(4):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                for size in (1, 100, 30_000):
+                    assert ask(client, b"Ab" * size) == b"aB" * size
+    assert threads <= {f"{scheduler.name}-{n}" for n in range(2)}
+
+
+@pytest.mark.netpoll_only
+def test_a_server_s_failing_handler_ends_its_connection(
+    backend: str, make_scheduler: MakeScheduler
+) -> None:
+    scheduler = make_scheduler(1)
+    handler = offload_data(lambda data: b"%d" % (1 // int(data)), scheduler)
+    with Server(handler, "127.0.0.1", 0, backend=backend) as server:
+        for data, answer in ((b"0", b""), (b"1", b"1")):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                client.sendall(data)
+                try:
+                    assert client.recv(10) == answer
+                except ConnectionResetError:
+                    assert answer == b""
+    (report,) = take_reports(scheduler)
+    assert isinstance(report["exception"], ZeroDivisionError)
