@@ -140,6 +140,26 @@ int np_flow_push(struct np_flow *flow, void *owner, const void *base, size_t len
     return np_iov_push(&flow->iov, owner, base, len_bytes);
 }
 
+int np_flow_push_front(struct np_flow *flow, void *owner, const void *base, size_t len_bytes)
+{
+    struct np_iov *iov = &flow->iov;
+    NP_DCHECK(!flow->sending);
+    if (iov->count == 0)
+        return np_flow_push(flow, owner, base, len_bytes);
+    if (iov->count == iov->cap && np_iov_grow(iov) < 0)
+        return -ENOMEM;
+    struct np_chunk *first = &iov->chunks[iov->head];
+    first->base += iov->skip_bytes; /* only the oldest piece can be cut */
+    first->len_bytes -= iov->skip_bytes;
+    iov->skip_bytes = 0;
+    iov->head = (iov->head - 1) & (iov->cap - 1);
+    iov->chunks[iov->head] =
+        (struct np_chunk){.owner = owner, .base = base, .len_bytes = len_bytes};
+    iov->count++;
+    iov->total_bytes += len_bytes;
+    return 0;
+}
+
 static struct np_chunk *chunk_at(const struct np_iov *iov, uint32_t i)
 {
     return &iov->chunks[(iov->head + i) & (iov->cap - 1)];

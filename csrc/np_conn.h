@@ -103,6 +103,8 @@ void np_flow_put(struct np_conn_slab *slab, struct np_flow *flow);
 
 /* Appends one piece: 0 or -ENOMEM. */
 int np_flow_push(struct np_flow *flow, void *owner, const void *base, size_t len_bytes);
+/* Puts one piece before all others, none of which may be on its way: 0 or -ENOMEM. */
+int np_flow_push_front(struct np_flow *flow, void *owner, const void *base, size_t len_bytes);
 /* Moves `len_bytes` (<= iov.total_bytes) from the head of `from` to the end of `to`; a piece that
  * is cut in two is held twice: `from` of received or copied bytes only. 0, or -ENOMEM: a part
  * moved. */

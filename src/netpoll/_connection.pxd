@@ -43,6 +43,7 @@ cdef class Host(Completion):
     cdef int fail_conn(self, np_conn *conn, object error) except -1
     cdef int check_thread(self) except -1
     cdef int queue_run(self, np_conn *conn) except -1
+    cdef object tls_of(self, np_conn *conn)
     cdef Connection adopt_quietly(self, int fd)
 
 

@@ -1,6 +1,7 @@
 """Types of _connection.pyx."""
 
 import socket
+import ssl
 from collections.abc import Awaitable, Buffer, Iterable
 from typing import Any, Protocol, final
 
@@ -52,6 +53,8 @@ class Connection:
     @property
     def loop(self) -> EventLoop: ...
     def fileno(self) -> int: ...
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None: ...
     @property
     def peername(self) -> Any: ...
     @property

@@ -65,6 +65,9 @@ cdef class Host(Completion):
     cdef Connection adopt_quietly(self, int fd):
         raise NotImplementedError
 
+    cdef object tls_of(self, np_conn *conn):
+        return None
+
     cdef int check_thread(self) except -1:
         if PyThread_get_thread_ident() != self.thread_id:
             raise RuntimeError(
@@ -542,6 +545,12 @@ cdef class Connection(Lender):
         return self.conn.fd if self.conn is not NULL else -1
 
     @property
+    def ssl_object(self):
+        """The ssl.SSLObject of a TLS connection, for its certificate, cipher and protocol; None
+        for one without TLS, or that is over."""
+        return self.host.tls_of(self.conn) if self.conn is not NULL else None
+
+    @property
     def peername(self):
         """The peer's address as socket.getpeername() gives it; None when it is gone."""
         return self._socket_name("getpeername")
@@ -573,14 +582,16 @@ cdef class Connection(Lender):
                 f"this connection has {self.retained_bytes} bytes in leases that were not "
                 f"released, and max_retained_bytes is {self.host.max_retained_bytes}: release() "
                 "them, or keep copies")
-        if 2 * (self.host.leased_chunks + lease.count) > self.host.buffers_count:
+        cdef Py_ssize_t held = lease.buffers()
+        if held and 2 * (self.host.leased_chunks + held) > self.host.buffers_count:
             # Never the ring's last buffer: half of it stays for receiving, whatever is retained.
             if lease.exports:
                 raise BufferError("too many receive buffers are in retained leases, and this one "
                                   "has memoryviews in use: release them, then retain() copies it")
             self.host.user_copied_bytes += lease.shed()
-        lease.counted_chunks = lease.count
-        self.host.leased_chunks += lease.count
+            held = 0
+        lease.counted_chunks = held
+        self.host.leased_chunks += held
         self.retained_bytes += lease.size_bytes
         lease.is_counted = True
         if self.retained_bytes > self.host.max_retained_bytes and self.conn is not NULL:

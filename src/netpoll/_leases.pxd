@@ -34,5 +34,6 @@ cdef class Lease:
     cdef int unlink(self) noexcept
     cdef int drop(self) noexcept
     cdef Py_ssize_t shed(self) except -1
+    cdef Py_ssize_t buffers(self) noexcept
     cdef int join(self) except -1
     cdef int check(self) except -1

@@ -15,8 +15,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from netpoll._c cimport (
-    NP_OWNER_BUF, NP_OWNER_HEAP, NP_OWNER_MASK, PyObject, Py_DECREF, np_buf, np_buf_hold, np_chunk,
-    np_flow, np_inbox_wake, np_iov, np_iov_advance, np_iov_pop, np_owner_drop)
+    NP_OWNER_BUF, NP_OWNER_HEAP, NP_OWNER_MASK, NP_OWNER_OBJECT, PyObject, Py_DECREF, Py_INCREF,
+    np_buf, np_buf_hold, np_chunk, np_flow, np_inbox_wake, np_iov, np_iov_advance, np_iov_pop,
+    np_owner_drop)
 from netpoll._core cimport Loop
 
 
@@ -162,6 +163,14 @@ cdef class Lease:
                              "Copy with bytes(lease) or keep it with lease.retain() in time")
         return 0
 
+    cdef Py_ssize_t buffers(self) noexcept:
+        """How many of its pieces keep a receive buffer."""
+        cdef np_chunk *chunks = self.first()
+        cdef Py_ssize_t i, n = 0
+        for i in range(self.count):
+            n += (<uintptr_t>chunks[i].owner & NP_OWNER_MASK) == NP_OWNER_BUF
+        return n
+
     cdef int join(self) except -1:
         """Contiguous memory was asked for and there are several pieces: they are copied, once."""
         cdef uint8_t *copy = <uint8_t*>malloc(self.size_bytes)
@@ -297,6 +306,9 @@ cdef void *hold_or_copy(void *owner, np_chunk *chunk) noexcept:
     cdef uint8_t *copy
     if (<uintptr_t>owner & NP_OWNER_MASK) == NP_OWNER_BUF:
         np_buf_hold(<np_buf*>(<uintptr_t>owner - NP_OWNER_BUF))
+        return owner
+    if (<uintptr_t>owner & NP_OWNER_MASK) == NP_OWNER_OBJECT:  # decrypted bytes
+        Py_INCREF(<PyObject*>owner)
         return owner
     copy = <uint8_t*>malloc(chunk.len_bytes)
     if copy is NULL:

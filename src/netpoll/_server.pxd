@@ -11,7 +11,7 @@ from netpoll._wheel cimport Wheel
 
 cdef class Worker(Sender):
     cdef object handler, on_connect, on_close, closed_hook
-    cdef bint is_session, is_stopping, may_ship
+    cdef bint is_session, is_stopping
     cdef set sessions
     cdef PyObject *spare        # a face that nobody uses, kept for the next handler call
     cdef uint32_t dirty         # index + 1 of the first connection with something to send
@@ -30,7 +30,9 @@ cdef class Worker(Sender):
 
     cdef np_conn *begin(self, int fd) except? NULL
     cdef int adopt(self, int fd) except -1
+    cdef int announce(self, np_conn *conn) except -1
     cdef int on_recv(self, np_conn *conn, np_event *event) except -1
+    cdef int arrived(self, np_conn *conn, int event_flags) except -1
     cdef int receive_ended(self, np_conn *conn, int res) except -1
     cdef int end_of_stream(self, np_conn *conn) except -1
     cdef int deliver(self, np_conn *conn) except -1
@@ -43,7 +45,6 @@ cdef class Worker(Sender):
     cdef int flush_dirty(self) except -1
     cdef int flush(self, np_conn *conn, bint now) except -1
     cdef int flush_file(self, np_conn *conn) except -1
-    cdef int took(self, np_conn *conn, Py_ssize_t res) except -1
     cdef int wait_writable(self, np_conn *conn) except -1
     cdef int shrunk(self, np_conn *conn) except -1
     cdef int all_sent(self, np_conn *conn) except -1

@@ -24,7 +24,7 @@ from netpoll._c cimport (
     np_buf, np_buf_hold, np_chunk, np_conn, np_conn_at, np_conn_cookie, np_conn_get, np_conn_in,
     np_conn_of, np_conn_put, np_conn_slab_close, np_conn_slab_init, np_event, np_flow, np_flow_at,
     np_flow_gather, np_flow_get, np_flow_push, np_flow_put, np_flow_shed, np_head, np_iov_advance,
-    np_iov_pop, np_op, np_op_alloc, np_op_udata, np_owner_drop, np_sock_close, np_sock_send,
+    np_iov_pop, np_op, np_op_alloc, np_op_udata, np_owner_drop, np_sock_close,
     np_sock_sendfile, np_sock_shutdown, np_stats, np_task, np_task_claim, np_task_is_queued,
     np_task_pause, np_task_wake, np_udata)
 from netpoll._connection cimport Connection, FileSpan
@@ -43,8 +43,6 @@ cdef enum:
     OWNERS_COUNT = 64
     # Bytes of a file in one call, so that a fast peer does not hold the others up.
     FILE_BUDGET_BYTES = 1 << 20
-    # Below, zero-copy is not even thought of: the smallest of the thresholds in np_limits.h.
-    SHIP_MIN_BYTES = 2048
     # Unread rests up to this size are copied at once: a whole receive buffer would stay for them.
     REST_COPY_BYTES = 1024
 
@@ -124,7 +122,11 @@ cdef class Worker(Sender):
 
     cdef int adopt(self, int fd) except -1:
         cdef np_conn *conn = self.begin(fd)
-        if conn is NULL or (self.on_connect is None and not self.is_session):
+        return 0 if conn is NULL else self.announce(conn)
+
+    cdef int announce(self, np_conn *conn) except -1:
+        """The connection is the user's from now on."""
+        if self.on_connect is None and not self.is_session:
             return 0
         cdef Connection face = self.face_of(conn)
         conn.flags |= NP_CONN_CALLED
@@ -255,20 +257,26 @@ cdef class Worker(Sender):
                             event.res) < 0:
                 return self.lose(conn, MemoryError())
             np_buf_hold(buf)
-            if self.is_session and <Py_ssize_t>flow.iov.total_bytes > self.max_unread_bytes:
-                conn.flags |= NP_CONN_FULL
-                self.stop_reading(conn)
-                self.deliver(conn)
-            elif conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL):
-                self.stop_reading(conn)
-            elif event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE:
-                self.queue_run(conn)  # more of it is on its way in this batch
-            else:
-                self.deliver(conn)
-            if np_conn_in(conn) is not NULL:
-                self.mark()  # it keeps buffers: a look at the ring before the next wait
+            self.arrived(conn, event.flags)
         if not event.flags & NP_EV_MORE:
             return self.receive_ended(conn, event.res)
+        return 0
+
+    cdef int arrived(self, np_conn *conn, int event_flags) except -1:
+        """There is more in the unread flow than before."""
+        if self.is_session \
+                and <Py_ssize_t>np_conn_in(conn).iov.total_bytes > self.max_unread_bytes:
+            conn.flags |= NP_CONN_FULL
+            self.stop_reading(conn)
+            self.deliver(conn)
+        elif conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL):
+            self.stop_reading(conn)
+        elif event_flags & NP_EV_NONEMPTY and event_flags & NP_EV_MORE:
+            self.queue_run(conn)  # more of it is on its way in this batch
+        else:
+            self.deliver(conn)
+        if np_conn_in(conn) is not NULL:
+            self.mark()  # it keeps buffers: a look at the ring before the next wait
         return 0
 
     cdef int receive_ended(self, np_conn *conn, int res) except -1:
@@ -502,32 +510,14 @@ cdef class Worker(Sender):
     cdef int flush(self, np_conn *conn, bint now) except -1:
         """What was written, as one operation; `now`: by a plain call."""
         cdef np_flow *flow = conn.out
-        cdef int32_t res = 0
         cdef size_t total_bytes
-        cdef int n, done
+        cdef int n
         if flow is NULL or flow.op or conn.flags & (NP_CONN_CORKED | NP_CONN_LOST):
             return 0
         n = np_flow_gather(flow, self.iov, NP_IOV_MAX, &total_bytes)
         if n == 0:
             return self.flush_file(conn) if flow.iov.count else self.all_sent(conn)
-        if now or self.loop._stopping:
-            return self.took(conn, np_sock_send(conn.fd, self.iov, n))
-        if self.may_ship and total_bytes >= SHIP_MIN_BYTES and self.ship(conn, n):
-            return 0
-        # Nobody needs to hear of the end of a send that leaves nothing behind and ends nothing.
-        if <uint32_t>n == flow.iov.count and not conn.flags & (
-                NP_CONN_CLOSING | NP_CONN_SHUT | NP_CONN_CHOKED) \
-                and (conn.task.argument is NULL
-                     or (<Connection>conn.task.argument).draining is None):
-            done = self.loop.ops.send_quick(self.loop.be, conn.fd, np_conn_cookie(conn), self.iov,
-                                            n, &res, &flow.op)
-        else:
-            done = self.loop.ops.send(self.loop.be, conn.fd, np_conn_cookie(conn), self.iov, n,
-                                      &res, &flow.op)
-        if done == 0:
-            flow.sending = n
-            return 0
-        return self.took(conn, res if done > 0 else done)
+        return self.launch(conn, n, total_bytes, now)
 
     cdef int shipped(self, np_conn *conn, np_event *event) except -1:
         """The result of a zero-copy send; its memory is its own affair."""
@@ -606,6 +596,8 @@ cdef class Worker(Sender):
         return 0
 
     cdef int all_sent(self, np_conn *conn) except -1:
+        if conn.out is not NULL and conn.out.iov.count == 0 and not conn.out.op:
+            self.drop_flow(conn, False)  # of a write() of nothing
         if conn.flags & NP_CONN_CHOKED or conn.task.argument is not NULL:
             self.shrunk(conn)
         if conn.flags & NP_CONN_LOST or conn.out is not NULL:

@@ -17,7 +17,10 @@ cdef class Shipment(Completion):
 cdef class Sender(Host):
     """What a worker does with single operations and errors."""
     cdef uint64_t handler_errors_count
+    cdef bint may_ship          # the backend has zero-copy sends
 
+    cdef int took(self, np_conn *conn, Py_ssize_t res) except -1
+    cdef int launch(self, np_conn *conn, int n, size_t total_bytes, bint now) except -1
     cdef int shipped(self, np_conn *conn, np_event *event) except -1
     cdef int ship(self, np_conn *conn, int n) except -1
     cdef np_udata arm_op(self, np_conn *conn, uint8_t kind, uint32_t argument) except 0

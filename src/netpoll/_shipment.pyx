@@ -10,9 +10,10 @@ kernel reports of them.
 from libc.stdint cimport int32_t, uint32_t, uint8_t, uintptr_t
 
 from netpoll._c cimport (
-    NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK, PyObject, Py_INCREF, iovec, np_chunk,
-    np_conn, np_conn_cookie, np_event, np_flow, np_head, np_op, np_op_alloc, np_op_udata,
-    np_region_of, np_udata, np_zc_report, np_zc_wants)
+    NP_CONN_CHOKED, NP_CONN_CLOSING, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK,
+    PyObject, Py_INCREF, iovec, np_chunk, np_conn, np_conn_cookie, np_event, np_flow, np_head,
+    np_op, np_op_alloc, np_op_udata, np_region_of, np_sock_send, np_udata, np_zc_report,
+    np_zc_wants)
 from netpoll._connection cimport Connection, Host
 from netpoll._core cimport Completion, Loop
 from netpoll._sending cimport os_error
@@ -21,6 +22,8 @@ cdef enum:
     # Zero-copy sends of a connection whose memory the kernel still holds; they are counted in the
     # flags of its task. With so many it sends otherwise.
     OUTSTANDING_MAX_COUNT = 255
+    # Below, zero-copy is not even thought of: the smallest of the thresholds in np_limits.h.
+    SHIP_MIN_BYTES = 2048
 
 
 cdef class Shipment(Completion):
@@ -43,6 +46,33 @@ cdef class Shipment(Completion):
 
 
 cdef class Sender(Host):
+    cdef int took(self, np_conn *conn, Py_ssize_t res) except -1:
+        raise NotImplementedError
+
+    cdef int launch(self, np_conn *conn, int n, size_t total_bytes, bint now) except -1:
+        """Sends what self.iov was filled with: the first n pieces of the outbound flow."""
+        cdef np_flow *flow = conn.out
+        cdef int32_t res = 0
+        cdef int done
+        if now or self.loop._stopping:
+            return self.took(conn, np_sock_send(conn.fd, self.iov, n))
+        if self.may_ship and total_bytes >= SHIP_MIN_BYTES and self.ship(conn, n):
+            return 0
+        # Nobody needs to hear of the end of a send that leaves nothing behind and ends nothing.
+        if <uint32_t>n == flow.iov.count and not conn.flags & (
+                NP_CONN_CLOSING | NP_CONN_SHUT | NP_CONN_CHOKED) \
+                and (conn.task.argument is NULL
+                     or (<Connection>conn.task.argument).draining is None):
+            done = self.loop.ops.send_quick(self.loop.be, conn.fd, np_conn_cookie(conn), self.iov,
+                                            n, &res, &flow.op)
+        else:
+            done = self.loop.ops.send(self.loop.be, conn.fd, np_conn_cookie(conn), self.iov, n,
+                                      &res, &flow.op)
+        if done == 0:
+            flow.sending = n
+            return 0
+        return self.took(conn, res if done > 0 else done)
+
     cdef int shipped(self, np_conn *conn, np_event *event) except -1:
         raise NotImplementedError
 

@@ -28,6 +28,7 @@ from typing import Any, Self
 from netpoll._buffers import BufferPool
 from netpoll._connection import Connection
 from netpoll._listener import Listener
+from netpoll._secure import SecureWorker
 from netpoll._server import Worker
 from netpoll.config import BufferConfig, LoopConfig
 from netpoll.loop import EventLoop
@@ -38,6 +39,7 @@ Handler = Callable[[Connection], Any]
 
 LOOP_STATS = ("enters", "submissions", "enobufs", "ops_live", "zc_bytes")
 GRACE_DEFAULT_S = 5.0
+HANDSHAKE_DEFAULT_S = 60.0
 START_TIMEOUT_S = 30.0
 
 
@@ -107,6 +109,8 @@ class Server:
         an `async def session(conn)`: one coroutine per connection, which closes when it returns.
     host, port: where to listen; host None is every address, port 0 a free one (see `port`).
     unix: the path of a Unix socket instead. sockets: listening sockets instead, the server's now.
+    ssl: the server's ssl.SSLContext: what is accepted speaks TLS, and handlers see plaintext. A
+        connection whose handshake takes longer than handshake_timeout_s ends.
     workers: so many threads with a ring each; connections go to the least loaded one. With 1,
         start() within a running netpoll loop serves inside that loop.
     backlog: connections that the kernel keeps until they are accepted.
@@ -141,6 +145,7 @@ class Server:
         workers: int = 1,
         backlog: int = 4096,
         reuse_port: bool = False,
+        handshake_timeout_s: float = HANDSHAKE_DEFAULT_S,
         idle_timeout_s: float | None = None,
         max_connections: int | None = None,
         max_pending_bytes: int = 1 << 20,
@@ -160,9 +165,8 @@ class Server:
             "max_unread_bytes": max_unread_bytes,
             "max_retained_bytes": max_retained_bytes,
         }
-        _check(handler, (port, unix, sockets), when_full, idle_timeout_s, limits)
-        if ssl is not None:
-            raise NotImplementedError("TLS is not served yet: put a TLS proxy in front")
+        _check(handler, (port, unix, sockets), when_full, limits)
+        _check_times(idle_timeout_s, ssl, handshake_timeout_s)
         self._handler = handler
         self._is_session = _is_coroutine_function(handler)
         self._address = (host, port) if port is not None else None
@@ -184,6 +188,8 @@ class Server:
             "when_full": when_full,
             "pool": self._make_pool,
             "ended": self._connection_ended,
+            "ssl": ssl,
+            "handshake_timeout_s": handshake_timeout_s,
         }
         self._pool: BufferPool | None = None
         self._pool_lock = threading.Lock()
@@ -216,7 +222,7 @@ class Server:
         connections, sessions, flows: now. recv_bytes, sent_bytes, file_bytes: through the sockets.
         copied_bytes: copied in user space because they could still change, or had to be joined or
         kept; shed_bytes: moved out of receive buffers to free these. enters: system calls of the
-loops that wait or submit.
+        loops that wait or submit. With ssl: handshakes, failed_handshakes, encrypted_bytes.
         """
         if not self._workers:
             return dict(self._last_stats)
@@ -301,7 +307,8 @@ loops that wait or submit.
         return EventLoop(self._backend, self._config)
 
     def _new_worker(self, loop: EventLoop) -> Worker:
-        return Worker(loop, self._handler, self._is_session, *self._hooks, self._options)
+        kind = Worker if self._options["ssl"] is None else SecureWorker
+        return kind(loop, self._handler, self._is_session, *self._hooks, self._options)
 
     def _make_pool(self, loop: EventLoop) -> BufferPool:
         """The pool of all workers, made when the first asks for it. In the thread of `loop`."""
@@ -463,7 +470,6 @@ def _check(
     handler: Handler,
     ways: tuple[object, ...],
     when_full: str,
-    idle_timeout_s: float | None,
     limits: dict[str, int],
 ) -> None:
     """Raises TypeError or ValueError for arguments of Server that make no sense."""
@@ -473,11 +479,19 @@ def _check(
         raise ValueError("say where to listen in one way: host and port, unix, or sockets")
     if when_full not in ("close", "raise"):
         raise ValueError("when_full is 'close' or 'raise'")
-    if idle_timeout_s is not None and not idle_timeout_s > 0:
-        raise ValueError("idle_timeout_s must be positive, or None")
     for name, limit in limits.items():
         if limit < 1:
             raise ValueError(f"{name} must be at least 1")
+
+
+def _check_times(idle_timeout_s: float | None, context: object, handshake_timeout_s: float) -> None:
+    """The same, of time-outs and TLS."""
+    if idle_timeout_s is not None and not idle_timeout_s > 0:
+        raise ValueError("idle_timeout_s must be positive, or None")
+    if context is not None and not isinstance(context, _ssl.SSLContext):
+        raise TypeError(f"ssl is an ssl.SSLContext with a certificate, not {context!r}")
+    if not handshake_timeout_s > 0:
+        raise ValueError("handshake_timeout_s must be positive")
 
 
 def _is_coroutine_function(handler: Handler) -> bool:

@@ -147,6 +147,30 @@ static void a_flow_moves_without_copying(void **state)
     np_bufring_close(&br);
 }
 
+static void a_piece_goes_before_the_others(void **state)
+{
+    (void)state;
+    struct np_conn_slab slab;
+    struct iovec iov[16];
+    size_t total_bytes;
+    static const char text[] = "0123456789";
+    np_conn_slab_init(&slab);
+    struct np_flow *flow = np_flow_get(&slab);
+    assert_int_equal(np_flow_push_front(flow, NULL, text, 10), 0);
+    np_iov_advance(&flow->iov, 4, NULL, 0);
+    for (int i = 0; i < 9; i++) /* grows with a piece that is cut */
+        assert_int_equal(np_flow_push_front(flow, NULL, text + i, 1), 0);
+    assert_int_equal(flow->iov.total_bytes, 15);
+    assert_int_equal(np_flow_gather(flow, iov, 16, &total_bytes), 10);
+    assert_int_equal(total_bytes, 15);
+    assert_ptr_equal(iov[0].iov_base, text + 8);
+    assert_ptr_equal(iov[8].iov_base, text);
+    assert_ptr_equal(iov[9].iov_base, text + 4);
+    empty(flow);
+    np_flow_put(&slab, flow);
+    np_conn_slab_close(&slab, 0);
+}
+
 static void shedding_gives_the_buffer_back(void **state)
 {
     (void)state;
@@ -187,6 +211,7 @@ int main(void)
         cmocka_unit_test(without_a_kernel_buffers_are_taken_in_order),
         cmocka_unit_test(connections_come_from_a_slab),
         cmocka_unit_test(a_flow_moves_without_copying),
+        cmocka_unit_test(a_piece_goes_before_the_others),
         cmocka_unit_test(shedding_gives_the_buffer_back),
     };
     return NP_TEST_MAIN("test_conn", tests);

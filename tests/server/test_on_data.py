@@ -350,3 +350,15 @@ def test_a_taken_port_is_an_error_of_start(serving: Serving) -> None:
     second = netpoll.Server(echo, "127.0.0.1", server.port, backend=serving.backend)
     with pytest.raises(OSError, match="in use"):
         second.start()
+
+
+def test_closing_after_writing_nothing(serving: Serving) -> None:
+    def on_data(conn: netpoll.Connection) -> None:
+        conn.skip()
+        conn.write(b"")
+        conn.close()
+
+    serving(on_data)
+    client = serving.connect(5)
+    client.sendall(b"x")
+    assert client.recv(1) == b""
