@@ -14,6 +14,8 @@
  */
 #include "np_sched.h"
 
+#include <sched.h>
+
 static uint32_t load(const _Atomic(uint32_t) *word)
 {
     return atomic_load_explicit(word, memory_order_seq_cst);
@@ -236,6 +238,26 @@ void np_worker_rouse(struct np_worker *worker)
     if (worker->is_rescuing)
         np_worker_steal(worker);
     search_over(worker);
+}
+
+void np_worker_ride(struct np_worker *worker, struct np_inbox *inbox)
+{
+    NP_DCHECK(load(&worker->is_sleeping) == 0);
+    atomic_store_explicit(&worker->park.inbox, inbox, memory_order_release);
+}
+
+void np_worker_alight(struct np_worker *worker)
+{
+    atomic_store_explicit(&worker->park.inbox, NULL, memory_order_release);
+    /* Each sleep that others have ended was one np_park_wake, which may still be writing. */
+    uint64_t begun = atomic_load_explicit(&worker->stats.woken, memory_order_relaxed);
+    while (atomic_load_explicit(&worker->park.wakes_count, memory_order_acquire) != begun)
+        sched_yield();
+}
+
+int np_worker_is_over(const struct np_worker *worker)
+{
+    return is_over(worker->sched);
 }
 
 /* ---- from outside --------------------------------------------------------------------------- */

@@ -51,8 +51,11 @@ void np_park_wake(struct np_park *park)
     /* Release: what the waker did before is there for the woken. */
     uint32_t before =
         atomic_exchange_explicit(&park->word, NP_PARK_TOKEN, memory_order_acq_rel);
-    if (park->inbox)
-        np_inbox_wake(park->inbox);
+    struct np_inbox *inbox = atomic_load_explicit(&park->inbox, memory_order_acquire);
+    if (inbox)
+        np_inbox_wake(inbox);
     else if (before == NP_PARK_SLEEPING)
         np_futex_wake(&park->word, 1);
+    /* Release: pairs with the load in np_worker_alight, which then may close the inbox. */
+    atomic_fetch_add_explicit(&park->wakes_count, 1, memory_order_release);
 }

@@ -124,6 +124,17 @@ int np_worker_idle(struct np_worker *worker);
  * the next alarm or look of the watcher, and not touched otherwise. */
 int np_worker_doze(struct np_worker *worker, int64_t *timeout_ns);
 void np_worker_rouse(struct np_worker *worker);
+/* From now on it sleeps in a ring, and is woken through this inbox. */
+void np_worker_ride(struct np_worker *worker, struct np_inbox *inbox);
+/* No longer: when it returns, nobody will touch the inbox. Not while it dozes. */
+void np_worker_alight(struct np_worker *worker);
+/* Whether its queues have something, as far as it knows itself: then it must not doze. */
+static inline int np_worker_has_own(const struct np_worker *worker)
+{
+    return worker->deques_mask != 0;
+}
+/* Whether the scheduler is stopping and nothing is live: what is queued is all that is left. */
+int np_worker_is_over(const struct np_worker *worker);
 
 /* The worker ends: its free records go back to the slab. */
 void np_worker_end(struct np_worker *worker);

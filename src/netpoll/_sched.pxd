@@ -21,3 +21,7 @@ cdef class SchedulerCore(Core):
     cdef int64_t slice_end_ns
 
     cdef int push_native(self, np_task *task) noexcept
+
+
+cdef int run_slice(SchedulerCore core, uint32_t index, uint32_t tasks_count,
+                   int64_t time_ns) except -1

@@ -30,6 +30,7 @@ from netpoll._c cimport (
     np_worker_was_stale)
 from netpoll._context cimport (
     enter_own, enter_snapshot, is_context_changed, leave_context, shared_context)
+from netpoll._futures cimport enter_loop, is_still_waiting, leave_loop, wait_for_future
 from netpoll._task cimport (
     KIND_NATIVE, KIND_POST, KIND_TASK, KIND_TICKET, Core, Suspension, Task, Worker, check_lane,
     finish, fire_alarms, forks, push_entry, push_record, register, set_thread_worker,
@@ -42,6 +43,7 @@ cdef enum:
     SLICE_COUNT = 256           # tasks between two looks at the clock
 
 cdef object CancelledError = asyncio.CancelledError
+cdef object set_running_loop = asyncio._set_running_loop
 cdef tuple LANE_NAMES = ("CONTROL", "HIGH", "NORMAL", "LOW")
 
 
@@ -169,7 +171,10 @@ cdef int suspend(Task task, object awaited) except -1:
         np_task_wake(&task.node)
         return 0
     if not isinstance(awaited, Suspension):
-        return refuse(task, awaited)
+        suspension = wait_for_future(task, awaited)
+        if suspension is None:
+            return refuse(task, awaited)
+        awaited = suspension
     with cython.critical_section(task):
         task.waiting_on = awaited
     try:
@@ -194,11 +199,13 @@ cdef int throw_into(Task task, object error) except -1:
 cdef int refuse(Task task, object awaited) except -1:
     return throw_into(task, RuntimeError(
         f"a task of a Scheduler cannot await {awaited!r}; it can await tasks, sleep(), yield_now() "
-        "and coroutines made of these. What belongs to an event loop is awaited in that loop"))
+        "and coroutines made of these. What belongs to an event loop is awaited in that loop, or "
+        "in a task bound (affinity) to the worker whose loop it is"))
 
 
 cdef int run_task(SchedulerCore core, Worker *worker, Task task) except -1:
     """One step of a claimed task."""
+    cdef bint has_entered = False
     worker.task = <PyObject*>task
     if not task.has_begun:
         task.has_begun = True
@@ -209,21 +216,36 @@ cdef int run_task(SchedulerCore core, Worker *worker, Task task) except -1:
             worker.task = NULL
             return 0
     try:
-        if task.waiting_on is not None:
-            with cython.critical_section(task):
-                task.waiting_on = None
+        if task.waiting_on is not None and not resumes(task):
+            worker.task = NULL
+            push_entry(task, np_task_pause(&task.node))
+            return 0
         if task.owns_context:
             enter_own(&worker.contexts, task.context)
         else:
             enter_snapshot(&worker.contexts, <PyObject*>task.context)
+        if worker.loop is not NULL and task.node.home != NP_HOME_ANY:
+            has_entered = True
+            enter_loop(worker, task)
         step(task)
     except BaseException as exc:
         finish(task, None, exc)
+    if has_entered:
+        leave_loop(worker, task)
     worker.task = NULL
     keep_context(worker, task)
     if not task.is_done:
         push_entry(task, np_task_pause(&task.node))
     return 0
+
+
+cdef bint resumes(Task task) except -1:
+    """A task that waited for something was woken: whether it goes on."""
+    with cython.critical_section(task):
+        if not task.must_cancel and is_still_waiting(task.waiting_on):
+            return False
+        task.waiting_on = None
+    return True
 
 
 cdef inline int dispatch(SchedulerCore core, Worker *worker, np_task *record) except -1:
@@ -269,9 +291,9 @@ cdef int look_around(SchedulerCore core, Worker *worker) except -1:
 
 
 cdef int run_batch(SchedulerCore core, Worker *worker) except -1:
-    """Runs what is queued, until nothing is."""
+    """Runs what is queued, until nothing is, or the worker is to go into a ring."""
     cdef np_task *record
-    while True:
+    while not worker.is_boarding:
         if np_alarms_next_ns(&core.sched.alarms) != NP_ALARM_NEVER_NS:
             fire_alarms(core)
         record = np_worker_next(worker.native)
@@ -281,6 +303,35 @@ cdef int run_batch(SchedulerCore core, Worker *worker) except -1:
         worker.slice_count += 1
         if worker.slice_count >= SLICE_COUNT:
             look_around(core, worker)
+    return 0
+
+
+cdef int run_slice(SchedulerCore core, uint32_t index, uint32_t tasks_count,
+                   int64_t time_ns) except -1:
+    """A share of what is queued, for a worker that has a loop to turn, too: 1 if there is more."""
+    cdef Worker *worker = &core.workers[index]
+    cdef int64_t end_ns = 0
+    cdef np_task *record
+    try:
+        while tasks_count:
+            if np_alarms_next_ns(&core.sched.alarms) != NP_ALARM_NEVER_NS:
+                fire_alarms(core)
+            record = np_worker_next(worker.native)
+            if record is NULL:
+                return 0
+            if not end_ns:
+                # A task that may be stolen has no loop; one that is bound to the worker enters it.
+                set_running_loop(None)
+                end_ns = np_sched_now_ns(core.sched) + time_ns
+            dispatch(core, worker, record)
+            tasks_count -= 1
+            if np_sched_now_ns(core.sched) >= end_ns:
+                return 1
+        return 1
+    finally:
+        if end_ns:
+            leave_context(&worker.contexts)
+            set_running_loop(<object>worker.loop)
 
 
 # ---- the scheduler ----------------------------------------------------------------------------
@@ -338,14 +389,24 @@ cdef class SchedulerCore(Core):
             while True:
                 run_batch(self, worker)
                 leave_context(&worker.contexts)
+                if worker.is_boarding:
+                    worker.is_boarding = False
+                    self._live_in_loop(index)
+                    continue
                 with nogil:
                     found = np_worker_idle(native)
                 if found == NP_IDLE_STOP:
-                    return
+                    if not self._has_unused_loop(index):
+                        return
+                    self._live_in_loop(index)
         finally:
             leave_context(&worker.contexts)
             set_thread_worker(NULL)
             np_worker_end(native)
+
+    def _board(self, uint32_t index):
+        """As a task of worker `index`: its loop is ready for it."""
+        self.workers[index].is_boarding = True
 
     def _step(self, uint32_t index):
         """Virtual workers: runs at most one task as worker `index`; whether there was one."""

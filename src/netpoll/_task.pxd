@@ -18,7 +18,9 @@ cdef struct Worker:
     Contexts contexts
     PyObject *core      # borrowed: the thread that works holds it
     PyObject *task      # the Task that runs, borrowed; NULL: none
+    PyObject *loop      # the event loop that it sleeps in, borrowed; NULL: none
     uint32_t slice_count
+    bint is_boarding    # it is to go on in its loop; its own thread's
 
 
 cdef class Suspension:
@@ -79,6 +81,7 @@ cdef void set_thread_worker(Worker *worker) noexcept
 cdef int check_lane(long lane) except -1
 cdef int push_record(Core core, np_task *task) noexcept
 cdef int push_entry(Task task, int verdict) except -1
+cdef int wake_task(Task task) except -1
 cdef int finish(Task task, object result, object error) except -1
 cdef int register(Task task) except -1
 cdef int fire_alarms(Core core) except -1

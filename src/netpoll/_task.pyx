@@ -405,13 +405,14 @@ cdef int task_am_send(PyObject *self, PyObject *value, PyObject **out) except -1
         return PYGEN_RETURN
     worker = thread_worker()
     loop = running_loop()
-    if loop is not None:
+    if (worker is not NULL and worker.task is not NULL
+            and (loop is None or <PyObject*>loop is worker.loop)):
+        Py_INCREF(self)
+        out[0] = self
+    elif loop is not None:
         future = loop_future(task, loop)
         Py_INCREF(<PyObject*>future)
         out[0] = <PyObject*>future
-    elif worker is not NULL and worker.task is not NULL:
-        Py_INCREF(self)
-        out[0] = self
     else:
         raise RuntimeError("a Task is awaited by a task or in an event loop; "
                            "elsewhere call its result()")

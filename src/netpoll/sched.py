@@ -16,6 +16,7 @@ group or time-out. docs/scheduler.md explains the model, docs/gil.md what thread
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import enum
 import itertools
@@ -29,8 +30,10 @@ from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any
 
-from netpoll import _sched, _task
+from netpoll import _ring, _sched, _task
 from netpoll._task import Task, current_scheduler, current_task
+from netpoll.config import LoopConfig
+from netpoll.loop import EventLoop
 
 __all__ = [
     "Priority",
@@ -70,6 +73,21 @@ def _usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) or 1
 
 
+class _WorkerLoop(_ring.RingLoop, EventLoop):
+    """The event loop that a worker sleeps in."""
+
+
+def _end_loop(loop: EventLoop) -> None:
+    """As asyncio.run at its end: what is left is cancelled. In the loop's thread."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
 class Scheduler(_sched.SchedulerCore):
     """Runs tasks on `workers` threads (default: one per CPU that this process may use).
 
@@ -94,6 +112,8 @@ class Scheduler(_sched.SchedulerCore):
         self.seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
         self._handler: Callable[[dict[str, Any]], object] | None = None
         self._threads: list[threading.Thread] = []
+        self._loops: list[_WorkerLoop | None] = [None] * max(self.workers, 0)
+        self._loops_lock = threading.Lock()
         self._start()
 
     # Slots of a worker's queue per lane, a power of two; 0 is the default. Tests make them few.
@@ -157,6 +177,59 @@ class Scheduler(_sched.SchedulerCore):
         Shutting the executor down waits for what went through it; the scheduler goes on.
         """
         return _Executor(self, priority)
+
+    # -- rings ----------------------------------------------------------------------------------
+
+    def loop(
+        self, worker: int = 0, *, backend: str = "auto", config: LoopConfig | None = None
+    ) -> EventLoop:
+        """The event loop of a worker, made when it is first asked for. From any thread.
+
+        From then on the worker sleeps in the loop's ring instead of on a futex. The loop is a
+        complete one, for connections, servers and asyncio's tasks, by call_soon_threadsafe and
+        asyncio.run_coroutine_threadsafe; and tasks with affinity to the worker may await what
+        belongs to it. shutdown() ends it, when all tasks of the scheduler are done, as asyncio.run
+        does: what is left in it is cancelled. backend, config: as those of EventLoop.
+        """
+        with self._loops_lock:
+            loop = self._loops[worker]
+            if loop is None:
+                loop = _WorkerLoop(backend, config)
+                try:
+                    self.spawn(self._board, worker, priority=Priority.CONTROL, affinity=worker)
+                except BaseException:
+                    loop.close()
+                    raise
+                self._loops[worker] = loop
+        return loop
+
+    def _has_unused_loop(self, index: int) -> bool:
+        """Whether the shutdown was faster than the worker on its way into its loop."""
+        with self._loops_lock:
+            loop = self._loops[index]
+        return loop is not None and not loop.is_closed()
+
+    def _live_in_loop(self, index: int) -> None:
+        """The worker's life in its loop, until the scheduler is over. In its thread."""
+        with self._loops_lock:  # it is being made: the worker may be faster
+            loop = self._loops[index]
+        assert loop is not None
+        loop._ride(self, index)
+        try:
+            while not loop._is_over:  # somebody may have stopped it
+                self._run_loop(loop.run_forever)
+            loop._end()
+            self._run_loop(_end_loop, loop)
+        finally:
+            loop._alight()
+            loop.close()
+
+    def _run_loop(self, run: Callable[..., object], *args: object) -> None:
+        try:
+            run(*args)
+        except BaseException as error:
+            message = f"the loop of a worker of {self!r} was interrupted"
+            self._report({"message": message, "exception": error})
 
     # -- looking at it --------------------------------------------------------------------------
 

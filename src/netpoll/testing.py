@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from netpoll._task import Task
 from netpoll.sched import Scheduler
@@ -100,6 +100,10 @@ class DeterministicScheduler(Scheduler):
     def run(self, main: Callable[..., Any] | Coroutine[Any, Any, Any], *args: Any) -> Any:
         """Runs main(*args), or the coroutine `main`; raises DeadlockError when it cannot end."""
         return self.spawn(main, *args, name="main").result()
+
+    def loop(self, *args: Any, **options: Any) -> NoReturn:
+        """Virtual workers have no rings: RuntimeError."""
+        raise RuntimeError("the workers of a DeterministicScheduler have no event loops")
 
     def shutdown(self, wait: bool = True, *, cancel: bool = False) -> None:
         """As Scheduler.shutdown. Tasks that can never end raise DeadlockError; `cancel` ends them.

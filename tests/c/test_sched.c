@@ -1,20 +1,28 @@
 /* test_sched.c - the scheduler's queues and its sleeping. Also built with ThreadSanitizer.
  *
- * NP_SOAK=1 runs the same with 10^7 tasks and a storm of ten minutes.
+ * NP_SOAK=1 runs the same with 10^7 tasks. NP_STORM_S=600 makes the storms of parking and waking
+ * last ten minutes together instead of some seconds. NP_TEST_FILTER: only these tests (* and ?).
  */
 #include "np_test.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include "np_sched.h"
 
-enum { POSTERS = 64, SLOTS = 4, WORKERS_MAX = 4 };
+enum { POSTERS = 64, SLOTS = 4, WORKERS_MAX = 4, STORMS = 4 };
 
 static int is_soak(void)
 {
     return getenv("NP_SOAK") != NULL;
+}
+
+static int64_t storm_ns(void)
+{
+    const char *seconds = getenv("NP_STORM_S");
+    return (seconds ? atoi(seconds) : 3) * INT64_C(1000000000) / STORMS;
 }
 
 static struct np_sched *open_sched(struct np_sched_config config)
@@ -313,6 +321,38 @@ static void *work(void *arg)
     }
 }
 
+/* The same for a worker that sleeps where its event loop does. */
+static void *work_in_ring(void *arg)
+{
+    struct crew *crew = arg;
+    uint32_t index = __atomic_fetch_add(&crew->started, 1, __ATOMIC_RELAXED);
+    struct np_worker *worker = &crew->sched->workers[index];
+    struct np_inbox inbox;
+    struct np_task *task;
+    if (np_inbox_open(&inbox) < 0)
+        abort();
+    np_worker_ride(worker, &inbox);
+    while (!np_worker_is_over(worker)) {
+        int64_t timeout_ns = -1;
+        while ((task = np_worker_next(worker)) != NULL)
+            run_one(crew, worker, task);
+        if (!np_worker_doze(worker, &timeout_ns))
+            continue;
+        struct pollfd ready = {.fd = inbox.wake_fd, .events = POLLIN};
+        /* Rounded up, as a loop's wait is: a little later than the watcher's look. */
+        if (poll(&ready, 1, timeout_ns < 0 ? -1 : (int)(timeout_ns / 1000000) + 1) > 0)
+            np_inbox_drain_wake(&inbox);
+        np_worker_rouse(worker);
+    }
+    np_worker_alight(worker);
+    np_inbox_close(&inbox); /* TSan reports whoever still writes to it */
+    do {
+        while ((task = np_worker_next(worker)) != NULL)
+            run_one(crew, worker, task);
+    } while (np_worker_idle(worker) != NP_IDLE_STOP);
+    return NULL;
+}
+
 static void *post(void *arg)
 {
     struct poster *poster = arg;
@@ -332,11 +372,13 @@ static void *post(void *arg)
     return NULL;
 }
 
-static void crew_start(struct crew *crew, struct np_sched_config config)
+/* rings_count of the workers sleep in rings, the others on futexes. */
+static void crew_start(struct crew *crew, struct np_sched_config config, uint32_t rings_count)
 {
     crew->sched = open_sched(config);
     for (uint32_t i = 0; i < config.workers_count; i++)
-        assert_int_equal(pthread_create(&crew->workers[i], NULL, work, crew), 0);
+        assert_int_equal(pthread_create(&crew->workers[i], NULL,
+                                        i < rings_count ? work_in_ring : work, crew), 0);
 }
 
 static void crew_end(struct crew *crew)
@@ -347,7 +389,8 @@ static void crew_end(struct crew *crew)
     np_sched_close(crew->sched);
 }
 
-static void exactly_once(uint32_t workers_count, int is_lazy, uint32_t children_count)
+static void exactly_once(uint32_t workers_count, uint32_t rings_count, int is_lazy,
+                         uint32_t children_count)
 {
     uint32_t share = (is_soak() ? 10000000 : 200000) / POSTERS;
     share -= share % (children_count + 1);
@@ -357,7 +400,8 @@ static void exactly_once(uint32_t workers_count, int is_lazy, uint32_t children_
     crew_start(&crew, (struct np_sched_config){.workers_count = workers_count,
                                                .deque_slots = SLOTS,
                                                .seed = 1,
-                                               .is_lazy = (uint8_t)is_lazy});
+                                               .is_lazy = (uint8_t)is_lazy},
+               rings_count);
     for (uint32_t i = 0; i < POSTERS; i++) {
         posters[i] = (struct poster){.crew = &crew, .first = i * share, .count = share};
         assert_int_equal(pthread_create(&posters[i].thread, NULL, post, &posters[i]), 0);
@@ -375,40 +419,47 @@ static void exactly_once(uint32_t workers_count, int is_lazy, uint32_t children_
 static void sixty_four_posters_one_worker(void **state)
 {
     (void)state;
-    exactly_once(1, 0, 0);
+    exactly_once(1, 0, 0, 0);
 }
 
 static void sixty_four_posters_four_workers(void **state)
 {
     (void)state;
-    exactly_once(4, 0, 0);
+    exactly_once(4, 0, 0, 0);
 }
 
 static void tasks_that_post_from_their_workers(void **state)
 {
     (void)state;
-    exactly_once(4, 0, 9); /* more than a deque holds */
+    exactly_once(4, 0, 0, 9); /* more than a deque holds */
 }
 
 static void the_same_when_workers_wake_lazily(void **state)
 {
     (void)state;
-    exactly_once(3, 1, 9);
+    exactly_once(3, 0, 1, 9);
+}
+
+static void the_same_in_rings(void **state)
+{
+    (void)state;
+    exactly_once(4, 4, 0, 9);
+    exactly_once(4, 2, 1, 0);
 }
 
 /* A token goes from worker to worker; each must be woken by the push. It hangs if one is not. */
-static void a_storm_of_parking(int is_lazy)
+static void a_storm_of_parking(uint32_t rings_count, int is_lazy)
 {
     struct np_sched *sched;
     struct crew crew = {0};
     crew.runs = calloc(1, sizeof(*crew.runs));
     crew_start(&crew, (struct np_sched_config){.workers_count = WORKERS_MAX,
                                                .deque_slots = SLOTS,
-                                               .is_lazy = (uint8_t)is_lazy});
+                                               .is_lazy = (uint8_t)is_lazy},
+               rings_count);
     sched = crew.sched;
     struct np_random random = np_random_seeded(3);
-    int64_t end_ns = np_clock_ns() + (is_soak() ? 600 : 1) * INT64_C(1000000000) /
-                                         (is_soak() ? 2 : 1); /* half of it for each mode */
+    int64_t end_ns = np_clock_ns() + storm_ns();
     uint64_t posts = 0;
     while (np_clock_ns() < end_ns) {
         struct np_task *task = np_sched_get(sched);
@@ -437,13 +488,20 @@ static void a_storm_of_parking(int is_lazy)
 static void no_wake_up_is_lost(void **state)
 {
     (void)state;
-    a_storm_of_parking(0);
+    a_storm_of_parking(0, 0);
 }
 
 static void no_lazy_wake_up_is_lost(void **state)
 {
     (void)state;
-    a_storm_of_parking(1);
+    a_storm_of_parking(0, 1);
+}
+
+static void no_wake_up_is_lost_on_the_way_into_a_ring(void **state)
+{
+    (void)state;
+    a_storm_of_parking(WORKERS_MAX / 2, 0);
+    a_storm_of_parking(WORKERS_MAX, 1);
 }
 
 struct sleeper {
@@ -508,9 +566,13 @@ int main(void)
         cmocka_unit_test(sixty_four_posters_four_workers),
         cmocka_unit_test(tasks_that_post_from_their_workers),
         cmocka_unit_test(the_same_when_workers_wake_lazily),
+        cmocka_unit_test(the_same_in_rings),
         cmocka_unit_test(no_wake_up_is_lost),
         cmocka_unit_test(no_lazy_wake_up_is_lost),
+        cmocka_unit_test(no_wake_up_is_lost_on_the_way_into_a_ring),
         cmocka_unit_test(alarms_wake_who_sleeps),
     };
+    if (getenv("NP_TEST_FILTER"))
+        cmocka_set_test_filter(getenv("NP_TEST_FILTER"));
     return NP_TEST_MAIN("test_sched", tests);
 }

@@ -11,6 +11,8 @@ from netpoll import Scheduler
 
 MakeScheduler = Callable[..., Scheduler]
 
+LOOP_COUNTERS = ("ops_live", "ready_count", "timers_count", "transports_count", "notifs_pending")
+
 
 class SmallScheduler(Scheduler):
     """Queues of four slots: everything overflows, and is stolen in twos."""
@@ -42,6 +44,11 @@ def make_scheduler(request: pytest.FixtureRequest) -> Iterator[MakeScheduler]:
         assert stats["records_live"] == 0
         assert scheduler._next_alarm_ns() is None
         assert scheduler._suspended() == []
+        for loop in filter(None, scheduler._loops):
+            counters = loop.stats()
+            assert loop.is_closed()
+            assert [counters[name] for name in LOOP_COUNTERS] == [0] * len(LOOP_COUNTERS)
+            assert counters["bufs_free"] == counters["bufs_total"]
     gc.collect()
     assert set(threading.enumerate()) <= threads_before
     assert reports == [], "the exception handler was told"
