@@ -54,6 +54,7 @@ cdef class Loop(FdTables):
     # Whoever has something to do before the turn's system call (writes, watchers to arm again).
     cdef PyObject **dirty
     cdef uint32_t dirty_count, dirty_cap
+    cdef list keepers           # Completions that keep receive buffers: asked before each turn
     cdef list buffer_pools      # None, or those registered with our ring: they outlive it
     cdef np_inbox inbox
     cdef uint64_t turns

@@ -129,6 +129,7 @@ cdef class Loop(FdTables):
 
     def __cinit__(self, *args, **kwargs):
         self.inbox.wake_fd = -1
+        self.keepers = []
         self._readers = {}
         self._writers = {}
         self.fired = []
@@ -449,20 +450,18 @@ cdef class Loop(FdTables):
 
     cdef int64_t _timeout_ns(self) noexcept:
         cdef np_timer *timer
-        cdef int64_t timeout_ns
         if self.ready_count or self._stopping or self.events_next < self.events_count:
             return 0
         timer = np_timer_peek(&self.timers)
         if timer is NULL:
             return -1
-        timeout_ns = timer.when_ns - np_clock_ns()
-        if timeout_ns <= 0:
-            return 0
-        return timeout_ns if timeout_ns < NP_WAIT_MAX_NS else NP_WAIT_MAX_NS
+        return max(0, min(timer.when_ns - np_clock_ns(), NP_WAIT_MAX_NS))
 
     cdef int _turn(self) except -1:
         cdef int64_t timeout_ns
         self.turns += 1
+        for keeper in self.keepers:
+            self.mark_dirty(<Completion>keeper)
         if self.dirty_count:
             self._end_turn()
         if self.fired:

@@ -83,6 +83,7 @@ cdef class Worker(Sender):
     def _start(self):
         """In the loop's thread, before the first connection."""
         self.thread_id = PyThread_get_thread_ident()
+        self.loop.keepers.append(self)
         if self.wheel is not None:
             self.ticker = self.loop.call_later(self.tick_s, self._on_tick)
 
@@ -275,8 +276,6 @@ cdef class Worker(Sender):
             self.queue_run(conn)  # more of it is on its way in this batch
         else:
             self.deliver(conn)
-        if np_conn_in(conn) is not NULL:
-            self.mark()  # it keeps buffers: a look at the ring before the next wait
         return 0
 
     cdef int receive_ended(self, np_conn *conn, int res) except -1:
@@ -762,6 +761,8 @@ cdef class Worker(Sender):
                     errno.ECONNABORTED, "the server stopped"))
 
     def _end(self):
+        if self in self.loop.keepers:
+            self.loop.keepers.remove(self)
         if self.ticker is not None:
             self.ticker.cancel()
             self.ticker = None

@@ -329,3 +329,20 @@ def test_stop_under_load(serving: Serving) -> None:
     for thread in threads:
         thread.join()
     assert server.stats()["connections"] == 0
+
+
+def test_who_leaves_bytes_unread_does_not_starve_the_others(serving: Serving) -> None:
+    def on_data(conn: netpoll.Connection) -> None:
+        with conn.peek(1) as first:
+            is_kept = bytes(first) == b"k"
+        if not is_kept and conn.read().endswith(b"!"):
+            conn.write(b"heard")
+
+    serving(on_data, config=LoopConfig(buf_count=1, buf_bytes=4096))
+    keeper, other = serving.connect(), serving.connect(5)
+    keeper.sendall(b"k" * 2000)
+    time.sleep(0.1)
+    other.sendall(b"o" * 2096)  # the rest of the only buffer, and nothing to answer
+    time.sleep(0.1)
+    other.sendall(b"!")
+    assert read_exactly(other, 5) == b"heard"
