@@ -132,6 +132,8 @@ def open(
     """
     flags, readable, writable, binary = _parse_mode(mode)
     _check_arguments(file, binary, buffering, encoding, errors, newline, closefd)
+    if not isinstance(file, int):
+        file = os.fspath(file)
     if buffering == 1 and binary:
         warnings.warn(
             "line buffering (buffering=1) isn't supported in binary mode, the default buffer "

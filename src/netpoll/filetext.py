@@ -11,7 +11,7 @@ import codecs
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable
 from typing import Any
 
 from netpoll.filebuf import BinaryFile, Turns
@@ -25,6 +25,17 @@ _LINE_ENDS = {
     "\r\n": re.compile("\r\n"),
     "": re.compile("\r\n|\n|\r"),
 }
+
+
+class Answer(int):
+    """A bool that can be awaited: aiofiles awaits `readable` of text files, not of binary ones."""
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        return bool(self)
+        yield  # makes it a generator
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
 
 
 class TextFile(Turns):
@@ -379,8 +390,9 @@ class TextFile(Turns):
         """The file descriptor. Raises ValueError on a closed file."""
         return self.buffer.fileno()
 
-    def readable(self) -> bool:
-        return self.buffer.readable()
+    def readable(self) -> Answer:
+        """True or False, at once and when awaited."""
+        return Answer(self.buffer.readable())
 
     async def writable(self) -> bool:
         return await self.buffer.writable()

@@ -189,7 +189,7 @@ async def test_the_openers_file_is_ours(tmp_path: Path, loop: Any) -> None:
     async with netpoll.open(path, opener=opener) as file:
         assert await file.read() == "contents"
         assert not os.get_inheritable(file.fileno())
-    assert seen == [(path, os.O_CLOEXEC)]
+    assert seen == [(str(path), os.O_CLOEXEC)]
     with pytest.raises(ValueError, match="opener returned -5"):
         await netpoll.open(path, opener=lambda *_: -5)
 
@@ -207,7 +207,7 @@ async def test_closed_and_wrong_mode(tmp_path: Path, loop: Any) -> None:
         file = await netpoll.open(tmp_path / "file", mode)
         with pytest.raises(io.UnsupportedOperation):
             await file.read()
-        assert (file.name, file.mode) == (tmp_path / "file", mode)
+        assert (file.name, file.mode) == (str(tmp_path / "file"), mode)
         assert (file.readable(), await file.writable(), await file.isatty()) == (
             False, True, False,
         )

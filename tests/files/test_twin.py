@@ -1,5 +1,6 @@
 """netpoll.open against the built-in open: the same calls give the same results, step by step."""
 
+import inspect
 import io
 import random
 from pathlib import Path
@@ -214,3 +215,34 @@ async def test_refused_as_open_refuses(
     assert isinstance(theirs.value, io.UnsupportedOperation) == isinstance(
         ours.value, io.UnsupportedOperation
     )
+
+
+# What nobody can use of an asynchronous file: the blocking one underneath.
+BLOCKING = {"detach", "raw"}
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+@pytest.mark.parametrize("mode", ["r", "w+", "rb", "wb", "rb+"])
+async def test_the_interface_of_aiofiles(
+    tmp_path: Path, loop: Any, mode: str, buffering: int
+) -> None:
+    """Every name it has, awaited where it awaits."""
+    aiofiles = pytest.importorskip("aiofiles")
+    if "b" not in mode and buffering == 0:
+        pytest.skip("text is always buffered")
+    path = tmp_path / "file"
+    path.write_text("text")
+    theirs = await aiofiles.open(path, mode, buffering=buffering)
+    ours = await netpoll.open(path, mode, buffering=buffering)
+    public = {name for name in dir(theirs) if not name.startswith("_")}
+    names = public - BLOCKING | {"__aiter__", "__anext__"}
+    assert names <= set(dir(ours))
+    for name in names:
+        if name == "readable" and "b" not in mode:
+            assert await ours.readable() == bool(ours.readable()) == await theirs.readable()
+        elif inspect.iscoroutinefunction(getattr(theirs, name)):
+            assert inspect.iscoroutinefunction(getattr(ours, name)), name
+    for name in {"closed", "name", "mode", "encoding", "errors", "newlines"} & names:
+        assert getattr(ours, name) == getattr(theirs, name), name
+    await ours.close()
+    await theirs.close()
