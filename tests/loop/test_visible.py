@@ -4,13 +4,14 @@ import asyncio
 import io
 import logging
 import socket
+import subprocess
 import sys
 import time
 from typing import Any
 
 import pytest
 
-from ..support import unix_pair
+from ..support import child_says, talking_child, unix_pair
 
 pytestmark = pytest.mark.control
 
@@ -73,3 +74,39 @@ async def test_debug_mode_at_run_time(loop: Any, caplog: pytest.LogCaptureFixtur
     caplog.clear()
     await slow()
     assert not [record for record in caplog.records if "sleep" in record.getMessage()]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio's tools are new in 3.14")
+@pytest.mark.parametrize("tool", ["ps", "pstree"])
+def test_another_process_sees_the_tasks(backend: str, tool: str) -> None:
+    """`python -m asyncio ps PID` and `pstree PID` read them out of the process's memory."""
+
+    def body() -> None:
+        import asyncio
+        import socket
+
+        async def leaf(sock: socket.socket) -> None:
+            print("ready", flush=True)
+            await asyncio.get_running_loop().sock_recv(sock, 10)
+
+        async def main() -> None:
+            left, right = socket.socketpair()
+            left.setblocking(False)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(leaf(left), name="the-leaf")
+            right.close()
+
+        loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+        loop.run_until_complete(main())
+
+    with talking_child(backend, body) as child:
+        child_says(child, "ready")
+        command = [sys.executable, "-m", "asyncio", tool, str(child.pid)]
+        for _ in range(5):  # the child may be on its way into its wait
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            if done.returncode == 0:
+                break
+    if "ermission" in done.stderr or "not supported" in done.stderr:
+        pytest.skip(f"this process may not look into another: {done.stderr.splitlines()[-1]}")
+    assert "the-leaf" in done.stdout and "leaf" in done.stdout, done.stdout + done.stderr
+    assert "main" in done.stdout
