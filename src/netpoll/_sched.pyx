@@ -178,7 +178,13 @@ cdef int suspend(Task task, object awaited) except -1:
     with cython.critical_section(task):
         task.waiting_on = awaited
     try:
-        if (<Suspension>awaited).attach(task) or task.must_cancel:
+        if (<Suspension>awaited).attach(task):
+            np_task_wake(&task.node)
+        if task.must_cancel:
+            # cancel() came before there was anything to detach, or between the two lines above.
+            with cython.critical_section(task):
+                task.waiting_on = None
+            (<Suspension>awaited).detach(task)
             np_task_wake(&task.node)
     except Exception as exc:
         return throw_into(task, exc)

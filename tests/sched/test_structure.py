@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -268,6 +269,39 @@ def test_a_cancellation_passes_through_a_timeout(scheduler: Scheduler) -> None:
             await task
 
     scheduler.run(main)
+
+
+@pytest.mark.parametrize("is_sleeping", [True, False])
+def test_cancelled_on_the_way_to_sleep(scheduler: Scheduler, is_sleeping: bool) -> None:
+    """What a task was about to wait for does not keep it: no alarm and no waiter is left."""
+    other = scheduler.spawn(sleep, 3600)
+
+    async def wait() -> None:
+        current_task().cancel()
+        await (sleep(3600) if is_sleeping else other)
+
+    task = scheduler.spawn(wait)
+    with pytest.raises(asyncio.CancelledError):
+        task.result(20)
+    reference = weakref.ref(task)
+    del task
+    assert reference() is None
+    other.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        other.result(20)
+    assert scheduler._next_alarm_ns() is None
+
+
+def test_cancellations_racing_the_first_step(make_scheduler: MakeScheduler) -> None:
+    scheduler = make_scheduler(3)
+    for _ in range(300):
+        tasks = [scheduler.spawn(sleep, 3600) for _ in range(3)]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with pytest.raises(asyncio.CancelledError):
+                task.result(20)
+    assert scheduler._next_alarm_ns() is None
 
 
 def test_sleep_belongs_to_the_scheduler() -> None:
