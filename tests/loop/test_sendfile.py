@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from ..support import Recorder, digest, pair, pattern, reset, socket_pair, unix_pair, until
+from ..support import (
+    Recorder,
+    digest,
+    is_netpoll,
+    pair,
+    pattern,
+    reset,
+    socket_pair,
+    unix_pair,
+    until,
+)
 
 pytestmark = pytest.mark.control
 
@@ -56,14 +66,17 @@ async def test_whole_file(loop: Any, file: Any, make: Any) -> None:
     [(0, 10, 10), (1000, 4_000_000, 4_000_000), (SIZE - 5, None, 5), (SIZE - 5, 10, 5),
      (SIZE, None, 0), (2 * SIZE, 10, 0), (0, 10 * SIZE, SIZE)],
 )
-async def test_parts(loop: Any, file: Any, offset: int, count: Any, expected: int) -> None:
+async def test_parts(
+    loop: Any, backend: str, file: Any, offset: int, count: Any, expected: int
+) -> None:
     left, right = socket_pair()
     with left, right:
         file.seek(3)
         task = asyncio.ensure_future(receive(loop, right, expected))
         assert await loop.sock_sendfile(left, file, offset, count) == expected
         assert digest(await task) == digest(pattern(SIZE)[offset : offset + expected])
-        assert file.tell() == (offset + expected if expected else 3)
+        # Older releases of asyncio leave it alone when nothing was sent, newer ones do not.
+        assert file.tell() == offset + expected or (not expected and not is_netpoll(backend))
 
 
 @pytest.mark.netpoll_only
@@ -147,13 +160,16 @@ async def test_fallback(loop: Any) -> None:
         assert digest(await task) == digest(data[7:])
 
 
-async def test_without_fallback(loop: Any, file: Any) -> None:
+async def test_without_fallback(loop: Any, backend: str, file: Any) -> None:
+    refusal: Any = asyncio.SendfileNotAvailableError
+    if not is_netpoll(backend):
+        refusal = (refusal, OSError)  # newer releases seek afterwards, which a pipe refuses
     left, right = socket_pair()
     read_fd, write_fd = os.pipe()
     with left, right, open(read_fd, "rb") as pipe, open(write_fd, "wb", 0) as end:
         end.write(b"x")
         for source in (Unreal(b"data"), pipe):
-            with pytest.raises(asyncio.SendfileNotAvailableError):
+            with pytest.raises(refusal):
                 await loop.sock_sendfile(left, source, 0, 1, fallback=False)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-uring = pytest.importorskip("netpoll.uring", reason="built without cffi")
+uring = pytest.importorskip("netpoll.uring", reason="built without cffi", exc_type=ImportError)
 ffi, lib = getattr(uring, "ffi", None), getattr(uring, "lib", None)
 
 

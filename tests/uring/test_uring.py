@@ -17,7 +17,7 @@ import pytest
 
 from ..support import until
 
-uring = pytest.importorskip("netpoll.uring", reason="built without cffi")
+uring = pytest.importorskip("netpoll.uring", reason="built without cffi", exc_type=ImportError)
 ffi, lib = getattr(uring, "ffi", None), getattr(uring, "lib", None)
 
 
