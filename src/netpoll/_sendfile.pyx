@@ -86,8 +86,8 @@ cdef class SendfileOp(Awaitable):
     cdef int place(self) except -1:
         """The file's position is behind what was sent, however the sending ended.
 
-        Also when nothing was, as in newer releases of asyncio: it tells how far the file is. What has no
-        size may have no position.
+        Also when nothing was, as in newer releases of asyncio: it tells how far the file is. What
+        has no size may have no position.
         """
         if self.sent_bytes or self.size_bytes:
             os.lseek(self.file_fd, self.offset, os.SEEK_SET)
