@@ -136,9 +136,10 @@
 /* The most that changes workers at once: stealing, refilling, overflowing. */
 #define NP_MOVE_MAX_COUNT 128
 
-/* Every so many tasks a worker looks at the shared list first, so that what waits there is not held
- * back by a worker that keeps its own queue filled. A prime: in step with nothing. */
-#define NP_INJECTOR_INTERVAL_COUNT 61
+/* Every so many tasks of a lane a worker looks at the shared list first, so that what waits there
+ * is not held back by a worker that keeps its own queue filled. Even: the mail has the turns in
+ * between. */
+#define NP_INJECTOR_INTERVAL_COUNT 60
 
 /* NORMAL and LOW: the wait of every eighth task is measured. Two readings of the clock cost a third
  * of what queueing and running an empty function does. */

@@ -204,12 +204,13 @@ static struct np_task *refill(struct np_worker *worker, int lane, uint32_t max)
 
 static struct np_task *take(struct np_worker *worker, int lane)
 {
-    uint32_t turn = worker->turns++;
+    uint32_t turn = worker->turns[lane]++;
     struct np_task *task = NULL;
     /* Turn about with its own queue, so that neither holds the other back. */
     if (turn % 2 == 0 && (task = np_injector_take(&worker->mail, lane, 1)) != NULL)
         return task;
-    if (turn % NP_INJECTOR_INTERVAL_COUNT == 0 && (task = refill(worker, lane, 1)) != NULL)
+    uint32_t last = NP_INJECTOR_INTERVAL_COUNT - 1; /* odd, so that it is not the mail's turn */
+    if (turn % NP_INJECTOR_INTERVAL_COUNT == last && (task = refill(worker, lane, 1)) != NULL)
         return task;
     if (worker->deques_mask >> lane & 1) {
         task = np_deque_pop(&worker->deques[lane]);

@@ -9,7 +9,8 @@
  * Purpose   Which record runs next, where. Never calls anything: the layer above asks for the next
  *           task, runs it, asks again, and calls np_worker_idle when there is none.
  * Order     Within a lane first in, first out per queue; between lanes see np_lane.h. Every
- *           NP_INJECTOR_INTERVAL_COUNT tasks the injector comes before the worker's own queue.
+ *           NP_INJECTOR_INTERVAL_COUNT tasks of a lane the injector comes before the worker's own
+ *           queue, and every other time its mail does.
  * Waking    Eager: a push wakes a sleeper unless somebody is searching already. Lazy, for layers
  *           whose tasks run one at a time anyway (the GIL): a push wakes a sleeper only when
  *           nobody is awake; otherwise one is made the watcher, who looks every NP_RESCUE_NS
@@ -56,7 +57,8 @@ struct np_worker {
     struct np_lane_ages ages;
     uint32_t index;
     uint32_t deques_mask; /* a hint: deques that may have something */
-    uint32_t turns, stamps;
+    uint32_t turns[NP_LANES]; /* apart: a lane that is served every 34th time must not be in step */
+    uint32_t stamps;
     uint64_t random;
     uint64_t seen_dispatched; /* the watcher's: everybody's count when it last looked */
     uint8_t is_watching, is_rescuing;

@@ -191,6 +191,46 @@ static void a_full_deque_overflows_and_loses_nothing(void **state)
     np_sched_close(sched);
 }
 
+/* Every way into a lane is served, however the lanes' turns fall: no queue hides behind another. */
+static void every_door_is_served_within_its_bound(void **state)
+{
+    (void)state;
+    static const uint32_t bound[NP_LANES] = {
+        4, NP_LANE_AGE_HIGH_COUNT + 3, NP_LANE_AGE_NORMAL_COUNT + 2, NP_LANE_AGE_LOW_COUNT + 1};
+    for (uint32_t present = 1; present < 16; present++) {
+        struct np_sched *sched = open_sched((struct np_sched_config){.workers_count = 1});
+        struct np_worker *worker = &sched->workers[0];
+        uint32_t mail_waits[NP_LANES] = {0}, injected_waits[NP_LANES] = {0};
+        for (int lane = 0; lane < NP_LANES; lane++) {
+            for (uintptr_t door = 1; present >> lane & 1 && door <= 3; door++) {
+                struct np_task *task = posted(worker, lane, door);
+                task->home = door == 2 ? 0 : NP_HOME_ANY;
+                (door == 3 ? np_sched_push(sched, task) : np_worker_push(worker, task));
+            }
+        }
+        for (int i = 0; i < 20000; i++) {
+            struct np_task *task = np_worker_next(worker);
+            uintptr_t door = (uintptr_t)task->argument;
+            int lane = np_task_lane(task);
+            for (int other = 0; other < NP_LANES; other++) {
+                mail_waits[other]++;
+                injected_waits[other]++;
+            }
+            mail_waits[lane] = door == 2 ? 0 : mail_waits[lane];
+            injected_waits[lane] = door == 3 ? 0 : injected_waits[lane];
+            for (int other = 0; other < NP_LANES; other++) {
+                assert_true(!(present >> other & 1) || mail_waits[other] <= 2 * bound[other]);
+                assert_true(!(present >> other & 1) ||
+                            injected_waits[other] <= NP_INJECTOR_INTERVAL_COUNT * bound[other]);
+            }
+            door == 3 ? np_sched_push(sched, task) : np_worker_push(worker, task);
+        }
+        while (take(worker) != 0)
+            ;
+        np_sched_close(sched);
+    }
+}
+
 static void half_of_a_queue_is_stolen(void **state)
 {
     (void)state;
@@ -557,6 +597,7 @@ int main(void)
         cmocka_unit_test(thieves_and_owner_share_without_loss),
         cmocka_unit_test(every_lane_is_served_within_its_bound),
         cmocka_unit_test(a_full_deque_overflows_and_loses_nothing),
+        cmocka_unit_test(every_door_is_served_within_its_bound),
         cmocka_unit_test(half_of_a_queue_is_stolen),
         cmocka_unit_test(what_has_a_home_is_not_stolen),
         cmocka_unit_test(waits_are_measured_by_the_scheduler_s_clock),
