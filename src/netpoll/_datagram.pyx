@@ -702,6 +702,10 @@ cdef class DatagramTransport(Completion):
         return self.loop
 
     @property
+    def _sock(self):
+        return self.sock
+
+    @property
     def _extra(self):
         return self.extra
 

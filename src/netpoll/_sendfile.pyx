@@ -5,13 +5,14 @@ Not splice through io_uring: the kernel hands every splice to a worker thread. S
 benchmarks/NEGATIVE.md for the figures.
 """
 
-from libc.errno cimport EAGAIN, EBADF, ENOTCONN
+from libc.errno cimport EAGAIN, ENOTCONN
 from libc.stdint cimport int64_t
 from libc.string cimport strerror
 
-from netpoll._await cimport Awaitable, install_awaitable_slots
-from netpoll._c cimport NP_OP_POLL, np_event, np_sock_sendfile, np_udata
+from netpoll._await cimport install_awaitable_slots
+from netpoll._c cimport np_sock_sendfile
 from netpoll._core cimport Loop
+from netpoll._sock cimport SockOp
 
 import asyncio
 import io
@@ -26,24 +27,17 @@ cdef enum:
 cdef object NotAvailable = asyncio.SendfileNotAvailableError
 
 
-cdef class SendfileOp(Awaitable):
+cdef class SendfileOp(SockOp):
     """One file on its way to one socket. The result is the number of bytes sent."""
-    cdef Loop loop
-    cdef object sock, file      # both kept open by being kept
-    cdef int fd, file_fd
+    cdef object file            # kept open by being kept
+    cdef int file_fd
     cdef int64_t offset         # of the next byte
     cdef int64_t count          # how many are wanted; -1: up to the end
     cdef int64_t size_bytes     # of the file, when it began; it may grow
     cdef int64_t sent_bytes
-    cdef np_udata op
 
-    cdef object step(self):
-        cdef ptrdiff_t n
-        if self.op:
-            raise RuntimeError("this sendfile is being awaited already")
-        if self.future is not None and self.sock.fileno() != self.fd:
-            raise OSError(EBADF, "Bad file descriptor: the socket was closed meanwhile")
-        n = self.send()
+    cdef object attempt(self):
+        cdef ptrdiff_t n = self.send()
         if n > 0 and self.offset >= self.size_bytes:
             n = self.send()  # the end, nearly always: it need not wait for a turn
         if n == 0:
@@ -52,8 +46,7 @@ cdef class SendfileOp(Awaitable):
             return self.sent_bytes
         if n < 0 and n != -EAGAIN:
             raise self.error(<int>-n)
-        self.op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLOUT)
-        return self.wait_on(self.loop)
+        return None
 
     cdef ptrdiff_t send(self) except? -1:
         """What may leave in this turn. 0: that was all; -errno, -EAGAIN among them; or a count."""
@@ -93,17 +86,11 @@ cdef class SendfileOp(Awaitable):
             os.lseek(self.file_fd, self.offset, os.SEEK_SET)
         return 0
 
-    cdef int on_event(self, Loop loop, np_event *event) except -1:
-        self.op = 0
-        # An error of the socket resumes the task too: the next call reports it best.
-        if self.future is not None and not self.future.done():
-            self.future.set_result(None)
-        return 0
-
     cdef int abandon(self) except -1:
-        if self.op:
-            self.loop.cancel(self.op)
-        return self.place()
+        try:
+            return SockOp.abandon(self)
+        finally:
+            self.place()
 
 
 install_awaitable_slots(SendfileOp)
@@ -125,6 +112,7 @@ def send_file(Loop loop, sock, file, offset, count):
     op.sock = sock
     op.file = file
     op.fd = sock.fileno()
+    op.mask = POLLOUT
     op.offset = offset
     # An empty file is done before it has begun, also one that only pretends (in /proc).
     op.count = count if count else -1 if op.size_bytes else 0

@@ -49,26 +49,37 @@ cdef object os_error(ptrdiff_t err):
 
 
 cdef class SockOp(Awaitable):
-    """One call on a nonblocking socket. attempt() does it and sets is_done, or must wait."""
-    cdef Loop loop
-    cdef object sock
-    cdef int fd
-    cdef uint32_t mask
-    cdef np_udata op
-
     cdef object attempt(self):
         raise NotImplementedError
 
     cdef object step(self):
         if self.op:
             raise RuntimeError("this socket call is being awaited already")
-        if self.future is not None and self.sock.fileno() != self.fd:
-            raise OSError(EBADF, "Bad file descriptor: the socket was closed meanwhile")
+        if self.is_holding and self.sock._closed and self.sock.fileno() != self.fd:
+            raise OSError(EBADF, "Bad file descriptor: the socket was detached meanwhile")
         result = self.attempt()
         if self.is_done:
+            self.unhold()
             return result
         self.op = self.loop.arm(NP_OP_POLL, self.fd, self, self.mask)
+        self.hold()
         return self.wait_on(self.loop)
+
+    cdef int hold(self) except -1:
+        """A socket that is closed while a call waits on it stays open until the call has ended, the
+        way it does under makefile(): the fd cannot become somebody else's meanwhile."""
+        if not self.is_holding and issubclass(type(self.sock), PySocket):
+            self.sock._io_refs += 1
+            self.is_holding = True
+        return 0
+
+    cdef int unhold(self) except -1:
+        if self.is_holding:
+            self.is_holding = False
+            self.sock._io_refs -= 1
+            if self.sock._closed:
+                self.sock.close()
+        return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         self.op = 0
@@ -77,10 +88,14 @@ cdef class SockOp(Awaitable):
             self.future.set_result(None)
         return 0
 
+    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
+        self.op = 0
+        return self.unhold()
+
     cdef int abandon(self) except -1:
         if self.op:
             self.loop.cancel(self.op)
-        return 0
+        return self.unhold()
 
 
 cdef class RecvOp(SockOp):

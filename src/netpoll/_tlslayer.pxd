@@ -41,12 +41,13 @@ cdef class TlsLayer(Sink):
     # Below: any transport, and the same again when it is one of ours.
     cdef object below           # None before it is made and after it is lost
     cdef StreamTransport native
+    cdef TlsLayer lower         # TLS in TLS: the layer below
     cdef object info            # whom get_extra_info asks, also afterwards
     # Above.
     cdef object protocol
     cdef Sink reader            # asyncio's StreamReaderProtocol, served natively; else None
     cdef object transport       # the TlsTransport
-    cdef object context         # contextvars, for a transport below that is not ours
+    cdef object context         # contextvars, for a transport below of another make
     # Written and not yet encrypted: plain[plain_first:], the first from plain_offset on.
     cdef list plain
     cdef Py_ssize_t plain_first, plain_offset, plain_bytes
@@ -89,6 +90,7 @@ cdef class TlsLayer(Sink):
     cdef int do_flush(self) except -1
     cdef int do_shutdown(self) except -1
     cdef bint said_goodbye(self) except -1
+    cdef int send_goodbye(self) except -1
     cdef int shutdown_done(self, object exc) except -1
     cdef int abort(self, object exc) except -1
     cdef int drop_plain(self) except -1

@@ -58,6 +58,8 @@ cdef class TlsLayer(Sink):
     cdef bint enter(self) except -1:
         if self.native is not None:
             return self.native.enter()
+        if self.lower is not None:
+            return self.lower.enter()
         if self.flags & ENTERED:
             return False
         PyContext_Enter(<PyObject*>self.context)
@@ -69,6 +71,8 @@ cdef class TlsLayer(Sink):
             return 0
         if self.native is not None:
             return self.native.leave(True)
+        if self.lower is not None:
+            return self.lower.leave(True)
         self.flags &= ~ENTERED
         PyContext_Exit(<PyObject*>self.context)
         return 0
@@ -127,7 +131,11 @@ cdef class TlsLayer(Sink):
             self.native = <StreamTransport>transport
             self.native.high_bytes = SIZE_MAX  # it tells us of every send instead
         else:
-            self.context = PyContext_CopyCurrent()
+            lower = getattr(transport, "_ssl_protocol", None)
+            if type(lower) is TlsLayer:  # TLS in TLS: one connection, one context
+                self.lower = <TlsLayer>lower
+            else:
+                self.context = PyContext_CopyCurrent()
         if self.loop._debug:
             log.logger.debug("%r starts SSL handshake", self)
             self.handshake_start_s = self.loop.time()
@@ -145,6 +153,7 @@ cdef class TlsLayer(Sink):
         self.state = UNWRAPPED
         self.below = None
         self.native = None
+        self.lower = None
         self.protocol = None
         self.reader = None
         self.transport = None
@@ -271,7 +280,10 @@ cdef class TlsLayer(Sink):
                 self.leave(entered)
         self.wake(None)
         self.pressed()
-        return self.do_read()
+        if self.session.has_more():
+            # After the task that wakes: it may look at ALPN's choice before there is data.
+            self.loop.soon(self._resumed, None)
+        return 0
 
     # ---- receiving ----------------------------------------------------------------------------
 
@@ -279,7 +291,8 @@ cdef class TlsLayer(Sink):
         cdef int status = TLS_MORE
         try:
             while status == TLS_MORE and not self.flags & PAUSED \
-                    and (self.state == WRAPPED or self.state == FLUSHING):
+                    and (self.state == WRAPPED
+                         or self.state == FLUSHING and not self.flags & CLOSED):
                 status = self.read_buffered() if self.flags & BUFFERED else self.read_once()
             if self.plain_bytes and not self.flags & DIRTY:
                 self.pressed()  # a write that had to wait for a read
@@ -554,7 +567,8 @@ cdef class TlsLayer(Sink):
             self.below._force_close(asyncio.TimeoutError("SSL shutdown timed out"))
 
     cdef int do_flush(self) except -1:
-        """What came is read, what was written is sent; then goodbye."""
+        """What came before the peer's end is read, what was written is sent; then goodbye. After
+        close() nothing more is delivered, as asyncio.BaseTransport.close() has it."""
         self.do_read()
         if self.state != FLUSHING:
             return 0
@@ -572,7 +586,7 @@ cdef class TlsLayer(Sink):
                     return 0
         except SSLError as exc:
             return self.shutdown_done(exc)
-        self.send_output()
+        self.send_goodbye()
         self.call_eof_received()
         return self.shutdown_done(None)
 
@@ -586,9 +600,16 @@ cdef class TlsLayer(Sink):
         try:
             self.session.sslobj.unwrap()
         except AGAIN_ERRORS:
-            self.send_output()
+            self.send_goodbye()
             return False
         return True
+
+    cdef int send_goodbye(self) except -1:
+        """At once: it is the last thing sent, and get_write_buffer_size() is 0 after it."""
+        self.send_output()
+        if self.native is not None:
+            self.native.write_now()
+        return 0
 
     cdef int shutdown_done(self, object exc) except -1:
         self.stop_timer()
