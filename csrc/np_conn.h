@@ -77,7 +77,7 @@ struct np_conn {
     uint16_t flags;                   /* enum np_conn_flags */
     uint32_t serial;                  /* tells it from an earlier one in the same place */
     struct np_zc zc;                  /* whether its path really spares copies */
-    uint16_t unused;
+    uint16_t bulk;                    /* receives in bulk: small reads left before that ends */
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_conn) == 104, "idle: these, and its operation's 64 bytes");

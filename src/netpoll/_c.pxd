@@ -87,6 +87,17 @@ cdef extern from "np_bufring.h" nogil:
     struct np_buf:
         pass
 
+    struct np_bufring:
+        uint32_t count
+
+    int np_bufring_open(np_bufring *br, uint32_t count, uint32_t buf_bytes)
+    void np_bufring_close(np_bufring *br)
+    uint8_t *np_bufring_consume(np_bufring *br, uint16_t bid, uint32_t len_bytes, int more)
+    int np_bufring_recycle(np_bufring *br)
+    int np_bufring_peek(np_bufring *br, uint32_t min_bytes, uint32_t *room_bytes)
+    uint8_t *np_bufring_at(const np_bufring *br, uint16_t bid)
+    void np_bufring_rewind(np_bufring *br)
+    np_buf *np_bufring_find(const np_bufring *br, const uint8_t *data)
     void np_buf_hold(np_buf *buf)
     void np_buf_release(np_buf *buf)
 
@@ -453,7 +464,7 @@ cdef extern from "np_conn.h" nogil:
         np_flow *out
         int32_t fd
         uint32_t index, next, wheel_next, wheel_prev, serial
-        uint16_t tick, flags
+        uint16_t tick, flags, bulk
         np_zc zc
 
     struct np_conn_slab:

@@ -2,19 +2,18 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from netpoll._bulk cimport Receiver
 from netpoll._c cimport PyObject, np_conn, np_event, np_task, np_udata
 from netpoll._connection cimport Connection
 from netpoll._core cimport Loop
-from netpoll._shipment cimport Sender
 from netpoll._wheel cimport Wheel
 
 
-cdef class Worker(Sender):
+cdef class Worker(Receiver):
     cdef object handler, on_connect, on_close, closed_hook
     cdef bint is_session, is_stopping
     cdef set sessions
     cdef PyObject *spare        # a face that nobody uses, kept for the next handler call
-    cdef uint32_t dirty         # index + 1 of the first connection with something to send
     cdef np_task *runs          # connections whose handler is to run at the end of this turn
     cdef np_task *last_run
     cdef np_task *running_task
@@ -31,9 +30,7 @@ cdef class Worker(Sender):
     cdef np_conn *begin(self, int fd) except? NULL
     cdef int adopt(self, int fd) except -1
     cdef int announce(self, np_conn *conn) except -1
-    cdef int on_recv(self, np_conn *conn, np_event *event) except -1
     cdef int arrived(self, np_conn *conn, int event_flags) except -1
-    cdef int receive_ended(self, np_conn *conn, int res) except -1
     cdef int end_of_stream(self, np_conn *conn) except -1
     cdef int deliver(self, np_conn *conn) except -1
     cdef int call_on_data(self, np_conn *conn) except -1
@@ -43,14 +40,11 @@ cdef class Worker(Sender):
     cdef int mark(self) except -1
     cdef int run_queue(self) except -1
     cdef int flush_dirty(self) except -1
-    cdef int flush(self, np_conn *conn, bint now) except -1
     cdef int flush_file(self, np_conn *conn) except -1
     cdef int wait_writable(self, np_conn *conn) except -1
     cdef int shrunk(self, np_conn *conn) except -1
     cdef int all_sent(self, np_conn *conn) except -1
     cdef int drop_flow(self, np_conn *conn, bint unread) except -1
-    cdef int evacuate(self) except -1
-    cdef int arm_recv(self, np_conn *conn) except -1
     cdef int lose(self, np_conn *conn, object error) except -1
     cdef int tell_lost(self, np_conn *conn, object error) except -1
     cdef int finish(self, np_conn *conn) except -1

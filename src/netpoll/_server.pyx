@@ -15,6 +15,7 @@ from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
 from libc.string cimport memset
 
+from netpoll._bulk cimport BULK_MIN_BYTES, Receiver
 from netpoll._c cimport (
     ECANCELED, NP_CONN_CALLED, NP_CONN_CANCELLED, NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT,
     NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_DIRTY, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST,
@@ -31,7 +32,6 @@ from netpoll._connection cimport Connection, FileSpan
 from netpoll._core cimport Completion, Loop
 from netpoll._driver cimport Session, make_session
 from netpoll._sending cimport os_error
-from netpoll._shipment cimport Sender
 from netpoll._wheel cimport WHEEL_IDLE_TICKS, Wheel
 
 import errno
@@ -47,7 +47,7 @@ cdef enum:
     REST_COPY_BYTES = 1024
 
 
-cdef class Worker(Sender):
+cdef class Worker(Receiver):
     """The connections that one loop serves.
 
     options: max_pending_bytes, max_unread_bytes, max_retained_bytes, idle_timeout_s (None: never),
@@ -199,11 +199,6 @@ cdef class Worker(Sender):
 
     # ---- receiving ----------------------------------------------------------------------------
 
-    cdef int arm_recv(self, np_conn *conn) except -1:
-        conn.flags &= ~NP_CONN_CANCELLED
-        conn.task.spare = self.arm_op(conn, NP_OP_RECV, 0)
-        return 0
-
     cdef int stop_reading(self, np_conn *conn) except -1:
         if conn.task.spare and not conn.flags & NP_CONN_CANCELLED:
             conn.flags |= NP_CONN_CANCELLED
@@ -228,7 +223,11 @@ cdef class Worker(Sender):
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         cdef np_conn *conn = np_conn_of(event.owner)
         if event.kind == NP_OP_RECV:
+            if event.res >= BULK_MIN_BYTES:
+                self.measured(conn, event.res)
             return self.on_recv(conn, event)
+        if event.op == conn.task.spare:
+            return self.on_readable(conn, event)
         conn.out.op = 0
         conn.out.sending = 0
         if conn.flags & NP_CONN_LOST:
@@ -251,7 +250,7 @@ cdef class Worker(Sender):
                 if flow is NULL:
                     return self.lose(conn, MemoryError())
                 conn.task.context = flow
-            buf = self.loop.ops.buffer(self.loop.be, event.data)
+            buf = self.buffer_at(event)
             if not self.buffers_count:
                 self.buffers_count = self.loop.stats()["bufs_total"]
             if np_flow_push(flow, <void*>(<uintptr_t>buf + NP_OWNER_BUF), event.data,
@@ -711,7 +710,7 @@ cdef class Worker(Sender):
         cdef np_conn *conn = np_conn_of(event.owner)
         if event.flags & NP_EV_MORE:
             return 0
-        if event.kind == NP_OP_RECV:
+        if event.op == conn.task.spare:
             conn.task.spare = 0
         else:
             conn.out.op = 0
@@ -778,7 +777,7 @@ cdef class Worker(Sender):
             "sessions": len(self.sessions), "flows": self.slab.flow_live_count,
             "recv_bytes": self.recv_bytes, "sent_bytes": self.sent_bytes,
             "file_bytes": self.file_bytes, "copied_bytes": self.user_copied_bytes,
-            "shed_bytes": self.shed_bytes, "handler_errors": self.handler_errors_count,
+            "shed_bytes": self.shed_bytes, "bulk_reads": self.bulk_reads_count, "handler_errors": self.handler_errors_count,
             "idle_closed": self.idle_closed_count, "full_closed": self.full_closed_count,
         }
 
