@@ -1,12 +1,15 @@
 """Nothing is lost and nothing runs twice: many threads, small queues, every way in.
 
-The C core has the same under ThreadSanitizer, and 10^7 tasks in its soak (tests/c/test_sched.c).
-NETPOLL_SOAK=1 makes the numbers here those of a soak: 10^7 tasks.
+The C core has the same under ThreadSanitizer, with its own soak and storm (tests/c/test_sched.c).
+NETPOLL_SOAK=1 makes the numbers here those of a soak: 10^7 tasks. NETPOLL_STORM_S=600 makes parking
+and waking last ten minutes, half with the usual queues and half with small ones.
 """
 
+import itertools
 import os
 import random
 import threading
+import time
 from array import array
 
 import pytest
@@ -19,6 +22,7 @@ from .conftest import MakeScheduler
 THREADS = 64
 SOAK = os.environ.get("NETPOLL_SOAK", "0") != "0"
 POSTS = 10_000_000 if SOAK else 200_000
+STORM_S = float(os.environ.get("NETPOLL_STORM_S", "0")) / 2
 
 
 @pytest.mark.timeout(3600 if SOAK else 60)
@@ -95,11 +99,17 @@ def test_stealing_shares_what_one_worker_spawned(make_scheduler: MakeScheduler) 
     assert sum(worker["stolen"] + worker["overflowed"] for worker in workers) >= 3
 
 
-def test_parking_and_waking(make_scheduler: MakeScheduler) -> None:
+@pytest.mark.timeout(STORM_S + 60)
+@pytest.mark.parametrize("rings", [0, 1])
+def test_parking_and_waking(make_scheduler: MakeScheduler, rings: int) -> None:
     """One task at a time, from outside, now to anybody and now to one worker."""
     scheduler = make_scheduler(3)
+    for worker in range(rings):
+        scheduler.loop(worker)
     source = random.Random(5)
-    for n in range(3000):
+    end_s = time.monotonic() + STORM_S / 2
+    numbers = itertools.count()
+    while (n := next(numbers)) < 3000 or time.monotonic() < end_s:
         affinity = source.randrange(3) if n % 2 else None
         assert scheduler.spawn(int, n, affinity=affinity).result(30) == n
     workers = scheduler.stats()["workers"]

@@ -13,7 +13,7 @@ from netpoll.sched import sleep
 from .conftest import MakeScheduler
 from .support import private_bytes_script
 
-COUNT = 300_000
+COUNT = 1_000_000
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
