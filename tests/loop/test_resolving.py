@@ -244,11 +244,13 @@ async def test_shutdown_default_executor(loop: Any) -> None:
         loop.run_in_executor(None, print)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="the timeout is new in 3.12")
+@pytest.mark.skipif(sys.version_info < (3, 12, 2), reason="the timeout does not work before 3.12.2")
 async def test_shutdown_default_executor_gives_up(loop: Any) -> None:
     done = threading.Event()
     waiting = loop.run_in_executor(None, done.wait)
-    with pytest.warns(RuntimeWarning, match="did not finish"):
-        await loop.shutdown_default_executor(timeout=0.05)
-    done.set()
+    try:
+        with pytest.warns(RuntimeWarning, match="did not finish"):
+            await loop.shutdown_default_executor(timeout=0.05)
+    finally:
+        done.set()
     await waiting
