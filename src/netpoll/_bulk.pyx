@@ -97,6 +97,7 @@ cdef class Receiver(Sender):
     cdef int receive_bulk(self, np_conn *conn, np_event *event) except -1:
         cdef uint32_t room_bytes = 0, used_bytes
         cdef ptrdiff_t size
+        cdef Py_ssize_t most
         cdef int bid
         cdef int fd = conn.fd
         cdef uint8_t *into
@@ -111,8 +112,11 @@ cdef class Receiver(Sender):
                 conn.bulk = 0
                 return self.read_again(conn)
         into = np_bufring_at(&self.bulk, bid)
+        # What is answered to one read, with what is pending already, stays below the limit of both.
+        most = max(self.max_pending_bytes // 2, <Py_ssize_t>SMALL_BYTES)
+        most = min(most, <Py_ssize_t>room_bytes)
         with nogil:
-            size = np_sock_recv(fd, into, room_bytes)
+            size = np_sock_recv(fd, into, most)
         if size == -EAGAIN:
             return self.read_again(conn)
         event.res = <int32_t>size

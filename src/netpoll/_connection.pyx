@@ -328,7 +328,7 @@ cdef class Connection(Lender):
             conn.out = np_flow_get(&self.host.slab)
             if conn.out is NULL:
                 raise MemoryError
-        elif <Py_ssize_t>conn.out.iov.total_bytes > self.host.max_pending_bytes:
+        elif <Py_ssize_t>conn.out.iov.total_bytes > 2 * self.host.max_pending_bytes:
             self.host.send_now(conn)  # perhaps only this turn has written so much
             if self.conn is NULL or conn.flags & NP_CONN_LOST:
                 raise ConnectionResetError("this connection is over") from self.error
@@ -336,7 +336,7 @@ cdef class Connection(Lender):
                 conn.out = np_flow_get(&self.host.slab)
                 if conn.out is NULL:
                     raise MemoryError
-            elif <Py_ssize_t>conn.out.iov.total_bytes > self.host.max_pending_bytes:
+            elif <Py_ssize_t>conn.out.iov.total_bytes > 2 * self.host.max_pending_bytes:
                 error = BufferError(
                     f"the peer does not read: {conn.out.iov.total_bytes} bytes wait to be sent, "
                     f"max_pending_bytes is {self.host.max_pending_bytes}; await drain() in time")
@@ -410,7 +410,7 @@ cdef class Connection(Lender):
 
         bytes, memoryviews of bytes and Leases are kept, not copied; what can still change
         (bytearray, array) is copied now, and counted. Raises BufferError, and closes the
-        connection, when max_pending_bytes wait to be sent already and the peer does not read.
+        connection, when twice max_pending_bytes wait to be sent already and the peer does not read.
         """
         cdef np_flow *flow = self.writable(0)
         try:

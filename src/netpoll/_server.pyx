@@ -777,7 +777,8 @@ cdef class Worker(Receiver):
             "sessions": len(self.sessions), "flows": self.slab.flow_live_count,
             "recv_bytes": self.recv_bytes, "sent_bytes": self.sent_bytes,
             "file_bytes": self.file_bytes, "copied_bytes": self.user_copied_bytes,
-            "shed_bytes": self.shed_bytes, "bulk_reads": self.bulk_reads_count, "handler_errors": self.handler_errors_count,
+            "shed_bytes": self.shed_bytes, "bulk_reads": self.bulk_reads_count,
+            "handler_errors": self.handler_errors_count,
             "idle_closed": self.idle_closed_count, "full_closed": self.full_closed_count,
         }
 

@@ -119,8 +119,8 @@ class Server:
         handler, nothing taken by the peer. None: never.
     max_connections: accepting pauses while there are so many.
     max_pending_bytes: unsent bytes of one connection. Above, it is not read from until half is
-        gone; who writes even so gets BufferError, and with when_full="close" (else "raise") the
-        connection ends.
+        gone; who writes even so, beyond twice as much, gets BufferError, and with
+        when_full="close" (else "raise") the connection ends.
     on_connect(conn), on_close(conn, error): called at both ends; error is None or why.
     backend: "auto", "uring" or "epoll". buffers: the pool that Connection.reserve() takes from,
         made when it is first used. config: capacities of the workers' loops, see LoopConfig.
