@@ -43,7 +43,8 @@
 #define NP_BUF_WHOLE_COUNT 256
 #define NP_BUF_WHOLE_BYTES (4 * 1024)
 
-/* epoll: the most that one small receive takes in one go, and the buffers it is taken into. */
+/* epoll: the most that one small receive takes in one go, and the buffers it is taken into. What
+ * receives more than that at once is read in bulk. */
 #define NP_EPOLL_RECV_MAX_BYTES (16 * 1024)
 #define NP_EPOLL_BUF_COUNT 4
 #define NP_EPOLL_BUF_BYTES (64 * 1024)

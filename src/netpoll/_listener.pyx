@@ -2,7 +2,7 @@
 """Accepting for a server: one Listener for each listening socket.
 
 Connections are dealt to the workers, the least loaded first: with SO_REUSEPORT the kernel deals by
-a hash, and 64 connections over four workers are then 20 % apart; see docs/server.md.
+a hash, and of four workers with 64 connections the busiest has 25 % too many (docs/server.md).
 """
 
 from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
