@@ -11,9 +11,10 @@ from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
 
 from netpoll._c cimport (
-    NP_LANES, NP_TASK_PUSH, NP_TASK_PUSH_TICKET, PYGEN_NEXT, PYGEN_RETURN, PyErr_SetObject,
-    PyExc_StopIteration, PyObject, PyObject_GC_Track, PyObject_IS_GC, PyTypeObject, Py_DECREF,
-    Py_INCREF, np_alarms_add, np_alarms_pop_due, np_alarms_remove, np_flag_get, np_flag_set,
+    NP_HAS_GIL, NP_LANES, NP_TASK_PUSH, NP_TASK_PUSH_TICKET, PYGEN_NEXT, PYGEN_RETURN,
+    PyErr_SetObject, PyExc_StopIteration, PyObject, PyObject_GC_Track, PyObject_IS_GC,
+    PyTypeObject, Py_DECREF, Py_INCREF, np_alarms_add, np_alarms_pop_due, np_alarms_remove,
+    np_flag_get, np_flag_set,
     np_lock_drop, np_lock_take, np_sched_alarm_added, np_sched_get, np_sched_live_add,
     np_sched_now_ns, np_sched_push, np_task, np_task_finish, np_task_is_queued, np_task_lane,
     np_task_pause, np_task_revoke, np_task_set_lane, np_task_wake, np_thread_worker,
@@ -492,7 +493,7 @@ cdef int notify_waiter(Task task, object waiter) except -1:
 cdef int finish(Task task, object result, object exception) except -1:
     """The task ends here; who waits for it is woken."""
     cdef object waiters
-    if exception is not None or PyObject_IS_GC(<PyObject*>result):
+    if NP_HAS_GIL and (exception is not None or PyObject_IS_GC(<PyObject*>result)):
         # From now on it can be garbage, in a cycle through its result. See new_task in _sched.pyx.
         PyObject_GC_Track(<PyObject*>task)
     with cython.critical_section(task):
