@@ -338,6 +338,17 @@ def test_idle(tmp_path: Path) -> None:
     assert rows["floor-epoll"]["bytes"]["median"] < rows["asyncio"]["bytes"]["median"]
 
 
+@pytest.mark.parametrize("work", ["accept", "proxy", "broadcast"])
+def test_relay(work: str, tmp_path: Path) -> None:
+    json_path, html_path = tmp_path / "relay.json", tmp_path / "relay.html"
+    args = [work, "--arms", "server-epoll,asyncio", "--rounds", "1"]
+    assert cli.main([*args, "--json", str(json_path), "--html", str(html_path)]) == 0
+    rows = read_json(json_path)["rows"]
+    assert [row["arm"] for row in rows] == ["server-epoll", "asyncio"]
+    assert all(row["rounds"] == 1 and row["ns"]["median"] > 0 for row in rows)
+    assert cli.main(["show", str(json_path)]) == 0
+
+
 # ---- children and clocks --------------------------------------------------------------------
 
 

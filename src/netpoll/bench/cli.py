@@ -152,6 +152,7 @@ def default_arms(kind: str) -> tuple[str, ...]:
         "echo": ("loop", "server", "stdlib", "floor"),
         "micro": ("loop",),
         "idle": ("loop", "server", "floor"),
+        "relay": ("loop", "server"),
     }
     return tuple(name for name in DEFAULT_ARMS if ARMS[name].kind in kinds[kind])
 
@@ -301,6 +302,15 @@ def _add_idle(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run_idle)
 
 
+def _add_relay(subparsers: Subparsers) -> None:
+    from netpoll.bench.clirelay import RELAYS, run_relay_command
+
+    for work, title in RELAYS.items():
+        parser = subparsers.add_parser(work, help=f"server CPU: {title}", description=title)
+        _add_common(parser, "relay")
+        parser.set_defaults(run=run_relay_command, work=work)
+
+
 def _add_files(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "files",
@@ -403,8 +413,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="benchmarks", metavar="COMMAND", required=True)
-    adders = (_add_echo, _add_micro, _add_idle, _add_files, _add_sched, _add_zerocopy, _add_show)
-    for add in adders:
+    adders = (_add_echo, _add_micro, _add_idle, _add_relay, _add_files, _add_sched, _add_zerocopy)
+    for add in (*adders, _add_show):
         add(commands)
 
 

@@ -313,6 +313,31 @@ def show_files(console: Console, document: dict) -> None:
     )
 
 
+def show_relay(console: Console, document: dict) -> None:
+    """The table of an accept, proxy or broadcast run."""
+    rounds = counted(document["settings"]["rounds"], "round")
+    note = f"{rounds}, arms interleaved; the median. CPU time of the server, user and system."
+    table = _new_table("arm", ("ns", "min", "±%", "×uvl"))
+    measured = [row for row in document["rows"] if row["rounds"]]
+    for row in sorted(measured, key=lambda row: row["ns"]["median"]):
+        spread = row["ns"]
+        table.add_row(
+            _arm_text(row),
+            Text(number(spread["median"]), style="bold"),
+            number(spread["min"]),
+            f"{spread['spread_percent']:.0f}",
+            _tinted(row["vs_control"]),
+        )
+    console.print(
+        Group(
+            Text(f"\n {document['rows'][0]['title']} (and × uvloop)", style="bold"),
+            table,
+            *_fact_lines(document),
+            Text(note, style="dim"),
+        )
+    )
+
+
 def sched_table(rows: list[dict], works: list[str]) -> Table:
     """A line per arm, a column per operation; a ratio is to the column's control."""
     rows = [row for row in rows if row["workload"] in works]
@@ -411,6 +436,7 @@ def show(console: Console, document: dict) -> None:
         "micro": show_micro,
         "idle": show_idle,
         "files": show_files,
+        "relay": show_relay,
         "sched": show_sched,
     }
     shows[kind_of(document)](console, document)

@@ -24,7 +24,7 @@ from netpoll.bench.sched import arm_facts as sched_arm_facts
 from netpoll.bench.stats import PERCENTILES, Sample, Spread, merge, paired_ratio, percentile_ns
 
 SCHEMA_PREFIX = "netpoll.bench."
-KINDS = ("echo", "micro", "idle", "files", "sched")
+KINDS = ("echo", "micro", "idle", "files", "sched", "relay")
 
 # Above this share of a window somebody else had the server's core: the row is marked.
 DISTURBED_SHARE = 0.05

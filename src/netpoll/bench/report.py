@@ -58,6 +58,11 @@ a dot is one round.</p>
 time of the process, user and system, of all its threads, per operation. The file is in the page
 cache. Figures are medians over the rounds; a dot is one round.</p>
 """,
+    "relay": """
+<p>Each server is a process of its own on one core; the load, and the echo in C behind a proxy, run
+on another. Arms are interleaved. The figure is CPU time of the server, user and system. Figures are
+medians over the rounds; a dot is one round.</p>
+""",
     "sched": """
 <p>Each arm is a process of its own, on all CPUs; rounds are interleaved. Costs (post, spawn) are
 CPU time of the process per operation; parallel work and waits are time on the wall. A ratio
@@ -338,6 +343,10 @@ def _files_body(document: dict) -> str:
     return _micro_body(document, "aiofiles", "vs_control")
 
 
+def _relay_body(document: dict) -> str:
+    return _micro_body(document, "uvloop", "vs_control")
+
+
 def _micro_data(document: dict) -> dict:
     rows = [row for row in document["rows"] if row["rounds"]]
     return {
@@ -431,12 +440,14 @@ TITLES = {
     "sched": "What a scheduler does all day",
     "idle": "Memory of idle connections",
     "files": "Reading files",
+    "relay": "Accepting, forwarding, broadcasting",
 }
 _BODIES = {
     "echo": _echo_body,
     "micro": _micro_body,
     "idle": _idle_body,
     "files": _files_body,
+    "relay": _relay_body,
     "sched": _sched_body,
 }
 _DATA = {
@@ -444,6 +455,7 @@ _DATA = {
     "micro": _micro_data,
     "idle": _idle_data,
     "files": _micro_data,
+    "relay": _micro_data,
     "sched": _micro_data,
 }
 
