@@ -11,7 +11,7 @@ from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
     PyObject, np_event, np_sock_close, np_sock_nodelay, np_sock_peer)
 from netpoll._core cimport Completion, Loop
-from netpoll._sending cimport os_error
+from netpoll._endpoint cimport os_error
 from netpoll._transport cimport StreamTransport, attach, detach
 
 import socket as py_socket

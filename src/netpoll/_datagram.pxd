@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 
 from netpoll._address cimport Address, DatagramMemory
 from netpoll._c cimport PyObject, np_event, np_udata
-from netpoll._core cimport Completion, Loop
+from netpoll._endpoint cimport Endpoint
 
 
 cdef struct Outgoing:
@@ -12,18 +12,15 @@ cdef struct Outgoing:
     PyObject *target    # NULL: where the socket is connected; an Address; or what sendto() got
 
 
-cdef class DatagramTransport(Completion):
+cdef class DatagramTransport(Endpoint):
     # Set once, by the maker.
-    cdef Loop loop
-    cdef object sock, context
+    cdef object sock
     cdef object address         # where everything goes, when that was said at birth
     cdef dict extra
     cdef DatagramMemory memory
-    cdef int fd                 # -1 once closed
     cdef int socket_family
     cdef bint is_connected, gro
     # Receiving.
-    cdef object protocol
     cdef object received        # its datagram_received, during a burst
     cdef np_udata read_op, write_op
     cdef list stash             # (data, address): taken from the socket, not delivered yet
@@ -32,17 +29,13 @@ cdef class DatagramTransport(Completion):
     # Sending: a ring of what the socket has not taken, oldest first.
     cdef Outgoing *out
     cdef uint32_t out_head, out_count, out_cap
-    cdef size_t out_bytes, high_bytes, low_bytes
+    cdef size_t out_bytes
     cdef uint32_t gso_max_bytes
-    cdef uint32_t flags
     cdef uint32_t lost_writes_count
     cdef object retry           # a timer, where POLLOUT would fire for nothing
     cdef object error           # what connection_lost will get
     cdef object __weakref__
 
-    cdef bint enter(self) except -1
-    cdef int leave(self, bint entered) except -1
-    cdef int report(self, str message, object exc) except -1
     cdef int arm_read(self) except -1
     cdef int on_readable(self) except -1
     cdef int read(self) except -1
@@ -60,7 +53,6 @@ cdef class DatagramTransport(Completion):
     cdef int send_by_socket(self) except -1
     cdef int wait_writable(self) except -1
     cdef int check_watermarks(self) except -1
-    cdef int call_protocol(self, str name) except -1
     cdef int fail(self, object exc, str message) except -1
     cdef int force_close(self, object exc) except -1
     cdef int lose(self, object exc) except -1

@@ -15,16 +15,18 @@ from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport strerror
 
 from netpoll._address cimport Address, DatagramMemory, is_native
 from netpoll._c cimport (
     ECANCELED, NP_DGRAM_BURST_BYTES, NP_DGRAM_BURST_COUNT, NP_DGRAM_MAX_BYTES, NP_OP_POLL,
     NP_POLL_KEEP, PY_VECTORCALL_ARGUMENTS_OFFSET, PyBytes_AS_STRING, PyContext_CopyCurrent,
-    PyContext_Enter, PyContext_Exit, PyObject, PyObject_Vectorcall, Py_DECREF, Py_INCREF,
+    PyObject, PyObject_Vectorcall, Py_DECREF, Py_INCREF,
     Py_XDECREF, np_dgram, np_dgram_at, np_dgram_gso_max_bytes, np_dgram_has_gro, np_dgram_out,
-    np_dgram_recv, np_dgram_send, np_event, np_sock_close, sockaddr)
-from netpoll._core cimport Completion, Loop
+    np_dgram_recv, np_dgram_send, np_event, sockaddr)
+from netpoll._core cimport Loop
+from netpoll._endpoint cimport (
+    CLOSING, ENDPOINT_FLAGS_END, ENTERED, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint,
+    os_error)
 
 import asyncio
 import socket as py_socket
@@ -40,7 +42,6 @@ cdef enum:
     BURST_MIN_COUNT = 4
     # From so many datagrams on, the system call gives the GIL away.
     NOGIL_COUNT = 8
-    HIGH_WATER_DEFAULT_BYTES = 64 * 1024
     # What a waiting datagram counts beside its bytes (a UDP header, as in asyncio since 3.13), so
     # that empty ones cannot wait without bound.
     HEADER_BYTES = 8
@@ -53,18 +54,12 @@ cdef enum:
 # for nothing. Then the next attempt is after this time.
 cdef double RETRY_S = 0.001
 
-cdef enum:  # DatagramTransport.flags
-    CLOSING = 1 << 0        # close() or abort(): no more reading
-    LOST = 1 << 1           # connection_lost is in the loop's queue, or was called
-    PAUSED = 1 << 2         # pause_reading()
-    RESUMING = 1 << 3       # the stash will be delivered by a callback in the loop's queue
-    DIRTY = 1 << 4          # in the loop's list for the end of the turn
-    PROTOCOL_PAUSED = 1 << 5
-    STARTED = 1 << 6        # connection_made was called
-    GONE = 1 << 7           # connection_lost was called; the fd closes with the last operation
-    ENTERED = 1 << 8        # the protocol is being called, in our context
-    FLUSHING = 1 << 9
-    FUTILE = 1 << 10        # POLLOUT has fired, and nothing left since
+cdef enum:  # DatagramTransport.flags beside those of Endpoint
+    RESUMING = ENDPOINT_FLAGS_END       # the stash will be delivered by a callback in the queue
+    DIRTY = ENDPOINT_FLAGS_END << 1     # in the loop's list for the end of the turn
+    GONE = ENDPOINT_FLAGS_END << 2  # connection_lost was called; the fd closes with the last op
+    FLUSHING = ENDPOINT_FLAGS_END << 3
+    FUTILE = ENDPOINT_FLAGS_END << 4    # POLLOUT has fired, and nothing left since
 
 cdef int _AF_NETLINK = int(py_socket.AF_NETLINK)
 
@@ -85,11 +80,7 @@ class Kinds(asyncio.DatagramTransport, asyncio.Transport):
 cdef object AioKinds = Kinds
 
 
-cdef object os_error(int err):
-    return OSError(-err, strerror(-err).decode())
-
-
-cdef class DatagramTransport(Completion):
+cdef class DatagramTransport(Endpoint):
     """A datagram socket, with the interface of asyncio.DatagramTransport."""
 
     # isinstance(transport, asyncio.DatagramTransport) holds.
@@ -98,9 +89,6 @@ cdef class DatagramTransport(Completion):
         return AioKinds
 
     def __cinit__(self):
-        self.fd = -1
-        self.high_bytes = HIGH_WATER_DEFAULT_BYTES
-        self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4
         self.burst_count = NP_DGRAM_BURST_COUNT
 
     def __dealloc__(self):
@@ -117,43 +105,10 @@ cdef class DatagramTransport(Completion):
         self.sock.close()
         warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
 
-    def __repr__(self):
-        info = [type(self).__name__]
-        if self.fd < 0:
-            info.append("closed")
-        elif self.flags & CLOSING:
-            info.append("closing")
-        info.append(f"fd={self.fd}")
-        if self.fd >= 0:
-            reading = self.read_op and not self.flags & (PAUSED | CLOSING)
-            info.append("read=polling" if reading else "read=idle")
-            info.append(f"write=<{'polling' if self.write_op else 'idle'}, "
-                        f"bufsize={self.out_bytes}>")
-        return f"<{' '.join(info)}>"
-
-    # The protocol is called in the transport's own context; it may call us back from there.
-
-    cdef bint enter(self) except -1:
-        if self.flags & ENTERED:
-            return False
-        PyContext_Enter(<PyObject*>self.context)
-        self.flags |= ENTERED
-        return True
-
-    cdef int leave(self, bint entered) except -1:
-        if entered:
-            self.flags &= ~ENTERED
-            PyContext_Exit(<PyObject*>self.context)
-        return 0
-
-    cdef int report(self, str message, object exc) except -1:
-        self.loop.call_exception_handler({
-            "message": message,
-            "exception": exc,
-            "transport": self,
-            "protocol": self.protocol,
-        })
-        return 0
+    cdef list activity(self):
+        reading = self.read_op and not self.flags & (PAUSED | CLOSING)
+        return ["read=polling" if reading else "read=idle",
+                f"write=<{'polling' if self.write_op else 'idle'}, bufsize={self.out_bytes}>"]
 
     # ---- birth --------------------------------------------------------------------------------
 
@@ -547,45 +502,15 @@ cdef class DatagramTransport(Completion):
             self.call_protocol("pause_writing")
         return 0
 
-    cdef int call_protocol(self, str name) except -1:
-        """pause_writing or resume_writing; their exceptions do not close the transport."""
-        try:
-            entered = self.enter()
-            try:
-                getattr(self.protocol, name)()
-            finally:
-                self.leave(entered)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.report(f"protocol.{name}() failed", exc)
-        return 0
-
-    def get_write_buffer_size(self):
-        """Bytes of datagrams not yet taken by the kernel, and 8 for each of them."""
+    cdef size_t unsent_bytes(self) noexcept:
+        """Of datagrams not yet taken by the kernel, and 8 for each of them."""
         return self.out_bytes
 
-    def get_write_buffer_limits(self):
-        return (self.low_bytes, self.high_bytes)
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        """Watermarks, in bytes: above high the protocol is paused, at low it is resumed."""
-        if high is None:
-            high = 4 * low if low is not None else HIGH_WATER_DEFAULT_BYTES
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high_bytes = high
-        self.low_bytes = low
-        if self.out_bytes > self.high_bytes:
-            self.flush()
-            self.check_watermarks()
+    cdef int press(self) except -1:
+        self.flush()
+        return self.check_watermarks()
 
     # ---- closing ------------------------------------------------------------------------------
-
-    def is_closing(self):
-        return bool(self.flags & CLOSING)
 
     def close(self):
         """Stops receiving; sends what was written; then connection_lost(None)."""
@@ -683,23 +608,12 @@ cdef class DatagramTransport(Completion):
 
     # ---- what is known about it ---------------------------------------------------------------
 
-    def get_protocol(self):
-        return self.protocol
-
     def set_protocol(self, protocol):
         self.protocol = protocol
         if self.received is not None:
             self.received = protocol.datagram_received
 
     _lent = False  # never written to by sendfile
-
-    @property
-    def _protocol_paused(self):
-        return bool(self.flags & PROTOCOL_PAUSED)
-
-    @property
-    def _loop(self):
-        return self.loop
 
     @property
     def _sock(self):

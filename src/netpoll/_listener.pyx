@@ -10,7 +10,7 @@ from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
 from netpoll._core cimport Completion, Loop
-from netpoll._sending cimport os_error
+from netpoll._endpoint cimport os_error
 from netpoll._server cimport Worker
 
 import socket as py_socket

@@ -11,16 +11,17 @@ by everybody who shares it, as with asyncio.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EPERM
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint16_t
 
 from netpoll._c cimport (
-    ECANCELED, NP_OP_POLL, NP_POLL_KEEP, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
-    PyObject, Py_DECREF, Py_INCREF, iovec, np_bytes_renew, np_event, np_iov, np_iov_advance,
-    np_iov_close, np_iov_gather, np_iov_grow, np_iov_init, np_iov_pop, np_iov_push, np_pipe_read,
+    ECANCELED, NP_OP_POLL, NP_POLL_KEEP, PyContext_CopyCurrent, PyObject, Py_DECREF, iovec,
+    np_bytes_renew, np_event, np_iov, np_iov_close, np_iov_gather, np_iov_init, np_pipe_read,
     np_pipe_write, np_sock_close, np_udata)
-from netpoll._core cimport Completion, Loop
+from netpoll._chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
+from netpoll._core cimport Loop
+from netpoll._endpoint cimport (
+    CLOSING, ENDPOINT_FLAGS_END, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint, os_error)
 from netpoll._streams cimport Sink, adopt_reader, adopt_stream_reader
-from netpoll._sending cimport os_error
 
 import asyncio
 import errno
@@ -43,19 +44,11 @@ cdef enum:
     BULK_LEAVE_COUNT = 8
     # From this size on a write gives the GIL away.
     NOGIL_BYTES = 32 * 1024
-    GATHER_COUNT = 64
-    HIGH_WATER_DEFAULT_BYTES = 64 * 1024
 
-cdef enum:  # PipeTransport.flags
-    CLOSING = 1 << 0        # no more reading, no new writes
-    LOST = 1 << 1           # connection_lost is in the loop's queue, or was called
-    PAUSED = 1 << 2         # pause_reading()
-    STARTED = 1 << 3        # connection_made was called
-    ENTERED = 1 << 4        # the protocol is being called, in our context
-    BULK = 1 << 5           # reads into fresh bytes objects
-    PROTOCOL_PAUSED = 1 << 6
-    SHARED = 1 << 7         # fd is our duplicate: another transport has the number
-    WATCHED = 1 << 8        # a write transport that is told of the reader's end
+cdef enum:  # PipeTransport.flags beside those of Endpoint
+    BULK = ENDPOINT_FLAGS_END           # reads into fresh bytes objects
+    SHARED = ENDPOINT_FLAGS_END << 1    # fd is our duplicate: another transport has the number
+    WATCHED = ENDPOINT_FLAGS_END << 2   # a write transport that is told of the reader's end
 
 cdef object ReadTransport = asyncio.ReadTransport
 cdef object WriteTransport = asyncio.WriteTransport
@@ -70,21 +63,14 @@ cdef int number_of(object pipe) except? -1:
         return -1
 
 
-cdef class PipeTransport(Completion):
+cdef class PipeTransport(Endpoint):
     """What both directions have in common: birth, one POLL, the end."""
-    cdef Loop loop
     cdef object pipe            # the user's object, which owns the number; None once closed
-    cdef object protocol, context
     cdef object error           # what connection_lost will get
     cdef dict extra
-    cdef int fd                 # -1 once closed
-    cdef uint32_t flags
     cdef np_udata op            # reading, or watching for the reader's end
     cdef dict __dict__          # for who hangs something of his own on it
     cdef object __weakref__
-
-    def __cinit__(self):
-        self.fd = -1
 
     def __del__(self):
         if self.fd < 0:
@@ -92,57 +78,11 @@ cdef class PipeTransport(Completion):
         warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
         self.close_fd()
 
-    def __repr__(self):
-        info = [type(self).__name__]
-        if self.fd < 0:
-            info.append("closed")
-        elif self.flags & CLOSING:
-            info.append("closing")
-        info.append(f"fd={self.fd}")
-        if self.fd >= 0:
-            info += ["open"] if self.loop._closed else self.state()
-        return f"<{' '.join(info)}>"
+    cdef list activity(self):
+        return ["open"] if self.loop._closed else self.state()
 
     cdef list state(self):
         raise NotImplementedError
-
-    # The protocol is called in the context that the transport was made in.
-
-    cdef bint enter(self) except -1:
-        if self.flags & ENTERED:
-            return False
-        PyContext_Enter(<PyObject*>self.context)
-        self.flags |= ENTERED
-        return True
-
-    cdef int leave(self, bint entered) except -1:
-        if entered:
-            self.flags &= ~ENTERED
-            PyContext_Exit(<PyObject*>self.context)
-        return 0
-
-    cdef int call_protocol(self, str name, tuple args) except -1:
-        """The protocol's exceptions are reported; as with asyncio they do not close a pipe."""
-        try:
-            entered = self.enter()
-            try:
-                getattr(self.protocol, name)(*args)
-            finally:
-                self.leave(entered)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.report(f"protocol.{name}() failed", exc)
-        return 0
-
-    cdef int report(self, str message, object exc) except -1:
-        self.loop.call_exception_handler({
-            "message": message,
-            "exception": exc,
-            "transport": self,
-            "protocol": self.protocol,
-        })
-        return 0
 
     # ---- birth --------------------------------------------------------------------------------
 
@@ -241,17 +181,11 @@ cdef class PipeTransport(Completion):
             self.loop.ops.settle(self.loop.be, op)  # ENOENT: it has ended already
         return 0
 
-    def is_closing(self):
-        return bool(self.flags & CLOSING)
-
     def abort(self):
         """Closes at once; what is unsent is dropped."""
         self.force_close(None)
 
     # ---- what is known about it ---------------------------------------------------------------
-
-    def get_protocol(self):
-        return self.protocol
 
     def set_protocol(self, protocol):
         self.protocol = protocol
@@ -391,7 +325,7 @@ cdef class ReadPipeTransport(PipeTransport):
         return self.lose(None)
 
     def _call_eof_received(self):
-        self.call_protocol("eof_received", ())
+        self.call_protocol("eof_received")
 
     def pause_reading(self):
         """No data_received until resume_reading()."""
@@ -432,7 +366,6 @@ cdef class WritePipeTransport(PipeTransport):
     """Writes to a pipe, with the interface of asyncio.WriteTransport."""
     cdef np_iov out
     cdef np_udata write_op
-    cdef size_t high_bytes, low_bytes
     cdef int lost_writes_count
 
     # isinstance(transport, asyncio.WriteTransport) holds.
@@ -449,12 +382,10 @@ cdef class WritePipeTransport(PipeTransport):
         raise NotImplementedError
 
     def __cinit__(self):
-        self.high_bytes = HIGH_WATER_DEFAULT_BYTES
-        self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4
         np_iov_init(&self.out)
 
     def __dealloc__(self):
-        self.drop_out()
+        chain_clear(&self.out)
         np_iov_close(&self.out)
 
     cdef list state(self):
@@ -502,7 +433,7 @@ cdef class WritePipeTransport(PipeTransport):
                             f"not {type(data).__name__!r}")
         if PyBytes_GET_SIZE(exact) == 0 or self.is_lost():
             return
-        self.push(exact)
+        chain_push(&self.out, exact)
         self.write_all()
 
     def writelines(self, list_of_data):
@@ -512,7 +443,7 @@ cdef class WritePipeTransport(PipeTransport):
             return
         for piece in pieces:
             if piece:
-                self.push(piece)
+                chain_push(&self.out, piece)
         self.write_all()
 
     cdef bint is_lost(self) except -1:
@@ -524,22 +455,13 @@ cdef class WritePipeTransport(PipeTransport):
             self.lost_writes_count += 1
         return True
 
-    cdef int push(self, object data) except -1:
-        if np_iov_push(&self.out, <void*>data, PyBytes_AS_STRING(data),
-                       PyBytes_GET_SIZE(data)) < 0:
-            if np_iov_grow(&self.out) < 0:
-                raise MemoryError
-            np_iov_push(&self.out, <void*>data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        Py_INCREF(<PyObject*>data)
-        return 0
-
     cdef int write_all(self) except -1:
         """After new bytes: the first try, and the protocol's pause above the mark."""
         if not self.write_op:
             self.write_pending()
         if self.out.total_bytes > self.high_bytes and not self.flags & (PROTOCOL_PAUSED | LOST):
             self.flags |= PROTOCOL_PAUSED
-            self.call_protocol("pause_writing", ())
+            self.call_protocol("pause_writing")
         return 0
 
     cdef int write_pending(self) except -1:
@@ -567,50 +489,17 @@ cdef class WritePipeTransport(PipeTransport):
         return 0
 
     cdef int took(self, size_t sent_bytes) except -1:
-        cdef void *owners[GATHER_COUNT]
-        cdef int finished = GATHER_COUNT
-        cdef int i
-        while finished == GATHER_COUNT:
-            finished = np_iov_advance(&self.out, sent_bytes, owners, GATHER_COUNT)
-            sent_bytes = 0
-            for i in range(finished):
-                Py_DECREF(<PyObject*>owners[i])
+        chain_advance(&self.out, sent_bytes)
         if self.flags & PROTOCOL_PAUSED and self.out.total_bytes <= self.low_bytes:
             self.flags &= ~PROTOCOL_PAUSED
-            self.call_protocol("resume_writing", ())
+            self.call_protocol("resume_writing")
         return 0
 
-    cdef int drop_out(self) except -1:
-        cdef void *owner
-        while self.out.count:
-            owner = np_iov_pop(&self.out)
-            Py_DECREF(<PyObject*>owner)
-        return 0
-
-    # ---- flow control -------------------------------------------------------------------------
-
-    def get_write_buffer_size(self):
+    cdef size_t unsent_bytes(self) noexcept:
         return self.out.total_bytes
 
-    def get_write_buffer_limits(self):
-        return (self.low_bytes, self.high_bytes)
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        """Watermarks, in bytes: above high the protocol is paused, at low it is resumed."""
-        if high is None:
-            high = 4 * low if low is not None else HIGH_WATER_DEFAULT_BYTES
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high_bytes = high
-        self.low_bytes = low
-        if self.out.total_bytes > self.high_bytes:
-            self.write_all()
-
-    @property
-    def _protocol_paused(self):
-        return bool(self.flags & PROTOCOL_PAUSED)
+    cdef int press(self) except -1:
+        return self.write_all()
 
     # ---- closing ------------------------------------------------------------------------------
 
@@ -630,7 +519,7 @@ cdef class WritePipeTransport(PipeTransport):
             self.lose(None)
 
     cdef int force_close(self, object exc) except -1:
-        self.drop_out()
+        chain_clear(&self.out)
         self.loop.cancel(self.write_op)
         return self.lose(exc)
 

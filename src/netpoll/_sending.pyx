@@ -6,16 +6,17 @@ they are sent at once, and what the socket does not take waits for POLLOUT. A by
 until the kernel has taken it; anything that can still change is copied by write().
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int32_t
-from libc.string cimport strerror
 
 from netpoll._c cimport (
-    NP_OP_POLL, NP_POLL_KEEP, PyContext_Enter, PyContext_Exit, PyObject, Py_DECREF, Py_INCREF,
-    iovec, np_iov_advance, np_iov_close, np_iov_gather, np_iov_grow, np_iov_init, np_iov_pop,
-    np_iov_push, np_sock_send, np_sock_shutdown)
-from netpoll._core cimport Completion, Loop
+    NP_OP_POLL, NP_POLL_KEEP, PyObject, Py_INCREF, iovec, np_iov_close, np_iov_gather, np_iov_init,
+    np_sock_send, np_sock_shutdown)
+from netpoll._chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
+from netpoll._core cimport Loop
+from netpoll._endpoint cimport (
+    CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, os_error)
 
 import socket as py_socket
 from asyncio import log
@@ -27,44 +28,17 @@ cdef enum:
     WRITE_NOW_BYTES = 32 * 1024
     # From this size on a direct call gives the GIL away.
     NOGIL_BYTES = 32 * 1024
-    GATHER_COUNT = 64
-    HIGH_WATER_DEFAULT_BYTES = 64 * 1024
 
 
-cdef object os_error(int err):
-    return OSError(-err, strerror(-err).decode())
-
-
-cdef class SendingTransport(Completion):
+cdef class SendingTransport(Endpoint):
     """What StreamTransport is, as far as it sends. It knows nothing of receiving."""
 
     def __cinit__(self):
-        self.fd = -1
-        self.high_bytes = HIGH_WATER_DEFAULT_BYTES
-        self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4
         np_iov_init(&self.out)
 
     def __dealloc__(self):
-        cdef void *owner
-        while self.out.count:
-            owner = np_iov_pop(&self.out)
-            Py_DECREF(<PyObject*>owner)
+        chain_clear(&self.out)
         np_iov_close(&self.out)
-
-    # The protocol is called in the transport's own context; it may call us back from there.
-
-    cdef bint enter(self) except -1:
-        if self.flags & ENTERED:
-            return False
-        PyContext_Enter(<PyObject*>self.context)
-        self.flags |= ENTERED
-        return True
-
-    cdef int leave(self, bint entered) except -1:
-        if entered:
-            self.flags &= ~ENTERED
-            PyContext_Exit(<PyObject*>self.context)
-        return 0
 
     def write(self, data):
         """Sends bytes in order, without waiting. A bytes object is kept, not copied; anything
@@ -119,12 +93,7 @@ cdef class SendingTransport(Completion):
 
     cdef int push(self, object data) except -1:
         """Appends one piece; it leaves at the end of the turn at the latest."""
-        if np_iov_push(&self.out, <void*>data, PyBytes_AS_STRING(data),
-                       PyBytes_GET_SIZE(data)) < 0:
-            if np_iov_grow(&self.out) < 0:
-                raise MemoryError
-            np_iov_push(&self.out, <void*>data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        Py_INCREF(<PyObject*>data)
+        chain_push(&self.out, data)
         if not self.flags & DIRTY and not self.write_op:
             self.flags |= DIRTY
             self.loop.mark_dirty(self)
@@ -140,20 +109,6 @@ cdef class SendingTransport(Completion):
         if self.out.total_bytes > self.high_bytes and not self.flags & (PROTOCOL_PAUSED | ABORTED):
             self.flags |= PROTOCOL_PAUSED
             self.call_protocol("pause_writing")
-        return 0
-
-    cdef int call_protocol(self, str name) except -1:
-        """pause_writing or resume_writing; their exceptions do not close the connection."""
-        try:
-            entered = self.enter()
-            try:
-                getattr(self.protocol, name)()
-            finally:
-                self.leave(entered)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.complain(exc, f"protocol.{name}() failed")
         return 0
 
     cdef int on_turn_end(self, Loop loop) except -1:
@@ -196,8 +151,6 @@ cdef class SendingTransport(Completion):
 
     cdef int took(self, ptrdiff_t sent_bytes) except -1:
         """A send ended: sent_bytes is a count or -errno."""
-        cdef void *owners[GATHER_COUNT]
-        cdef int finished, i
         if sent_bytes < 0:
             if sent_bytes != -EAGAIN:
                 return self.fail(os_error(<int>sent_bytes),
@@ -207,13 +160,7 @@ cdef class SendingTransport(Completion):
             except OSError as exc:
                 self.fail(exc, "Fatal write error on socket transport")
             return 0
-        while True:
-            finished = np_iov_advance(&self.out, sent_bytes, owners, GATHER_COUNT)
-            sent_bytes = 0
-            for i in range(finished):
-                Py_DECREF(<PyObject*>owners[i])
-            if finished < GATHER_COUNT:
-                break
+        chain_advance(&self.out, sent_bytes)
         self.sent()
         if self.flags & PROTOCOL_PAUSED and self.out.total_bytes <= self.low_bytes:
             self.flags &= ~PROTOCOL_PAUSED
@@ -237,12 +184,8 @@ cdef class SendingTransport(Completion):
 
     cdef int drop_out(self) except -1:
         """Forgets what is unsent; not while the kernel reads it."""
-        cdef void *owner
-        if self.flags & SENDING:
-            return 0
-        while self.out.count:
-            owner = np_iov_pop(&self.out)
-            Py_DECREF(<PyObject*>owner)
+        if not self.flags & SENDING:
+            chain_clear(&self.out)
         return 0
 
     def write_eof(self):
@@ -288,30 +231,13 @@ cdef class SendingTransport(Completion):
     def can_write_eof(self):
         return True
 
-    def get_write_buffer_size(self):
-        """Bytes not yet taken by the kernel."""
+    cdef size_t unsent_bytes(self) noexcept:
         return self.out.total_bytes
 
-    def get_write_buffer_limits(self):
-        return (self.low_bytes, self.high_bytes)
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        """Watermarks, in bytes: above high the protocol is paused, at low it is resumed."""
-        if high is None:
-            high = 4 * low if low is not None else HIGH_WATER_DEFAULT_BYTES
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high_bytes = high
-        self.low_bytes = low
-        if self.out.total_bytes > self.high_bytes:
-            self.check_watermarks()
+    cdef int press(self) except -1:
+        return self.check_watermarks()
 
     # ---- closing; the last three are the whole transport's -------------------------------------
-
-    def is_closing(self):
-        return bool(self.flags & CLOSING)
 
     def abort(self):
         """Closes at once; what is unsent is dropped."""
@@ -324,18 +250,8 @@ cdef class SendingTransport(Completion):
             if self.loop._debug:
                 log.logger.debug("%r: %s", self, message, exc_info=exc)
         else:
-            self.complain(exc, message)
+            self.report(message, exc)
         return self.force_close(exc)
-
-    cdef int complain(self, object exc, str message) except -1:
-        """The protocol's own mistakes go to the loop's exception handler."""
-        self.loop.call_exception_handler({
-            "message": message,
-            "exception": exc,
-            "transport": self,
-            "protocol": self.protocol,
-        })
-        return 0
 
     def _fatal_error(self, exc, message="Fatal error on transport"):
         self.fail(exc, message)

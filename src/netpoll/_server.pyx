@@ -31,7 +31,7 @@ from netpoll._c cimport (
 from netpoll._connection cimport Connection, FileSpan
 from netpoll._core cimport Completion, Loop
 from netpoll._driver cimport Session, make_session
-from netpoll._sending cimport os_error
+from netpoll._endpoint cimport os_error
 from netpoll._wheel cimport WHEEL_IDLE_TICKS, Wheel
 
 import errno

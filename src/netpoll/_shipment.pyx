@@ -16,7 +16,7 @@ from netpoll._c cimport (
     np_zc_wants)
 from netpoll._connection cimport Connection, Host
 from netpoll._core cimport Completion, Loop
-from netpoll._sending cimport os_error
+from netpoll._endpoint cimport os_error
 
 cdef enum:
     # Zero-copy sends of a connection whose memory the kernel still holds; they are counted in the

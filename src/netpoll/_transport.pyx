@@ -14,20 +14,18 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN
-from libc.stdint cimport int32_t, uint32_t, uint8_t
-from libc.string cimport memcpy, strerror
+from libc.string cimport memcpy
 
 from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_POLL_KEEP,
-    PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject, Py_DECREF, Py_INCREF, iovec,
-    np_bytes_renew, np_iov_advance, np_iov_close, np_iov_gather, np_iov_grow, np_iov_init,
-    np_iov_pop, np_iov_push, np_sock_close, np_sock_nodelay, np_sock_peer, np_sock_recv,
-    np_sock_send, np_sock_shutdown)
+    PyContext_CopyCurrent, PyObject, Py_DECREF, np_bytes_renew, np_sock_close, np_sock_nodelay,
+    np_sock_peer, np_sock_recv)
 from netpoll._core cimport Loop
+from netpoll._endpoint cimport CLOSING, LOST, PAUSED, STARTED, os_error
 from netpoll._sending cimport (
-    CLOSING, LOST, PAUSED, CANCELLED, EOF_SEEN, BUFFERED, BULK, PROTOCOL_PAUSED, STARTED, ABORTED,
-    SENDING, GONE, READING, LENT, RESUMING, PULLING, SendingTransport, os_error)
-from netpoll._streams cimport Sink, adopt_reader
+    CANCELLED, EOF_SEEN, BUFFERED, BULK, ABORTED, SENDING, GONE, READING, LENT, RESUMING, PULLING,
+    SendingTransport)
+from netpoll._streams cimport adopt_reader
 
 import asyncio
 import socket as py_socket
@@ -113,19 +111,11 @@ cdef class StreamTransport(SendingTransport):
         detach(self)
         warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
 
-    def __repr__(self):
-        info = [type(self).__name__]
-        if self.fd < 0:
-            info.append("closed")
-        elif self.flags & CLOSING:
-            info.append("closing")
-        info.append(f"fd={self.fd}")
-        if self.fd >= 0:
-            reading = self.read_op and not self.flags & (PAUSED | CANCELLED)
-            info.append("read=polling" if reading else "read=idle")
-            info.append(f"write=<{'polling' if self.write_op else 'idle'}, "
-                        f"bufsize={self.out.total_bytes}>")
-        return f"<{' '.join(info)}>"
+    cdef list activity(self):
+        reading = self.read_op and not self.flags & (PAUSED | CANCELLED)
+        return ["read=polling" if reading else "read=idle",
+                f"write=<{'polling' if self.write_op else 'idle'}, "
+                f"bufsize={self.out.total_bytes}>"]
 
     # ---- birth --------------------------------------------------------------------------------
 
@@ -142,7 +132,7 @@ cdef class StreamTransport(SendingTransport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self.complain(exc, "protocol.connection_made() failed")  # asyncio goes on, too
+            self.report("protocol.connection_made() failed", exc)  # asyncio goes on, too
         if not self.read_op and not self.flags & (CLOSING | PAUSED):
             self.arm_read()
         return 0
@@ -624,9 +614,6 @@ cdef class StreamTransport(SendingTransport):
 
     # ---- what is known about it ---------------------------------------------------------------
 
-    def get_protocol(self):
-        return self.protocol
-
     def set_protocol(self, protocol):
         self.unpull()
         self.protocol = protocol
@@ -638,22 +625,6 @@ cdef class StreamTransport(SendingTransport):
             self.flags &= ~BUFFERED
         if self.flags & STARTED:
             self.reader = adopt_reader(protocol, self)
-
-    @property
-    def _protocol_paused(self):
-        return bool(self.flags & PROTOCOL_PAUSED)
-
-    @property
-    def _paused(self):
-        return bool(self.flags & PAUSED)
-
-    @property
-    def _closing(self):
-        return bool(self.flags & CLOSING)
-
-    @property
-    def _loop(self):
-        return self.loop
 
     @property
     def _extra(self):

@@ -1,0 +1,129 @@
+# cython: language_level=3, freethreading_compatible=True
+"""What every transport is: somebody's protocol, called in a context, behind watermarks.
+
+Streams (_sending.pyx, _transport.pyx), datagrams (_datagram.pyx) and pipes (_pipes.pyx) add how
+they send, receive and end.
+"""
+
+from libc.string cimport strerror
+
+from netpoll._c cimport PyContext_Enter, PyContext_Exit, PyObject
+from netpoll._core cimport Completion
+
+
+cdef object os_error(int err):
+    return OSError(-err, strerror(-err).decode())
+
+
+cdef class Endpoint(Completion):
+    def __cinit__(self):
+        self.fd = -1
+        self.high_bytes = HIGH_WATER_DEFAULT_BYTES
+        self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4
+
+    def __repr__(self):
+        info = [type(self).__name__]
+        if self.fd < 0:
+            info.append("closed")
+        elif self.flags & CLOSING:
+            info.append("closing")
+        info.append(f"fd={self.fd}")
+        if self.fd >= 0:
+            info += self.activity()
+        return f"<{' '.join(info)}>"
+
+    cdef list activity(self):
+        """What is armed, in the words of asyncio's transports; while there is an fd."""
+        raise NotImplementedError
+
+    # ---- the protocol: called in our context; it may call us back from there -------------------
+
+    cdef bint enter(self) except -1:
+        if self.flags & ENTERED:
+            return False
+        PyContext_Enter(<PyObject*>self.context)
+        self.flags |= ENTERED
+        return True
+
+    cdef int leave(self, bint entered) except -1:
+        if entered:
+            self.flags &= ~ENTERED
+            PyContext_Exit(<PyObject*>self.context)
+        return 0
+
+    cdef int call_protocol(self, str name, tuple args=()) except -1:
+        """A callback whose exceptions are reported and end nothing."""
+        try:
+            entered = self.enter()
+            try:
+                getattr(self.protocol, name)(*args)
+            finally:
+                self.leave(entered)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.report(f"protocol.{name}() failed", exc)
+        return 0
+
+    cdef int report(self, str message, object exc) except -1:
+        """The protocol's own mistakes go to the loop's exception handler."""
+        self.loop.call_exception_handler({
+            "message": message,
+            "exception": exc,
+            "transport": self,
+            "protocol": self.protocol,
+        })
+        return 0
+
+    def get_protocol(self):
+        return self.protocol
+
+    # ---- watermarks ---------------------------------------------------------------------------
+
+    cdef size_t unsent_bytes(self) noexcept:
+        return 0
+
+    cdef int press(self) except -1:
+        """More waits than the high watermark allows: send what goes, else pause the protocol."""
+        return 0
+
+    def get_write_buffer_size(self):
+        """Bytes not yet taken by the kernel; of datagrams also their headers."""
+        return self.unsent_bytes()
+
+    def get_write_buffer_limits(self):
+        return (self.low_bytes, self.high_bytes)
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Watermarks, in bytes: above high the protocol is paused, at low it is resumed."""
+        if high is None:
+            high = 4 * low if low is not None else HIGH_WATER_DEFAULT_BYTES
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high_bytes = high
+        self.low_bytes = low
+        if self.unsent_bytes() > self.high_bytes:
+            self.press()
+
+    # ---- what asyncio and programs look at ------------------------------------------------------
+
+    def is_closing(self):
+        return bool(self.flags & CLOSING)
+
+    @property
+    def _protocol_paused(self):
+        return bool(self.flags & PROTOCOL_PAUSED)
+
+    @property
+    def _paused(self):
+        return bool(self.flags & PAUSED)
+
+    @property
+    def _closing(self):
+        return bool(self.flags & CLOSING)
+
+    @property
+    def _loop(self):
+        return self.loop
