@@ -448,21 +448,27 @@ def serve(
 
     ready(server) is called when it listens; options are those of Server.
     """
-    asked = threading.Event()
-
-    def ask(signum: int, frame: object) -> None:
-        asked.set()
-
     server = Server(handler, host, port, **options)
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Not an Event: a signal that comes while its lock is being taken deadlocks or is lost.
+    asked, ask = socket.socketpair()
+    ask.setblocking(False)
+    before = {
+        number: signal.signal(number, lambda signum, frame: None)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    wakeup_before = signal.set_wakeup_fd(ask.fileno(), warn_on_full_buffer=False)
     try:
         server.start()
         if ready is not None:
             ready(server)
-        asked.wait()
+        while not {signal.SIGINT, signal.SIGTERM} & set(asked.recv(64)):
+            pass  # a signal of somebody else's
     finally:
+        signal.set_wakeup_fd(wakeup_before)
         for number, handler_before in before.items():
             signal.signal(number, handler_before)
+        asked.close()
+        ask.close()
         server.stop(grace_s)
 
 

@@ -126,7 +126,7 @@ async def test_cancelled_connects_close_once(loop: Any) -> None:
 
 
 async def test_old_reads_do_not_eat_new_data(loop: Any) -> None:
-    """Bug class 4: a pending read on a number whose socket was closed and replaced."""
+    """Bug class 4: a read was pending on a number whose socket is closed and replaced."""
     for number in range(200):
         left, right = unix_pair()
         task = asyncio.ensure_future(loop.sock_recv(right, 100))
@@ -135,6 +135,7 @@ async def test_old_reads_do_not_eat_new_data(loop: Any) -> None:
         fd = right.fileno()
         right.close()
         left.close()
+        await asyncio.wait([task])  # the socket is held until the call has ended
         new_left, new_right = unix_pair()
         assert fd in (new_left.fileno(), new_right.fileno())
         new_left.send(b"%d" % number)
