@@ -244,11 +244,6 @@ uint32_t np_pool_capacity(struct np_pool *pool, np_block block)
 
 /* ---- counting ------------------------------------------------------------------------------ */
 
-void np_pool_count_sent(struct np_pool *pool, enum np_pool_path path, uint64_t bytes)
-{
-    atomic_fetch_add_explicit(&pool->sent_bytes[path], bytes, memory_order_relaxed);
-}
-
 void np_pool_get_stats(struct np_pool *pool, struct np_pool_stats *out)
 {
     memset(out, 0, sizeof(*out));
@@ -260,9 +255,6 @@ void np_pool_get_stats(struct np_pool *pool, struct np_pool_stats *out)
         out->used_bytes += (size_t)out->classes[i].used_count * out->classes[i].block_bytes;
         out->blocks_used_count += out->classes[i].used_count;
     }
-    for (int path = 0; path < NP_SENT_PATHS; path++)
-        out->sent_bytes[path] =
-            atomic_load_explicit(&pool->sent_bytes[path], memory_order_relaxed);
     out->size_bytes = pool->size_bytes;
     out->classes_count = pool->classes_count;
     out->arena_kind = pool->arena.kind;

@@ -31,8 +31,6 @@
 
 typedef uint64_t np_block; /* block number + 1, generation << 32; 0 is no block */
 
-enum np_pool_path { NP_SENT_ZC, NP_SENT_KERNEL_COPIED, NP_SENT_USER_COPIED, NP_SENT_PATHS };
-
 struct np_pool_class {
     uint32_t block_bytes;
     uint32_t partial;      /* chunk + 1: first of those with a free block, or 0 */
@@ -66,12 +64,10 @@ struct np_pool {
     uint32_t classes_count, chunks_count;
     uint32_t free_chunks;  /* chunk + 1 */
     uint32_t free_chunks_count;
-    atomic_ullong sent_bytes[NP_SENT_PATHS];
 };
 
 struct np_pool_stats {
     struct np_pool_class classes[NP_POOL_CLASSES_MAX_COUNT];
-    uint64_t sent_bytes[NP_SENT_PATHS];
     size_t size_bytes, used_bytes, free_chunk_bytes;
     uint32_t classes_count, blocks_used_count, arena_kind;
 };
@@ -91,8 +87,6 @@ int np_pool_drop(struct np_pool *pool, np_block block);
 uint8_t *np_pool_base(struct np_pool *pool, np_block block);
 /* The size of its class. */
 uint32_t np_pool_capacity(struct np_pool *pool, np_block block);
-/* Bytes out of this pool were sent, by that path. */
-void np_pool_count_sent(struct np_pool *pool, enum np_pool_path path, uint64_t bytes);
 void np_pool_get_stats(struct np_pool *pool, struct np_pool_stats *out);
 
 #endif

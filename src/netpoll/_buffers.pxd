@@ -17,8 +17,6 @@ cdef class BufferPool:
     cdef int check_open(self) except -1
     cdef int detach_native(self, Loop loop) except -1
     cdef bint is_registered(self, Loop loop) noexcept
-    # Bytes out of this pool have left, by one of enum np_pool_path.
-    cdef int sent(self, int path, uint64_t size_bytes) noexcept
 
 
 cdef class PoolBlock:

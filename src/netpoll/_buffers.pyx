@@ -13,9 +13,8 @@ from libc.string cimport memcpy, strerror
 
 from netpoll._c cimport (
     NP_ARENA_HUGETLB_ONLY, NP_ARENA_LADDER, NP_ARENA_PLAIN_ONLY, NP_POOL_CLASSES_MAX_COUNT,
-    NP_SENT_KERNEL_COPIED, NP_SENT_USER_COPIED, NP_SENT_ZC, iovec, np_arena_kind_name, np_head,
-    np_pool_base, np_pool_close, np_pool_count_sent, np_pool_drop, np_pool_get_stats, np_pool_open,
-    np_pool_path, np_pool_stats, np_pool_take, np_region_of)
+    iovec, np_arena_kind_name, np_head, np_pool_base, np_pool_close, np_pool_drop,
+    np_pool_get_stats, np_pool_open, np_pool_stats, np_pool_take, np_region_of)
 from netpoll._core cimport Loop
 
 import asyncio
@@ -227,10 +226,6 @@ cdef class BufferPool:
         self.is_open = False
         np_pool_close(&self.pool)
 
-    cdef int sent(self, int path, uint64_t size_bytes) noexcept:
-        np_pool_count_sent(&self.pool, <np_pool_path>path, size_bytes)
-        return 0
-
     def stats(self):
         """Counters of this pool, as a dict; after close() the last values.
 
@@ -238,9 +233,8 @@ cdef class BufferPool:
         one class only. pages: "hugetlb", "thp" or "plain". buffers_count: in use, now. classes: by
         block size, {"used": blocks, "free": blocks cut already, "taken": since the start,
         "refused": reserves that found none}. registered: rings that know the memory;
-        not_registered: why others that it was attached to do not. sent_zc_bytes,
-        sent_kernel_copied_bytes: what the kernel sent out of the pool, without and with a copy of
-        its own; sent_user_copied_bytes: what was copied in user space on its way.
+        not_registered: why others that it was attached to do not. What was sent, and whether it was
+        copied on its way, is counted by the loop and the server: their stats().
         """
         cdef np_pool_stats s
         cdef uint32_t i
@@ -266,9 +260,6 @@ cdef class BufferPool:
             "classes": classes,
             "registered": sum(1 for loop in self.loops if self.is_registered(loop)),
             "not_registered": list(self.refusals.values()),
-            "sent_zc_bytes": s.sent_bytes[<int>NP_SENT_ZC],
-            "sent_kernel_copied_bytes": s.sent_bytes[<int>NP_SENT_KERNEL_COPIED],
-            "sent_user_copied_bytes": s.sent_bytes[<int>NP_SENT_USER_COPIED],
         }
 
 

@@ -189,11 +189,6 @@ cdef extern from "np_pins.h" nogil:
 
 cdef extern from "np_pool.h" nogil:
     ctypedef uint64_t np_block
-    enum np_pool_path:
-        NP_SENT_ZC
-        NP_SENT_KERNEL_COPIED
-        NP_SENT_USER_COPIED
-        NP_SENT_PATHS
 
     struct np_pool_class:
         uint32_t block_bytes, chunks_count, used_count
@@ -205,7 +200,6 @@ cdef extern from "np_pool.h" nogil:
 
     struct np_pool_stats:
         np_pool_class *classes
-        uint64_t *sent_bytes
         size_t size_bytes, used_bytes, free_chunk_bytes
         uint32_t classes_count, blocks_used_count, arena_kind
 
@@ -217,7 +211,6 @@ cdef extern from "np_pool.h" nogil:
     int np_pool_drop(np_pool *pool, np_block block)
     uint8_t *np_pool_base(np_pool *pool, np_block block)
     uint32_t np_pool_capacity(np_pool *pool, np_block block)
-    void np_pool_count_sent(np_pool *pool, np_pool_path path, uint64_t bytes)
     void np_pool_get_stats(np_pool *pool, np_pool_stats *out)
 
 cdef extern from "np_sqe.h" nogil:

@@ -220,19 +220,19 @@ class Server:
         """Counters, summed over the workers; `workers` has each worker's own.
 
         connections, sessions, flows: now. recv_bytes, sent_bytes, file_bytes: through the sockets.
-        copied_bytes: copied in user space because they could still change, or had to be joined or
-        kept; shed_bytes: moved out of receive buffers to free these. enters: system calls of the
-        loops that wait or submit. With ssl: handshakes, failed_handshakes, encrypted_bytes.
+        zc_bytes: what the kernel reported as sent without a copy; kernel_copied_bytes: the rest of
+        sent_bytes. copied_bytes: in user space, because they could still change, or had to be
+        joined or kept; shed_bytes: moved out of receive buffers to free these. enters: system calls
+        of the loops that wait or submit. With ssl: handshakes, failed_handshakes, encrypted_bytes.
         """
         if not self._workers:
             return dict(self._last_stats)
         each = []
         for worker, loop in zip(self._workers, self._loops(), strict=True):
             loop_stats = loop.stats()
-            each.append(
-                worker.stats()
-                | {name: loop_stats[name] for name in LOOP_STATS}
-            )
+            one = worker.stats() | {name: loop_stats[name] for name in LOOP_STATS}
+            one["kernel_copied_bytes"] = max(one["sent_bytes"] - one["zc_bytes"], 0)
+            each.append(one)
         total: dict[str, Any] = {name: sum(one[name] for one in each) for name in each[0]}
         total["accept_pauses"] = sum(one.paused_count for one in self._listeners)
         total["backend"] = self._loops()[0].backend
