@@ -23,6 +23,11 @@
  * core to run on. Who has to know that it was read waits at most this long. */
 #define NP_SQPOLL_READ_MAX_NS INT64_C(1000000000)
 
+/* With SQPOLL: how long a turn looks for completions before it sleeps in the kernel, and how often
+ * between two looks at the clock. */
+#define NP_SQPOLL_SPIN_NS INT64_C(1000000)
+#define NP_SQPOLL_SPIN_COUNT 64
+
 /* Completion queue entries. Multishot operations post many completions per submission, so the
  * queue is much longer than the submission queue; the kernel keeps what does not fit (NODROP). */
 #define NP_CQ_DEFAULT_ENTRIES 4096

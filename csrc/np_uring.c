@@ -179,7 +179,7 @@ static int enter(struct np_uring *u, int64_t timeout_ns)
     if (np_uring_is_polled(u)) {
         int n = np_uring_submit_queue(u);
         bool is_over = np_uring_flags(u) & IORING_SQ_CQ_OVERFLOW;
-        if (!is_over && (timeout_ns == 0 || io_uring_cq_ready(&u->ring)))
+        if (!is_over && (timeout_ns == 0 || np_uring_spin(u, timeout_ns)))
             return n;
     }
     u->stats.enters++;

@@ -83,6 +83,9 @@ uint32_t np_uring_unsubmitted(const struct np_uring *u);
 /* Whether the kernel has read all but `left` entries of the queue; with a polling thread waits for
  * it, up to NP_SQPOLL_READ_MAX_NS. */
 bool np_uring_wait_read(struct np_uring *u, uint32_t left);
+/* With a polling thread completions come without a call, so looking for a while spares one: up to
+ * NP_SQPOLL_SPIN_NS, and no longer than timeout_ns (< 0: no limit). True: there is one. */
+bool np_uring_spin(struct np_uring *u, int64_t timeout_ns);
 /* Whether the entry that `op` was given can still be changed. */
 bool np_uring_is_unread(const struct np_uring *u, const struct np_op *op);
 

@@ -7,6 +7,7 @@
  */
 #include <sched.h>
 
+#include "np_futex.h"
 #include "np_timer.h"
 #include "np_uring.h"
 
@@ -42,6 +43,24 @@ bool np_uring_wait_read(struct np_uring *u, uint32_t left)
         if (io_uring_sq_ready(&u->ring) <= left)
             return true;
     } while (np_clock_ns() < end_ns);
+    return false;
+}
+
+bool np_uring_spin(struct np_uring *u, int64_t timeout_ns)
+{
+    if (io_uring_cq_ready(&u->ring))
+        return true;
+    int64_t spin_ns = NP_SQPOLL_SPIN_NS;
+    if (timeout_ns > 0 && timeout_ns < spin_ns)
+        spin_ns = timeout_ns;
+    int64_t end_ns = np_clock_ns() + spin_ns;
+    do {
+        for (int i = 0; i < NP_SQPOLL_SPIN_COUNT; i++) {
+            if (io_uring_cq_ready(&u->ring))
+                return true;
+            np_cpu_relax();
+        }
+    } while (np_clock_ns() < end_ns && !(np_uring_flags(u) & IORING_SQ_CQ_OVERFLOW));
     return false;
 }
 

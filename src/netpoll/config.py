@@ -44,8 +44,8 @@ class LoopConfig:
         them, for tests and comparisons.
     sqpoll_idle_ms: experimental; io_uring: 0, or for how long a kernel thread looks for
         submissions by itself without finding any before it sleeps, milliseconds. The loop then
-        makes hardly any system call under load, and the thread takes a core of its own. Ignored
-        on epoll.
+        makes hardly any system call under load; it and the thread keep a core busy each.
+        Ignored on epoll.
 
     Raises ValueError for sizes that no kernel takes and for unknown features. The uring backend
     cannot do without defer_taskrun and buf_ring: a loop on it raises BackendUnavailableError.
