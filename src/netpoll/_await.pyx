@@ -8,7 +8,7 @@ A subclass writes step(); what it waits for is an ordinary asyncio.Future, so an
 from netpoll._c cimport (
     PYGEN_NEXT, PYGEN_RETURN, Py_INCREF, PyErr_SetObject, PyExc_StopIteration, PyObject,
     PyTypeObject)
-from netpoll._core cimport Completion
+from netpoll._core cimport Completion, Loop
 
 import asyncio
 
@@ -25,10 +25,19 @@ cdef class Awaitable(Completion):
         return 0
 
     cdef object wait_on(self, object loop):
-        """A fresh future for step() to return. Setting its result resumes the awaiting task."""
-        self.future = Future(loop=loop)
+        """A fresh future for step() to return: resume() ends the wait."""
+        self.future = (<Loop>loop).new_future() if isinstance(loop, Loop) else Future(loop=loop)
         self.future._asyncio_future_blocking = True
+        self.is_waiting = True
         return self.future
+
+    cdef int resume(self) except -1:
+        """The awaiting task goes on, unless none waits or it was cancelled meanwhile."""
+        if self.is_waiting:
+            self.is_waiting = False
+            if not self.future.done():
+                self.future.set_result(None)
+        return 0
 
     def __await__(self):
         return self
@@ -58,6 +67,7 @@ cdef class Awaitable(Completion):
     def close(self):
         if not self.is_done:
             self.is_done = True
+            self.is_waiting = False
             self.future = None
             self.abandon()
 
@@ -65,7 +75,7 @@ cdef class Awaitable(Completion):
 cdef object awaitable_step(Awaitable self):
     if self.is_done:
         raise RuntimeError("cannot reuse already awaited coroutine")
-    if self.future is not None and not self.future.done():
+    if self.is_waiting:
         raise RuntimeError("coroutine is being awaited already")
     try:
         result = self.step()

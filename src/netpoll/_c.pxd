@@ -593,6 +593,8 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyAsyncMethods *tp_as_async
         void *tp_iternext
+        object tp_descr_get(object descriptor, object instance, PyObject *cls)
+        int tp_descr_set(object descriptor, object instance, object value) except -1
         PyObject *tp_dict
 
 cdef extern from *:

@@ -301,8 +301,7 @@ cdef class Connection(Lender):
     cdef int wake(self, Wait wait) except -1:
         """What an await waits for may be there: its task or coroutine looks again."""
         if wait.future is not None:
-            if not wait.future.done():
-                wait.future.set_result(None)
+            wait.resume()
         elif self.session is not None:
             self.session.resume()
         return 0

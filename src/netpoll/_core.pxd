@@ -66,6 +66,7 @@ cdef class Loop(FdTables):
     cdef uint64_t ran_count     # callbacks taken from the queue so far
     cdef uint32_t fork_generation
     cdef double resolution_s
+    cdef dict future_arguments
     cdef public object slow_callback_duration, _task_factory
     cdef object __weakref__
 
@@ -90,6 +91,7 @@ cdef class Loop(FdTables):
     cdef int _end_operations(self) except -1
     cdef int _drop_event(self, np_event *event) except -1
     cdef int push_ready(self, Handle handle) except -1
+    cdef object new_future(self)
     cdef Handle soon(self, object callback, tuple args)
     cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t argument) except? 0
     cdef int cancel(self, np_udata op) except -1

@@ -8,6 +8,7 @@ connection is in loop.py. A loop belongs to the thread that runs it; call_soon_t
 through it are the only things another thread may use.
 """
 
+from cpython.object cimport PyObject_Call
 from libc.errno cimport EBADF, EINTR, ENOENT
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
@@ -133,6 +134,7 @@ cdef class Loop(FdTables):
         self._readers = {}
         self._writers = {}
         self.fired = []
+        self.future_arguments = {"loop": self}  # made once: a call with keywords makes a dict
         self.slow_callback_duration = 0.1
         self.fork_generation = fork_count
         self.resolution_s = time.get_clock_info("monotonic").resolution
@@ -141,7 +143,6 @@ cdef class Loop(FdTables):
     def _open_backend(self, str name, config):
         """Makes the backend. Raises OSError when the kernel refuses it, MemoryError."""
         cdef np_config c
-        cdef int err
         memset(&c, 0, sizeof(c))
         c.sq_entries = config.sq_entries
         c.cq_entries = config.cq_entries
@@ -150,7 +151,7 @@ cdef class Loop(FdTables):
         c.sqpoll_idle_ms = config.sqpoll_idle_ms
         for feature in config.features_off or ():
             c.features_off |= FEATURES[feature]
-        err = np_inbox_open(&self.inbox)
+        cdef int err = np_inbox_open(&self.inbox)
         if err < 0:
             raise os_error(err, "the wake-up eventfd of an event loop")
         self.ops = &np_uring_ops if name == "uring" else &np_epoll_ops
@@ -364,7 +365,10 @@ cdef class Loop(FdTables):
 
     def create_future(self):
         """A new asyncio.Future of this loop."""
-        return Future(loop=self)
+        return self.new_future()
+
+    cdef object new_future(self):
+        return PyObject_Call(Future, (), self.future_arguments)
 
     def create_task(self, coro, *, name=None, context=None, **kwargs):
         """A new asyncio.Task of this loop, or what the task factory makes."""
@@ -426,17 +430,15 @@ cdef class Loop(FdTables):
 
     def _run_turns(self):
         """Runs turns until stop() was called; the last one is complete."""
-        while True:
+        self._turn()
+        while not self._stopping:
             self._turn()
-            if self._stopping:
-                break
         self._settle()
 
     cdef int _not_forked(self) except -1:
         self.ops.forked(self.be)
-        raise RuntimeError(
-            "this event loop was made before a fork and belongs to the parent process; "
-            "make a new one in the child")
+        raise RuntimeError("this event loop was made before a fork and belongs to the parent "
+                           "process; make a new one in the child")
 
     cdef int _settle(self) except -1:
         """What callbacks of the last turn wrote leaves, though no turn follows."""
@@ -449,10 +451,9 @@ cdef class Loop(FdTables):
         return 0
 
     cdef int64_t _timeout_ns(self) noexcept:
-        cdef np_timer *timer
         if self.ready_count or self._stopping or self.events_next < self.events_count:
             return 0
-        timer = np_timer_peek(&self.timers)
+        cdef np_timer *timer = np_timer_peek(&self.timers)
         if timer is NULL:
             return -1
         return max(0, min(timer.when_ns - np_clock_ns(), NP_WAIT_MAX_NS))

@@ -94,8 +94,8 @@ cdef class FileOp(Awaitable):
         self.res = event.res
         if self.is_orphan:
             self.end_unwaited()
-        elif self.future is not None and not self.future.done():
-            self.future.set_result(None)
+        else:
+            self.resume()
         return 0
 
     cdef int end_unwaited(self) except -1:

@@ -19,3 +19,4 @@ cdef class SockOp(Awaitable):
     cdef object attempt(self)
     cdef int hold(self) except -1
     cdef int unhold(self) except -1
+    cdef bint is_closed(self) except -1

@@ -19,7 +19,7 @@ from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport strerror
 
 from netpoll._c cimport (
-    NP_OP_POLL, PyBytes_New, PyObject, Py_DECREF,
+    NP_OP_POLL, PyBytes_New, PyObject, PyTypeObject, Py_DECREF,
     _PyBytes_Resize, iovec, np_event, np_sock_error, np_sock_recv, np_sock_send, np_udata)
 from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Loop
@@ -33,6 +33,8 @@ cdef enum:
     # Small receives are copied once, off the stack: allocating what the
     # caller asked for and giving most of it back costs more, and scatters the heap.
     SCRATCH_BYTES = 8192
+    # Sends below this keep the GIL: giving it up and taking it back costs more than they last.
+    NOGIL_BYTES = 32 * 1024
     # A bulk receive below this was not one.
     BULK_LEAVE_BYTES = 2048
 
@@ -41,6 +43,12 @@ cdef enum:  # hints, per fd
     BULK = 2
 
 cdef object PySocket = _py_socket.socket
+# What makefile() counts in, and what close() leaves behind: slots of the class, which the calls
+# below go to directly, as looking their names up takes several times as long.
+cdef object IO_REFS = PySocket.__dict__["_io_refs"]
+cdef object CLOSED = PySocket.__dict__["_closed"]
+cdef object Slot = type(IO_REFS)
+cdef PyTypeObject *SLOT = <PyTypeObject*>Slot
 cdef object SSLSocket = _ssl.SSLSocket
 
 
@@ -55,7 +63,7 @@ cdef class SockOp(Awaitable):
     cdef object step(self):
         if self.op:
             raise RuntimeError("this socket call is being awaited already")
-        if self.is_holding and self.sock._closed and self.sock.fileno() != self.fd:
+        if self.is_holding and self.is_closed() and self.sock.fileno() != self.fd:
             raise OSError(EBADF, "Bad file descriptor: the socket was detached meanwhile")
         result = self.attempt()
         if self.is_done:
@@ -69,24 +77,25 @@ cdef class SockOp(Awaitable):
         """A socket that is closed while a call waits on it stays open until the call has ended, the
         way it does under makefile(): the fd cannot become somebody else's meanwhile."""
         if not self.is_holding and issubclass(type(self.sock), PySocket):
-            self.sock._io_refs += 1
+            SLOT.tp_descr_set(IO_REFS, self.sock, SLOT.tp_descr_get(IO_REFS, self.sock, NULL) + 1)
             self.is_holding = True
         return 0
 
     cdef int unhold(self) except -1:
         if self.is_holding:
             self.is_holding = False
-            self.sock._io_refs -= 1
-            if self.sock._closed:
+            SLOT.tp_descr_set(IO_REFS, self.sock, SLOT.tp_descr_get(IO_REFS, self.sock, NULL) - 1)
+            if self.is_closed():
                 self.sock.close()
         return 0
+
+    cdef bint is_closed(self) except -1:
+        return SLOT.tp_descr_get(CLOSED, self.sock, NULL)
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         self.op = 0
         # An error of the fd resumes the task too: its own call reports it best.
-        if self.future is not None and not self.future.done():
-            self.future.set_result(None)
-        return 0
+        return self.resume()
 
     cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
         self.op = 0
@@ -180,7 +189,10 @@ cdef class SendAllOp(SockOp):
         while self.sent < self.view.len:
             iov.iov_base = <char*>self.view.buf + self.sent
             iov.iov_len = self.view.len - self.sent
-            with nogil:
+            if iov.iov_len >= NOGIL_BYTES:
+                with nogil:
+                    n = np_sock_send(self.fd, &iov, 1)
+            else:
                 n = np_sock_send(self.fd, &iov, 1)
             if n == -EAGAIN:
                 return None

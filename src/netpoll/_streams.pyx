@@ -162,8 +162,7 @@ cdef class ReaderCore(Sink):
         cdef ReadOp op = self.op
         if op is not None:
             self.op = None
-            if not op.future.done():
-                op.future.set_result(None)
+            op.resume()
         return 0
 
     cdef bint woken(self) except -1:
