@@ -84,8 +84,8 @@
 #define NP_POOL_BLOCK_MIN_BYTES 64
 #define NP_POOL_BLOCK_MAX_BYTES (64u << 20)
 
-/* Zero-copy sends below these sizes are not asked for. A second completion costs as much as copying 1
- * to 2 KiB (measured: docs/zero-copy.md); pinning, which all threads share, has the larger margin. */
+/* Zero-copy sends below these sizes are not asked for. A second completion costs as much as copying
+ * 1 to 2 KiB (measured: docs/zero-copy.md); pinning has the larger margin, as threads share it. */
 #define NP_ZC_REGISTERED_MIN_BYTES 4096
 #define NP_ZC_PINNED_MIN_BYTES 16384
 

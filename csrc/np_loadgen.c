@@ -116,13 +116,25 @@ static void fill_pattern(uint8_t *out, size_t len_bytes)
     }
 }
 
+static int set_tcp_options(const struct np_load_config *config, int fd)
+{
+    int one = 1;
+    const char *name = config->congestion;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) < 0)
+        return -errno;
+    if (name && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name)) < 0)
+        return -errno;
+    return 0;
+}
+
 /* What only connections of a stream have. */
 static int set_stream_options(const struct np_load_config *config, int fd)
 {
-    int one = 1;
-    if (config->address.ss_family != AF_UNIX
-        && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) < 0)
-        return -errno;
+    if (config->address.ss_family != AF_UNIX) {
+        int err = set_tcp_options(config, fd);
+        if (err < 0)
+            return err;
+    }
     struct linger reset = { .l_onoff = 1, .l_linger = 0 };
     if (config->reset_on_close
         && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)

@@ -53,6 +53,7 @@ struct np_load_config {
     int stop_fd;      /* readable = stop with -EINTR; -1 = none */
     int datagrams;    /* UDP, or Unix datagrams; else streams */
     const char *tls_library; /* where OpenSSL is; NULL: no TLS */
+    const char *congestion;  /* TCP_CONGESTION of each connection; NULL: the system's */
     int reset_on_close; /* end connections with a reset: nothing is left in TIME_WAIT */
     int64_t stall_ns; /* patience with a silent server, and with a connect */
 };

@@ -16,6 +16,7 @@ from run import AppServer  # the directory of the program is on the path
 from netpoll.bench.arms import LOOP_ARMS
 from netpoll.bench.process import Pinning, ServerError, choose_pinning, cpu_time
 from netpoll.bench.stats import paired_ratio
+from netpoll.bench.tcp import tune
 
 MIB = 1 << 20
 PIECE_BYTES = 4 * MIB
@@ -32,6 +33,7 @@ def swallow(address: tuple[str, int]) -> int:
     """Takes what the server sends and throws it away in the kernel; the number of bytes."""
     total = 0
     with socket.create_connection(address) as sock:
+        tune(sock)
         while got := len(sock.recv(PIECE_BYTES, socket.MSG_TRUNC)):
             total += got
     return total

@@ -10,6 +10,7 @@ import socket
 from netpoll.bench.arms import ARMS, ArmUnavailable
 from netpoll.bench.process import die_with_parent
 from netpoll.bench.server import listening_socket, raise_fd_limit
+from netpoll.bench.tcp import connect
 
 PIECE_BYTES = 64 * 1024
 
@@ -28,7 +29,7 @@ async def serve_proxy(listener: socket.socket, upstream: tuple[str, int]) -> Non
             writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(*upstream)
+        far_reader, far_writer = await asyncio.open_connection(sock=connect(upstream))
         await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
 
     async with await asyncio.start_server(serve, sock=listener):

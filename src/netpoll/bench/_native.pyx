@@ -10,6 +10,8 @@ import os
 import socket
 import sys
 
+from netpoll.bench.tcp import congestion_control
+
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t, uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -69,6 +71,7 @@ cdef extern from "np_loadgen.h" nogil:
         int stop_fd
         int datagrams
         const char *tls_library
+        const char *congestion
         int reset_on_close
         int64_t stall_ns
     struct np_load_result:
@@ -182,6 +185,8 @@ cdef class Load:
         config.datagrams = datagrams
         cdef bytes library = None if tls_library is None else os.fsencode(tls_library)
         config.tls_library = NULL if library is None else <const char*>library
+        cdef bytes congestion = congestion_control().encode()
+        config.congestion = congestion
         config.reset_on_close = reset_on_close
         config.stall_ns = <int64_t>(stall_s * 1e9)
         with nogil:

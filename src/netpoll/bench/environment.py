@@ -10,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 from netpoll.bench.process import Pinning
+from netpoll.bench.tcp import congestion_control, system_congestion_control
 
 __all__ = ["describe", "sentences"]
 
@@ -58,6 +59,8 @@ def describe(pinning: Pinning) -> dict:
         "python_compiler": platform.python_compiler(),
         "python_optimized": "--enable-optimizations" in options,
         "gil": gil,
+        "congestion_control": congestion_control(),
+        "congestion_control_of_the_system": system_congestion_control(),
         "pinning": dataclasses.asdict(pinning) | {"sentence": pinning.sentence()},
         "netpoll_probe": netpoll_facts(),
     }
@@ -68,8 +71,12 @@ def sentences(environment: dict) -> list[str]:
     e = environment
     virtual = " (virtual machine)" if e["hypervisor"] else ""
     gil = "" if e["gil"] else ", free-threaded"
+    tcp = e.get("congestion_control")
+    usual = e.get("congestion_control_of_the_system")
     return [
         f"Linux {e['kernel']} · {e['cpu_model']}{virtual} · {e['cpu_count']} CPUs",
         f"{e['python_implementation']} {e['python']}{gil} · {e['libc']}",
         e["pinning"]["sentence"][:1].upper() + e["pinning"]["sentence"][1:],
+        *([f"TCP with {tcp} on both sides, not {usual}, the system's choice."]
+          if tcp != usual else []),
     ]

@@ -35,6 +35,7 @@ from netpoll.bench.process import (
     raise_fd_limit,
 )
 from netpoll.bench.stats import Spread, paired_ratio
+from netpoll.bench.tcp import connect, tune
 from netpoll.bench.watch import Watch
 
 __all__ = ["WORKS", "RelayPlan", "RelayRun", "relay_document", "run_relay"]
@@ -217,7 +218,8 @@ class ProxySide(asyncio.Protocol):
 
     async def connect(self, far: tuple[str, int]) -> None:
         loop = asyncio.get_running_loop()
-        _, self.other = await loop.create_connection(lambda: ProxySide(None, self), *far)
+        sock = connect(far)
+        _, self.other = await loop.create_connection(lambda: ProxySide(None, self), sock=sock)
         self.other.transport.writelines(self.early)
 
     def data_received(self, data: bytes) -> None:
@@ -280,7 +282,7 @@ def _forward(conn: netpoll.Connection) -> None:
 
 def proxy_hooks(far: tuple[str, int]) -> dict[str, Any]:
     def on_connect(conn: netpoll.Connection) -> None:
-        upstream = conn.adopt(socket.create_connection(far))  # on this machine: it is there at once
+        upstream = conn.adopt(connect(far))
         conn.state, upstream.state = upstream, conn
 
     def on_data(conn: netpoll.Connection) -> None:
@@ -344,7 +346,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     raise_fd_limit(4 * CROWD)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tune(listener)
     listener.setblocking(False)
     print(json.dumps({"address": listener.getsockname()}), flush=True)
     serve = serve_server if arm.kind == "server" else serve_loop

@@ -20,6 +20,7 @@ from typing import Any
 
 from netpoll.bench._native import Load
 from netpoll.bench.arms import ArmUnavailable
+from netpoll.bench.server import listening_socket
 from netpoll.loop import new_event_loop
 from netpoll.offload import offload
 from netpoll.sched import Priority, Scheduler
@@ -332,7 +333,7 @@ def _serve(runner: Runner, handler: Callable[[bytes], bytes | None], duration_s:
             factory = offload(handler, runner.scheduler)
         else:
             factory = functools.partial(InlineProtocol, handler)
-        server = await loop.create_server(factory, "127.0.0.1", 0)
+        server = await loop.create_server(factory, sock=listening_socket("tcp"))
         address = server.sockets[0].getsockname()
         # The load is C and needs little; in a thread of its own it holds no lock of Python's.
         load = await loop.run_in_executor(pool, Load, address, CONNECTIONS, MESSAGE_BYTES)

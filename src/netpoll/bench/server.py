@@ -25,6 +25,7 @@ import netpoll
 from netpoll.bench import _native, tls
 from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE, Arm, ArmUnavailable
 from netpoll.bench.process import die_with_parent
+from netpoll.bench.tcp import tune
 
 BACKLOG = 4096
 # What one read of the streams and sock modes and of the stdlib servers asks for. 64 KiB is what
@@ -38,8 +39,7 @@ def listening_socket(address: str) -> socket.socket:
     """`address` is "tcp" (a free port of 127.0.0.1) or the path of a Unix socket."""
     if address == "tcp":
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        # Linux hands it on to accepted sockets: every arm has it, as asyncio's transports do.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tune(sock)
         sock.bind(("127.0.0.1", 0))
     else:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -38,6 +38,7 @@ from contextlib import contextmanager
 
 from netpoll.bench import _native
 from netpoll.bench.process import cpu_time
+from netpoll.bench.tcp import tune
 
 PATHS = ("loopback", "veth", "device")
 # name: (the number of _native.send_stream, plain pages instead of huge ones)
@@ -245,6 +246,7 @@ def _sink_process(address: str) -> Iterator[tuple[int, tuple[str, int]]]:
 @contextmanager
 def _connected(address: tuple[str, int]) -> Iterator[socket.socket]:
     with socket.create_connection(address, timeout=START_TIMEOUT_S) as sock:
+        tune(sock)
         sock.setblocking(False)
         yield sock
 
@@ -319,6 +321,7 @@ def _unreal_peer(port: int, cpus: list[int]) -> Iterator[socket.socket]:
     stop = threading.Event()
     with socket.socket() as sock:
         _establish(sock, port)
+        tune(sock)
         # Nobody will answer our end of stream: it is not waited for.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         thread = threading.Thread(target=_acknowledge, args=(sock, port, cpus, stop))
