@@ -338,7 +338,7 @@ def test_idle(tmp_path: Path) -> None:
     assert rows["floor-epoll"]["bytes"]["median"] < rows["asyncio"]["bytes"]["median"]
 
 
-@pytest.mark.parametrize("work", ["accept", "proxy", "broadcast"])
+@pytest.mark.parametrize("work", ["accept", "proxy", "broadcast", "bursts"])
 def test_relay(work: str, tmp_path: Path) -> None:
     json_path, html_path = tmp_path / "relay.json", tmp_path / "relay.html"
     args = [work, "--arms", "server-epoll,asyncio", "--rounds", "1"]

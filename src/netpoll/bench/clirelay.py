@@ -1,4 +1,4 @@
-"""``bench accept``, ``bench proxy``, ``bench broadcast``: from the options to the report."""
+"""``bench accept``, ``proxy``, ``broadcast``, ``bursts``: from the options to the report."""
 
 from __future__ import annotations
 

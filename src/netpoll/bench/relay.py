@@ -1,4 +1,4 @@
-"""The accept, proxy and broadcast benchmarks: server CPU per connection, per KiB, per message.
+"""The accept, proxy, broadcast and bursts benchmarks: server CPU per connection, KiB, message.
 
 Each server is a child of this module, pinned to one core; the load, and the echo in C behind a
 proxy, run on the other. Arms alternate, round by round. Event loops run asyncio protocols,
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import signal
 import socket
@@ -44,11 +45,13 @@ CONTROL = "uvloop"
 WORKS = {
     "accept": "connect, 64 B there and back, close; ns per connection",
     "proxy": "16 connections × 64 KiB to an echo and back; ns per KiB received",
-    "broadcast": "lines of 1 KiB to 200 connections; ns per line and connection",
+    "broadcast": "a line of 1 KiB at a time to 200 connections; ns per line and connection",
+    "bursts": "8 lines of 1 KiB at a time to 200 connections; ns per line and connection",
 }
 CROWD, CROWDS, ACCEPT_BYTES = 500, 4, 64
 PROXY_CONNECTIONS, PROXY_BYTES = 16, 64 << 10
-LISTENERS, LINE_BYTES, LINES, LINE_PAUSE_S = 200, 1024, 150, 0.002
+LISTENERS, LINE_BYTES, LINES, LINE_PAUSE_S = 200, 1024, 160, 0.002
+BURST_LINES = 8
 WINDOW_S = 0.8
 MEASUREMENT_S = 2.5
 PENDING_MAX_BYTES = 512 << 10
@@ -97,7 +100,7 @@ def _load_proxy(address: tuple[str, int]) -> int:
         return load.run(WINDOW_S)["requests_all"] * PROXY_BYTES * 2 // 1024
 
 
-def _load_broadcast(address: tuple[str, int]) -> int:
+def _load_broadcast(address: tuple[str, int], lines_at_once: int = 1) -> int:
     total = LINES * LINE_BYTES + 1
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(address)) for _ in range(LISTENERS)]
@@ -113,15 +116,20 @@ def _load_broadcast(address: tuple[str, int]) -> int:
 
         reader = threading.Thread(target=read)
         reader.start()
-        line = b"x" * (LINE_BYTES - 1) + b"\n"
-        for _ in range(LINES):
-            clients[0].sendall(line)
-            time.sleep(LINE_PAUSE_S)
+        lines = (b"x" * (LINE_BYTES - 1) + b"\n") * lines_at_once
+        for _ in range(LINES // lines_at_once):
+            clients[0].sendall(lines)
+            time.sleep(LINE_PAUSE_S * lines_at_once)
         reader.join()
     return LISTENERS * LINES
 
 
-LOADS = {"accept": _load_accept, "proxy": _load_proxy, "broadcast": _load_broadcast}
+LOADS: dict[str, Callable[[tuple[str, int]], int]] = {
+    "accept": _load_accept,
+    "proxy": _load_proxy,
+    "broadcast": _load_broadcast,
+    "bursts": functools.partial(_load_broadcast, lines_at_once=BURST_LINES),
+}
 
 
 def measure(plan: RelayPlan, arm: str, far: tuple[str, int]) -> float:
@@ -268,6 +276,7 @@ async def serve_loop(work: str, listener: socket.socket, far: tuple[str, int]) -
         "accept": EchoSide,
         "proxy": lambda: ProxySide(far),
         "broadcast": Member,
+        "bursts": Member,
     }
     async with await asyncio.get_running_loop().create_server(kinds[work], sock=listener):
         await asyncio.Event().wait()
@@ -324,8 +333,13 @@ def broadcast_hooks() -> dict[str, Any]:
 
 
 async def serve_server(work: str, listener: socket.socket, far: tuple[str, int]) -> None:
-    hooks = {"accept": {"handler": _forward}, "broadcast": broadcast_hooks()}
-    options = proxy_hooks(far) if work == "proxy" else hooks[work]
+    hooks = {
+        "accept": lambda: {"handler": _forward},
+        "proxy": lambda: proxy_hooks(far),
+        "broadcast": broadcast_hooks,
+        "bursts": broadcast_hooks,
+    }
+    options = hooks[work]()
     async with netpoll.Server(sockets=[listener], **options):
         await asyncio.Event().wait()
 
