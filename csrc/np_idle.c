@@ -93,11 +93,15 @@ static int is_alarm_due(struct np_sched *sched)
     return next_ns != NP_ALARM_NEVER_NS && next_ns <= np_sched_now_ns(sched);
 }
 
-static uint64_t total_dispatched(struct np_sched *sched)
+/* What all the others have started so far. */
+static uint64_t others_dispatched(const struct np_worker *worker)
 {
+    struct np_sched *sched = worker->sched;
     uint64_t total = 0;
     for (uint32_t i = 0; i < sched->config.workers_count; i++)
-        total += atomic_load_explicit(&sched->workers[i].stats.dispatched, memory_order_relaxed);
+        if (i != worker->index)
+            total +=
+                atomic_load_explicit(&sched->workers[i].stats.dispatched, memory_order_relaxed);
     return total;
 }
 
@@ -161,10 +165,14 @@ static int64_t sleep_limit_ns(struct np_worker *worker, int64_t limit_ns)
         if (next_ns != NP_ALARM_NEVER_NS && (limit_ns < 0 || left_ns < limit_ns))
             limit_ns = left_ns > 0 ? left_ns : 0;
     }
-    if (sched->config.is_lazy && is_anybody_else_awake(sched, 0) &&
+    /* A worker that sleeps briefly and often may be asleep just now; had it no watcher for that, it
+     * would wake one each time. One that has done nothing since the last look needs none. */
+    uint64_t dispatched = others_dispatched(worker);
+    if (sched->config.is_lazy &&
+        (is_anybody_else_awake(sched, 0) || dispatched != worker->seen_dispatched) &&
         atomic_exchange(&sched->has_watcher, 1) == 0) {
         worker->is_watching = 1;
-        worker->seen_dispatched = total_dispatched(sched);
+        worker->seen_dispatched = dispatched;
     }
     if (worker->is_watching && (limit_ns < 0 || limit_ns > NP_RESCUE_NS))
         limit_ns = NP_RESCUE_NS;
@@ -196,7 +204,7 @@ static void wake_up(struct np_worker *worker)
     leave_posts(worker);
     wake_self(worker);
     worker->is_rescuing =
-        was_watching && worker->seen_dispatched == total_dispatched(sched) && has_any_work(sched);
+        was_watching && worker->seen_dispatched == others_dispatched(worker) && has_any_work(sched);
 }
 
 int np_worker_idle(struct np_worker *worker)

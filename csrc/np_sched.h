@@ -14,7 +14,8 @@
  * Waking    Eager: a push wakes a sleeper unless somebody is searching already. Lazy, for layers
  *           whose tasks run one at a time anyway (the GIL): a push wakes a sleeper only when
  *           nobody is awake; otherwise one is made the watcher, who looks every NP_RESCUE_NS
- *           and steals when tasks wait and none was started since.
+ *           and steals when tasks wait and none was started since. It goes on looking while the
+ *           others start tasks at all, and is made anew by the first push after that.
  * Virtual   Nobody sleeps and the clock stands still until np_sched_set_clock: for tests.
  * Ownership The scheduler owns queues, slab and timers' heap. Tasks that are still queued at close
  *           are the layer's to take out first (np_worker_next of any worker finds all of them).
@@ -60,7 +61,7 @@ struct np_worker {
     uint32_t turns[NP_LANES]; /* apart: a lane that is served every 34th time must not be in step */
     uint32_t stamps;
     uint64_t random;
-    uint64_t seen_dispatched; /* the watcher's: everybody's count when it last looked */
+    uint64_t seen_dispatched; /* the others' count when it was last the watcher */
     uint8_t is_watching, is_rescuing;
     struct np_worker_stats stats;
     struct np_deque deques[NP_LANES];
