@@ -15,6 +15,7 @@ import contextlib
 import gc
 import inspect
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "control: run on asyncio, too")
+    config.addinivalue_line("markers", "control_since(version): not on the control before it")
     config.addinivalue_line("markers", "netpoll_only: not on the control, whatever the module says")
     config.addinivalue_line("markers", "conformance: CPython's own asyncio tests")
 
@@ -60,6 +62,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     loops = metafunc.config.getoption("--loops").split(",")
     own = metafunc.definition
     if own.get_closest_marker("netpoll_only") or not own.get_closest_marker("control"):
+        loops = [name for name in loops if is_netpoll(name)]
+    since = own.get_closest_marker("control_since")
+    if since and sys.version_info < since.args[0]:
         loops = [name for name in loops if is_netpoll(name)]
     metafunc.parametrize("backend", loops)
 

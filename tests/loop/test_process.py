@@ -159,6 +159,9 @@ async def test_output_that_nobody_reads_stops_the_child(loop: Any) -> None:
     assert await process.wait() == 0
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11, 7), reason="asyncio's own half of it leaves a future unretrieved"
+)
 async def test_input_that_nobody_reads(loop: Any) -> None:
     process = await asyncio.create_subprocess_exec(*SLEEP, stdin=PIPE)
     assert process.stdin is not None
@@ -171,6 +174,9 @@ async def test_input_that_nobody_reads(loop: Any) -> None:
     assert await process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11, 7), reason="asyncio's own half of it leaves a future unretrieved"
+)
 async def test_communicate_with_who_does_not_listen(loop: Any) -> None:
     assert await run("true", stdin=bytes(3_000_000)) == (0, b"")
 

@@ -63,7 +63,10 @@ async def test_errors_of_numeric_addresses(loop: Any) -> None:
 
 
 async def test_services(loop: Any) -> None:
-    expected = socket.getaddrinfo("127.0.0.1", "http", type=socket.SOCK_STREAM)
+    try:
+        expected = socket.getaddrinfo("127.0.0.1", "http", type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        pytest.skip("this system has no /etc/services")
     assert await loop.getaddrinfo("127.0.0.1", "http", type=socket.SOCK_STREAM) == expected
 
 

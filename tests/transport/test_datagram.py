@@ -263,6 +263,7 @@ async def test_a_datagram_before_the_loop_runs_leaves_at_once(loop: Any) -> None
     await loop.run_in_executor(None, outside)
 
 
+@pytest.mark.control_since((3, 11, 7))
 async def test_pause_and_resume_reading(loop: Any) -> None:
     def pause(protocol: Recorder, data: bytes, addr: Any) -> None:
         if data == b"3":
@@ -283,6 +284,7 @@ async def test_pause_and_resume_reading(loop: Any) -> None:
     await closed(server, client)
 
 
+@pytest.mark.control_since((3, 11, 7))
 async def test_a_paused_transport_closes(loop: Any) -> None:
     server, served = await bound(loop)
     server.pause_reading()

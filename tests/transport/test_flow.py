@@ -238,6 +238,7 @@ async def test_a_paused_reader_bounds_what_is_taken(loop: Any, kind: Any) -> Non
     await close_both(client, served)
 
 
+@pytest.mark.control_since((3, 11, 7))
 @KINDS
 async def test_pause_before_the_first_byte(loop: Any, kind: Any) -> None:
     """pause_reading() in connection_made: data that is there already waits."""

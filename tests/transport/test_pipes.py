@@ -47,6 +47,7 @@ async def connect_write(loop: Any, file: Any, kind: Any = Recorder) -> tuple[Any
 # ---- reading ----------------------------------------------------------------------------------
 
 
+@pytest.mark.control_since((3, 11, 7))
 async def test_read_until_the_end(loop: Any, pipe: Pipe) -> None:
     transport, protocol = await connect_read(loop, pipe.reading)
     assert isinstance(transport, asyncio.ReadTransport)
@@ -84,6 +85,7 @@ async def test_read_much(loop: Any, pipe: Pipe) -> None:
     assert digest(protocol.data) == digest(b"".join(sent))
 
 
+@pytest.mark.control_since((3, 11, 7))
 async def test_pause_and_resume(loop: Any, pipe: Pipe) -> None:
     transport, protocol = await connect_read(loop, pipe.reading)
     transport.pause_reading()
@@ -120,6 +122,7 @@ async def test_pause_inside_data_received(loop: Any, pipe: Pipe) -> None:
     await protocol.lost
 
 
+@pytest.mark.control_since((3, 11, 7))
 async def test_paused_from_the_start(loop: Any, pipe: Pipe) -> None:
     class Paused(Recorder):
         def connection_made(self, transport: Any) -> None:
