@@ -75,7 +75,7 @@ cdef class Awaitable(Completion):
 cdef object awaitable_step(Awaitable self):
     if self.is_done:
         raise RuntimeError("cannot reuse already awaited coroutine")
-    if self.is_waiting:
+    if self.is_waiting and not self.future.done():
         raise RuntimeError("coroutine is being awaited already")
     try:
         result = self.step()

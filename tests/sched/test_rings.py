@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+import sys
 import threading
 import time
 
@@ -355,3 +356,27 @@ def test_priorities_hold_in_a_ring(make_scheduler: MakeScheduler, backend: str) 
     scheduler.run(lambda: None)
     scheduler.shutdown()
     assert log == sorted(log)
+
+
+def test_batches_of_one_ring_do_not_wake_the_other_worker(
+    make_scheduler: MakeScheduler, backend: str
+) -> None:
+    """With the GIL one watcher is enough, however often the busy worker sleeps in between."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        pytest.skip("without a GIL a push wakes whoever sleeps")
+    scheduler = make_scheduler(2)
+    loop = scheduler.loop(0, backend=backend)
+    trips = 2000
+
+    async def serve() -> asyncio.Server:
+        return await loop.create_server(offload(bytes, scheduler), "127.0.0.1", 0)
+
+    server = run_in(loop, serve())
+    with socket.create_connection(server.sockets[0].getsockname(), timeout=WAIT_S) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(trips):
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+    woken = scheduler.stats()["workers"][1]["woken"]
+    loop.call_soon_threadsafe(server.close)
+    assert woken < trips // 10
