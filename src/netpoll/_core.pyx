@@ -37,7 +37,7 @@ import os
 import time
 import weakref
 from asyncio import events as aio_events
-from asyncio import format_helpers
+from asyncio import format_helpers, futures, tasks
 
 cdef enum:
     POLLIN = 1
@@ -47,7 +47,6 @@ cdef enum:
     RESOLUTION_NS = 1
 
 cdef object Future = asyncio.Future
-cdef object Task = asyncio.Task
 cdef object BaseEventLoop = asyncio.BaseEventLoop
 
 cdef dict FEATURES = {  # the names are config.FEATURES
@@ -365,7 +364,7 @@ cdef class Loop(FdTables):
 
     def create_future(self):
         """A new asyncio.Future of this loop."""
-        return self.new_future()
+        return PyObject_Call(futures.Future, (), self.future_arguments)
 
     cdef object new_future(self):
         return PyObject_Call(Future, (), self.future_arguments)
@@ -374,8 +373,8 @@ cdef class Loop(FdTables):
         """A new asyncio.Task of this loop, or what the task factory makes."""
         if self._task_factory is None and not self._debug and not self._closed and not kwargs:
             if name is None and context is None:
-                return Task(coro, loop=self)
-            return Task(coro, loop=self, name=name, context=context)
+                return tasks.Task(coro, loop=self)
+            return tasks.Task(coro, loop=self, name=name, context=context)
         if name is not None:
             kwargs["name"] = name
         if context is not None:
@@ -752,7 +751,7 @@ cdef class Loop(FdTables):
 cdef PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t count,
                          PyObject *kwnames) except NULL:
     cdef Loop self = <Loop>loop
-    cdef Handle handle = handle_from_call(self, "call_soon", True, args, count, kwnames)
+    cdef Handle handle = handle_from_call(self, "call_soon", False, args, count, kwnames)
     if NP_HAS_GIL or self.is_ours():
         if not np_inbox_is_empty(&self.inbox):
             self._take_inbox()  # they came first
@@ -766,7 +765,7 @@ cdef PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t count
 cdef PyObject *call_soon_threadsafe(PyObject *loop, PyObject *const *args, Py_ssize_t count,
                                     PyObject *kwnames) except NULL:
     cdef Loop self = <Loop>loop
-    cdef Handle handle = handle_from_call(self, "call_soon_threadsafe", False, args, count,
+    cdef Handle handle = handle_from_call(self, "call_soon_threadsafe", True, args, count,
                                           kwnames)
     self.post(handle)
     Py_INCREF(<PyObject*>handle)

@@ -44,6 +44,7 @@ cdef class DatagramTransport(Endpoint):
     cdef int deliver(self, const char *data, Py_ssize_t size, object address) except -1
     cdef int hand_over(self, object data, object address) except -1
     cdef int tell_error(self, object exc) except -1
+    cdef int send_late(self, bytes data, object addr) except -1
     cdef int push(self, bytes data, PyObject *target) except -1
     cdef int grow_out(self) except -1
     cdef int drop_first(self) except -1

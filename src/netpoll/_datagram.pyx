@@ -339,6 +339,9 @@ cdef class DatagramTransport(Endpoint):
                 raise ValueError(f"Invalid address: must be None or {self.address}")
             addr = self.address
         if self.flags & LOST:
+            if self.address is None and not self.flags & GONE:
+                self.send_late(exact, addr)
+                return
             if self.lost_writes_count >= LOST_WRITES_LOGGED_FROM:
                 log.logger.warning("socket.send() raised exception.")
             self.lost_writes_count += 1
@@ -355,6 +358,20 @@ cdef class DatagramTransport(Endpoint):
                 or self.loop._thread_id is None:  # not running: no end of a turn to wait for
             self.flush()
         self.check_watermarks()
+
+    cdef int send_late(self, bytes data, object addr) except -1:
+        """Between close() and connection_lost: as on asyncio, unless there is one peer."""
+        try:
+            self.sock.sendto(data, addr)
+        except (BlockingIOError, InterruptedError):
+            pass  # nobody waits for room any more
+        except OSError as exc:
+            self.tell_error(exc)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal write error on datagram transport")
+        return 0
 
     cdef int push(self, bytes data, PyObject *target) except -1:
         cdef Outgoing *slot

@@ -25,6 +25,8 @@ cdef class Handle:
     cdef object callback, context
     cdef object arguments   # one argument as it is, several as a tuple: see arguments_count
     cdef int arguments_count
+    cdef char is_shared         # call_soon_threadsafe's: others may wait until it has run
+    cdef char is_running        # noted of shared ones only
     cdef HandleOwner loop
     cdef bint is_cancelled
     cdef bint is_permanent      # runs more than once: a reader's or writer's
@@ -45,7 +47,7 @@ cdef class TimerHandle(Handle):
 
 cdef int drop_callback(Handle handle) except -1
 cdef Handle new_handle(HandleOwner loop, object callback, tuple args, object context)
-cdef Handle handle_from_call(HandleOwner self, str name, bint checks_thread,
+cdef Handle handle_from_call(HandleOwner self, str name, bint is_shared,
                              PyObject *const *args, Py_ssize_t count, PyObject *kwnames)
 cdef int run_handle(Handle handle) except -1
 cdef TimerHandle timer_owner(np_timer *timer)

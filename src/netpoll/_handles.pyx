@@ -15,10 +15,17 @@ from netpoll._c cimport (
     Py_DECREF, np_timer, np_timer_remove)
 
 import asyncio
+import threading
+from asyncio import events as aio_events
 from asyncio import format_helpers
 
 cdef object AioHandle = asyncio.Handle
 cdef object AioTimerHandle = asyncio.TimerHandle
+# From Python 3.14 on, what call_soon_threadsafe returns keeps cancel() and cancelled() of another
+# thread waiting while the callback runs: who has cancelled knows that it does not run any more.
+cdef object AioThreadSafeHandle = getattr(aio_events, "_ThreadSafeHandle", None)
+# id of a running handle -> the threading.Event of those who wait for its end
+cdef dict idle_events = {}
 
 
 cdef class HandleOwner:
@@ -35,7 +42,7 @@ cdef class Handle:
     # isinstance(handle, asyncio.Handle) holds: programs and debuggers ask for it.
     @property
     def __class__(self):
-        return AioHandle
+        return AioThreadSafeHandle if self.is_shared else AioHandle
 
     @property
     def _callback(self):
@@ -65,6 +72,8 @@ cdef class Handle:
         drop_callback(self)
 
     def cancelled(self):
+        if self.is_shared:
+            wait_until_idle(self)
         return bool(self.is_cancelled)
 
     def get_context(self):
@@ -74,7 +83,7 @@ cdef class Handle:
         run_handle(self)
 
     def _repr_info(self):
-        info = ["Handle"]
+        info = [self.__class__.__name__]
         if self.is_cancelled:
             info.append("cancelled")
         if self.callback is not None:
@@ -173,11 +182,43 @@ cdef class TimerHandle(Handle):
 
 cdef int drop_callback(Handle handle) except -1:
     """Cancels. Any thread may: the loop's takes what it needs in one step, before it runs it."""
+    while True:
+        with cython.critical_section(handle):
+            if not handle.is_running or handle.loop.is_ours():
+                handle.is_cancelled = True
+                handle.callback = None
+                handle.arguments = None
+                handle.context = None
+                return 0
+        wait_until_idle(handle)
+
+
+cdef int wait_until_idle(Handle handle) except -1:
+    """Waits for the end of a shared callback that another thread runs.
+
+    The event is there before is_running is looked at, and run_handle looks for events after it has
+    cleared is_running: one of the two sees the other.
+    """
+    cdef bint waits
+    if not handle.is_running or handle.loop.is_ours():
+        return 0
+    event = idle_events.setdefault(id(handle), threading.Event())
     with cython.critical_section(handle):
-        handle.is_cancelled = True
-        handle.callback = None
-        handle.arguments = None
-        handle.context = None
+        waits = handle.is_running
+    if waits:
+        event.wait()
+    else:
+        idle_events.pop(id(handle), None)
+    return 0
+
+
+cdef int end_shared(Handle handle) except -1:
+    with cython.critical_section(handle):
+        handle.is_running = False
+    if idle_events:
+        event = idle_events.pop(id(handle), None)
+        if event is not None:
+            event.set()
     return 0
 
 
@@ -195,7 +236,7 @@ cdef Handle new_handle(HandleOwner loop, object callback, tuple args, object con
     return handle
 
 
-cdef Handle handle_from_call(HandleOwner self, str name, bint checks_thread,
+cdef Handle handle_from_call(HandleOwner self, str name, bint is_shared,
                              PyObject *const *args, Py_ssize_t count, PyObject *kwnames):
     """The handle of call_soon(callback, *args, context=None): PEP 590 arguments."""
     cdef Handle handle
@@ -212,7 +253,7 @@ cdef Handle handle_from_call(HandleOwner self, str name, bint checks_thread,
     if self._closed or self._debug:
         if self._closed:
             raise RuntimeError("Event loop is closed")
-        if checks_thread:
+        if not is_shared:
             self._check_thread()
         self._check_callback(<object>args[0], name)
         handle = DebugHandle.__new__(DebugHandle)
@@ -220,6 +261,7 @@ cdef Handle handle_from_call(HandleOwner self, str name, bint checks_thread,
     else:
         handle = Handle.__new__(Handle)
     handle.loop = self
+    handle.is_shared = is_shared and AioThreadSafeHandle is not None
     handle.callback = <object>args[0]
     handle.arguments_count = <int>(count - 1)
     if count == 2:
@@ -245,6 +287,7 @@ cdef int run_handle(Handle handle) except -1:
         arguments = handle.arguments
         context = handle.context
         count = handle.arguments_count
+        handle.is_running = handle.is_shared
     try:
         PyContext_Enter(<PyObject*>context)
         try:
@@ -265,6 +308,9 @@ cdef int run_handle(Handle handle) except -1:
     except BaseException as exc:
         args = (arguments,) if count == 1 else arguments if count else ()
         handle.loop._callback_failed(handle, callback, args, exc)
+    finally:
+        if handle.is_shared:
+            end_shared(handle)
     return 0
 
 

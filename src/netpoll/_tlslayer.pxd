@@ -91,6 +91,7 @@ cdef class TlsLayer(Sink):
     cdef int do_shutdown(self) except -1
     cdef bint said_goodbye(self) except -1
     cdef int send_goodbye(self) except -1
+    cdef int start_shutdown_timer(self) except -1
     cdef int shutdown_done(self, object exc) except -1
     cdef int abort(self, object exc) except -1
     cdef int drop_plain(self) except -1

@@ -558,8 +558,14 @@ cdef class TlsLayer(Sink):
             return 0
         self.flags |= CLOSED
         self.state = FLUSHING
-        self.timer = self.loop.call_later(self.shutdown_timeout_s, self._shutdown_is_late)
+        self.start_shutdown_timer()
         return self.do_flush()
+
+    cdef int start_shutdown_timer(self) except -1:
+        """Until connection_lost: a peer that has said goodbye need not read what is still to go."""
+        if self.timer is None:
+            self.timer = self.loop.call_later(self.shutdown_timeout_s, self._shutdown_is_late)
+        return 0
 
     def _shutdown_is_late(self):
         self.timer = None
@@ -612,10 +618,14 @@ cdef class TlsLayer(Sink):
         return 0
 
     cdef int shutdown_done(self, object exc) except -1:
-        self.stop_timer()
         if exc is not None:
+            self.stop_timer()
             return self.fatal(exc, "Fatal error on transport")
-        if self.below is not None:
+        if self.native is not None:
+            self.start_shutdown_timer()
+            self.native.close()
+        elif self.below is not None:
+            self.start_shutdown_timer()
             self.loop.call_soon(self.below.close)
         return 0
 

@@ -318,6 +318,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             await waiter
         except BaseException:
             transport.close()
+            del waiter  # it holds the exception, whose traceback holds this frame
             raise
         return transport, protocol
 
@@ -336,9 +337,8 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         except BaseException:
             # The transport closes the number later; until then the caller's object must not, and
             # must not stand for whatever has the number afterwards.
-            if number >= 0 and isinstance(
-                transport := self._fd_transport(number), _transport.StreamTransport
-            ):
+            transport = self._fd_transport(number) if isinstance(number, int) else None
+            if isinstance(transport, _transport.StreamTransport):
                 transport._detach_socket()
             raise
 

@@ -61,6 +61,7 @@ async def start_tls(
         transport.close()
         made.cancel()
         resumed.cancel()
+        del waiter  # it holds the exception, whose traceback holds this frame
         raise
     return layer._app_transport
 

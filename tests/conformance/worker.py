@@ -26,6 +26,7 @@ import fnmatch
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -309,6 +310,8 @@ def load(args: argparse.Namespace, maker: LoopMaker) -> list[unittest.TestCase]:
 
 
 def main() -> int:
+    # A job in the background starts with SIGINT ignored, and so would the programs of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     args = parse_arguments()
     if args.suite == "uvloop":
         use_uvloop_tests(args.loop)

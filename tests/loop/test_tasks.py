@@ -22,6 +22,24 @@ async def test_create_task_makes_asyncios_own_task(loop: Any) -> None:
     assert isinstance(future, asyncio.Future) and future.get_loop() is loop
 
 
+async def test_another_task_class_in_asyncios_place(loop: Any, monkeypatch: Any) -> None:
+    """As asyncio, the loop makes what asyncio.tasks.Task is now: nest_asyncio replaces it."""
+
+    class Replaced(asyncio.Task):
+        pass
+
+    class ReplacedFuture(asyncio.Future):
+        pass
+
+    monkeypatch.setattr(asyncio.tasks, "Task", Replaced)
+    monkeypatch.setattr(asyncio.futures, "Future", ReplacedFuture)
+    assert type(loop.create_future()) is ReplacedFuture
+    for options in ({}, {"name": "two"}):
+        task = loop.create_task(asyncio.sleep(0, 2), **options)
+        assert type(task) is Replaced
+        assert await task == 2
+
+
 async def test_create_task_takes_a_context(loop: Any) -> None:
     async def read() -> int:
         return VAR.get()

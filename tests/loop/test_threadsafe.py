@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -85,6 +86,57 @@ def test_a_threadsafe_handle_can_be_cancelled(loop: Any) -> None:
     assert handle.cancelled()
     loop.run_until_complete(asyncio.sleep(0.01))
     assert seen == [2]
+
+
+@pytest.mark.skipif(
+    not hasattr(asyncio.events, "_ThreadSafeHandle"), reason="asyncio's handles wait since 3.14"
+)
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+@pytest.mark.parametrize("debug", [False, True])
+def test_cancelling_waits_for_the_callback_that_runs(loop: Any, method: str, debug: bool) -> None:
+    """Who has cancelled knows that the callback does not run any more."""
+    started, steps = threading.Event(), []
+
+    def callback() -> None:
+        started.set()
+        time.sleep(0.05)
+        steps.append("callback ended")
+
+    def others() -> None:
+        handle = loop.call_soon_threadsafe(callback)
+        assert isinstance(handle, asyncio.Handle)
+        assert isinstance(handle, asyncio.events._ThreadSafeHandle)
+        assert started.wait(20)
+        waiting = [threading.Thread(target=ask, args=(handle,)) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+        for thread in waiting:
+            thread.join()
+        loop.call_soon_threadsafe(loop.stop)
+
+    def ask(handle: asyncio.Handle) -> None:
+        getattr(handle, method)()
+        steps.append("asker goes on")
+
+    loop.set_debug(debug)
+    loop.slow_callback_duration = 1
+    thread = threading.Thread(target=others)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert steps == ["callback ended"] + ["asker goes on"] * 3
+
+
+def test_a_threadsafe_callback_may_cancel_itself(loop: Any) -> None:
+    def callback() -> None:
+        handles[0].cancel()
+        seen.append(handles[0].cancelled())
+        loop.stop()
+
+    seen: list[bool] = []
+    handles = [loop.call_soon_threadsafe(callback)]
+    loop.run_forever()
+    assert seen == [True]
 
 
 def test_threadsafe_producers_do_not_starve_timers(loop: Any) -> None:

@@ -1,6 +1,7 @@
 """Datagram endpoints: what arrives, in which order, from whom, and what errors become."""
 
 import asyncio
+import errno
 import socket
 import tempfile
 from pathlib import Path
@@ -152,6 +153,38 @@ async def test_a_refused_datagram_is_an_error_of_the_protocol(loop: Any) -> None
     await until(lambda: served.data)
     assert served.data == [b"to somebody"]
     await closed(client, again)
+
+
+async def test_errors_after_error_received_has_closed_the_transport(loop: Any) -> None:
+    class Closing(Recorder):
+        def error_received(self, exc: Exception) -> None:
+            super().error_received(exc)
+            self.transport.close()
+
+    transport, protocol = await loop.create_datagram_endpoint(
+        Closing, local_addr=("127.0.0.1", 0)
+    )
+    name = transport.get_extra_info("sockname")
+    for _ in range(2):
+        transport.sendto(bytes(70_000), name)  # more than a datagram holds
+    await protocol.lost
+    assert [exc.errno for exc in protocol.errors] == [errno.EMSGSIZE] * 2
+
+
+async def test_sends_between_close_and_connection_lost(loop: Any) -> None:
+    """They still leave, as on asyncio, when the transport has no peer of its own."""
+    server, served = await bound(loop, "127.0.0.1")
+    name = server.get_extra_info("sockname")
+    transport, protocol = await bound(loop, "127.0.0.1")
+    transport.close()
+    transport.sendto(b"late", name)
+    transport.sendto(bytes(70_000), name)
+    assert [exc.errno for exc in protocol.errors] == [errno.EMSGSIZE]
+    assert protocol.events[-1][0] != "lost"
+    await protocol.lost
+    await until(lambda: served.data)
+    assert served.data == [b"late"]
+    await closed(server)
 
 
 async def test_what_error_received_raises_goes_to_the_exception_handler(

@@ -138,6 +138,23 @@ async def test_shutdown_timeout(loop: Any) -> None:
         await peer.close()
 
 
+@pytest.mark.netpoll_only  # asyncio waits for ever; its later releases time out, too
+@pytest.mark.parametrize("closes", [True, False])
+async def test_shutdown_timeout_of_a_peer_that_does_not_read(loop: Any, closes: bool) -> None:
+    """It has said that it ends, before or after our close(), and lets us sit on what we wrote."""
+    async with serving(loop, Kept, ssl_shutdown_timeout=0.1) as address:
+        peer, served = await served_peer(loop, address)
+        peer.writer.transport.pause_reading()
+        served.transport.write(bytes(32 << 20))
+        assert served.transport.get_write_buffer_size()
+        if closes:
+            served.transport.close()
+        peer.writer.write_eof()
+        await served.lost
+        assert isinstance(served.error, TimeoutError)
+        peer.writer.transport.abort()
+
+
 # ---- the hard ways ----------------------------------------------------------------------------
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import datetime
+import gc
 import os
 import ssl
+import weakref
 from typing import Any
 
 import pytest
@@ -84,6 +86,26 @@ async def test_another_name_is_refused(loop: Any) -> None:
         with pytest.raises(ssl.SSLCertVerificationError, match="(?i)hostname mismatch"):
             await connect(loop, address)
     assert not Watched.made_count
+
+
+@pytest.mark.netpoll_only  # asyncio: in later releases only
+async def test_a_refused_connection_is_freed_without_the_garbage_collector(loop: Any) -> None:
+    async def refused(address: Any) -> weakref.ref[Any]:
+        transport, protocol = await loop.create_connection(asyncio.Protocol, *address)
+        try:  # pytest.raises() would keep the exception
+            await loop.start_tls(transport, protocol, client_context(), server_hostname=HOST)
+        except ssl.SSLCertVerificationError:
+            return weakref.ref(transport)
+        raise AssertionError("was not refused")
+
+    async with serving(loop, Echo, server_context(valid=False)) as address:
+        gc.collect()
+        gc.disable()
+        try:
+            transport = await refused(address)
+            await until(lambda: transport() is None)
+        finally:
+            gc.enable()
 
 
 async def test_an_expired_certificate_is_refused(loop: Any) -> None:
