@@ -371,10 +371,11 @@ cdef class Loop(FdTables):
 
     def create_task(self, coro, *, name=None, context=None, **kwargs):
         """A new asyncio.Task of this loop, or what the task factory makes."""
-        if self._task_factory is None and not self._debug and not self._closed and not kwargs:
-            if name is None and context is None:
+        if self._task_factory is None:
+            self.check_closed()
+            if name is None and context is None and not kwargs:
                 return tasks.Task(coro, loop=self)
-            return tasks.Task(coro, loop=self, name=name, context=context)
+            return tasks.Task(coro, loop=self, name=name, context=context, **kwargs)
         if name is not None:
             kwargs["name"] = name
         if context is not None:

@@ -93,8 +93,11 @@ async def test_eager_task_factory(loop: Any) -> None:
     assert await task == "done"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="eager_start is new in 3.14")
-async def test_eager_start(loop: Any) -> None:
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Task has eager_start since 3.12")
+@pytest.mark.control_since((3, 14))
+@pytest.mark.parametrize("debug", [False, True])
+async def test_eager_start(loop: Any, debug: bool) -> None:
+    loop.set_debug(debug)
     steps: list[str] = []
 
     async def quick() -> None:
@@ -102,6 +105,14 @@ async def test_eager_start(loop: Any) -> None:
 
     task = loop.create_task(quick(), eager_start=True)
     assert steps == ["ran"] and task.done()
+    await task
+
+
+async def test_a_task_knows_who_made_it_in_debug_mode(loop: Any) -> None:
+    loop.set_debug(True)
+    task = loop.create_task(asyncio.sleep(0))
+    made_by = task._source_traceback[-1]
+    assert made_by.name == "test_a_task_knows_who_made_it_in_debug_mode"
     await task
 
 
