@@ -213,6 +213,7 @@ cdef int wait_until_idle(Handle handle) except -1:
 
 
 cdef int end_shared(Handle handle) except -1:
+    """The callback has ended: lets go those who wait for it."""
     with cython.critical_section(handle):
         handle.is_running = False
     if idle_events:

@@ -337,6 +337,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         except BaseException:
             # The transport closes the number later; until then the caller's object must not, and
             # must not stand for whatever has the number afterwards.
+            # (In tests the caller's object may be a mock, whose number is none.)
             transport = self._fd_transport(number) if isinstance(number, int) else None
             if isinstance(transport, _transport.StreamTransport):
                 transport._detach_socket()

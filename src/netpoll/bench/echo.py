@@ -234,7 +234,7 @@ class EchoRunner:
             stop_fd=self.watch.fd,
             stall_s=self.plan.stall_s,
             datagrams=entry.mode == UDP_MODE,
-            tls_library=tls.library() if entry.mode == TLS_MODE else None,
+            tls_library=tls.openssl_path() if entry.mode == TLS_MODE else None,
         )
 
     def server(self, cell: Cell, entry: Entry) -> Server:

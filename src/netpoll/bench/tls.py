@@ -12,7 +12,7 @@ __all__ = ["library", "server_context", "why_not"]
 
 
 @cache
-def library() -> str | None:
+def openssl_path() -> str | None:
     """The path of the library that brings Python's OpenSSL; None where it is not to be had."""
     import _ssl
 
@@ -24,7 +24,7 @@ def why_not() -> str | None:
     """Why TLS cannot be measured here, one clause; None when it can."""
     if importlib.util.find_spec("trustme") is None:
         return "there is no certificate without trustme (pip install trustme)"
-    if library() is None:
+    if openssl_path() is None:
         return "the OpenSSL of Python's ssl module is not to be had for the load"
     return None
 
