@@ -31,16 +31,6 @@ cdef inline void drop_owner(void *cookie) noexcept:
         Py_DECREF(<PyObject*>cookie)
 
 
-cdef class Watcher(Completion):
-    cdef Handle handle      # None: removed
-    cdef int fd
-    cdef uint32_t mask      # poll(2) bits
-    cdef np_udata op        # the armed POLL, or 0
-    cdef uint64_t ran_after     # armed again once the loop has run this many callbacks
-
-    cdef int arm(self, Loop loop) except -1
-
-
 cdef class Loop(FdTables):
     # Read by everybody, written here.
     cdef np_backend *be
@@ -62,8 +52,6 @@ cdef class Loop(FdTables):
     cdef int events_count, events_next
     cdef np_stats last_stats    # of the closed backend
     cdef readonly dict _readers, _writers
-    cdef list fired             # watchers whose callback is in the queue
-    cdef uint64_t ran_count     # callbacks taken from the queue so far
     cdef uint32_t fork_generation
     cdef double resolution_s
     cdef dict future_arguments
@@ -81,12 +69,11 @@ cdef class Loop(FdTables):
     cdef int _turn(self) except -1
     cdef int _wait(self, int64_t timeout_ns) except -1
     cdef int _dispatch(self) except -1
-    cdef int _rearm_watchers(self) except -1
     cdef int _not_forked(self) except -1
     cdef int _take_inbox(self) except -1
     cdef int _fire_timers(self) except -1
     cdef int _run_ready(self, uint32_t count) except -1
-    cdef int _run_ready_debug(self, uint32_t count) except -1
+    cdef int run_now(self, Handle handle) except -1
     cdef int _drop_queues(self) except -1
     cdef int _end_operations(self) except -1
     cdef int _drop_event(self, np_event *event) except -1

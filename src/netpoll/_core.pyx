@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True
 """The loop's turn: one system call, one batch of completions, one pass over what is ready.
 
-    writes of the last turn -> backend turn (no GIL) -> dispatch -> inbox -> timers -> callbacks
+    writes of the last turn -> backend turn (no GIL) -> inbox -> callbacks -> events -> due timers
 
 Everything that runs per event is here or in the transports; what runs once per loop, server or
 connection is in loop.py. A loop belongs to the thread that runs it; call_soon_threadsafe and stop
@@ -96,32 +96,6 @@ cdef class Completion:
         return 0
 
 
-# ---- add_reader, add_writer -------------------------------------------------------------------
-
-cdef class Watcher(Completion):
-    """A registered reader or writer: a POLL that is armed again each time it has fired."""
-
-    @property
-    def _handle(self):
-        return self.handle
-
-    cdef int arm(self, Loop loop) except -1:
-        self.op = loop.arm(NP_OP_POLL, self.fd, self, self.mask)
-        return 0
-
-    cdef int on_event(self, Loop loop, np_event *event) except -1:
-        self.op = 0
-        if self.handle is None or event.res == -ECANCELED or event.res == -EBADF:
-            return 0
-        # Errors of the fd are readiness too: the callback's own call will meet them.
-        loop.push_ready(self.handle)
-        if event.res >= 0:
-            # Not before the callback has run: the fd is still ready until then.
-            self.ran_after = loop.ran_count + loop.ready_count
-            loop.fired.append(self)
-        return 0
-
-
 # ---- the loop ---------------------------------------------------------------------------------
 
 cdef class Loop(FdTables):
@@ -132,7 +106,6 @@ cdef class Loop(FdTables):
         self.keepers = []
         self._readers = {}
         self._writers = {}
-        self.fired = []
         self.future_arguments = {"loop": self}  # made once: a call with keywords makes a dict
         self.slow_callback_duration = 0.1
         self.fork_generation = fork_count
@@ -382,42 +355,6 @@ cdef class Loop(FdTables):
             kwargs["context"] = context
         return BaseEventLoop.create_task(self, coro, **kwargs)
 
-    # -- readers and writers --------------------------------------------------------------------
-
-    def _add_watcher(self, int fd, bint writer, callback, args):
-        cdef dict watchers = self._writers if writer else self._readers
-        self.check_ours()
-        cdef Handle handle = new_handle(self, callback, args or None, None)
-        cdef Watcher watcher
-        handle.is_permanent = True
-        self.check_closed()
-        watcher = watchers.get(fd)
-        if watcher is None:
-            watcher = Watcher.__new__(Watcher)
-            watcher.fd = fd
-            watcher.mask = POLLOUT if writer else POLLIN
-            watcher.handle = handle
-            watcher.arm(self)
-            watchers[fd] = watcher
-        else:
-            if watcher.handle is not None:
-                watcher.handle.cancel()
-            watcher.handle = handle
-            if not watcher.op and watcher not in self.fired:
-                watcher.arm(self)  # the number was closed and is another file's now
-        return handle
-
-    def _remove_watcher(self, int fd, bint writer):
-        self.check_ours()
-        cdef Watcher watcher = (self._writers if writer else self._readers).pop(fd, None)
-        if watcher is None:
-            return False
-        watcher.handle.cancel()
-        watcher.handle = None
-        if watcher.op:
-            self.cancel(watcher.op)
-        return True
-
     # -- the turn -------------------------------------------------------------------------------
 
     def _enable(self):
@@ -465,25 +402,24 @@ cdef class Loop(FdTables):
             self.mark_dirty(<Completion>keeper)
         if self.dirty_count:
             self._end_turn()
-        if self.fired:
-            self._rearm_watchers()
         timeout_ns = self._timeout_ns()
         if self.events_next == self.events_count and (timeout_ns or self.ops.has_work(self.be)):
             self._wait(timeout_ns)
-        # First what was waiting before these events came: asyncio's order, which lets a task that
-        # awaits a connection have it before the connection's first bytes are delivered. What they
-        # schedule waits for the next turn; what the events schedule does too, unless the turn
-        # began with nothing to run.
-        cdef uint32_t count = self.ready_count
-        self._run_ready(count)
-        if self.events_next < self.events_count:
-            self._dispatch()
+        # asyncio's order, see docs/turn.md: what was waiting before these events came, then the
+        # events, then the timers that were due before any of it ran. What all of these schedule
+        # waits for the next turn.
         if not np_inbox_is_empty(&self.inbox):
             self._take_inbox()
+        cdef uint32_t count = self.ready_count, timers_count = 0
         if self.timers.count:
             self._fire_timers()
-        if not count:
-            self._run_ready(self.ready_count)
+            timers_count = self.ready_count - count
+        if count:
+            self._run_ready(count)
+        if self.events_next < self.events_count:
+            self._dispatch()
+        if timers_count:
+            self._run_ready(timers_count)
         return 0
 
     cdef int _wait(self, int64_t timeout_ns) except -1:
@@ -519,20 +455,6 @@ cdef class Loop(FdTables):
                     {"message": f"Fatal error: a completion of {owner!r}", "exception": exc})
         return 0
 
-    cdef int _rearm_watchers(self) except -1:
-        cdef Watcher watcher
-        cdef list fired = self.fired
-        self.fired = []
-        for watcher in fired:
-            if watcher.ran_after > self.ran_count:
-                self.fired.append(watcher)
-            elif watcher.handle is not None and not watcher.op:
-                try:
-                    watcher.arm(self)
-                except OSError:
-                    pass  # its callback has closed the fd: there is nothing to watch any more
-        return 0
-
     cdef int _take_inbox(self) except -1:
         cdef np_inbox_node *node = np_inbox_take(&self.inbox)
         cdef np_inbox_node *following
@@ -560,45 +482,36 @@ cdef class Loop(FdTables):
     cdef int _run_ready(self, uint32_t count) except -1:
         """Runs the oldest `count` callbacks; what they schedule has to wait."""
         cdef PyObject *item
-        if self._debug:
-            return self._run_ready_debug(count)
         while count:
             count -= 1
             item = self.ready[self.ready_head]
             self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
             self.ready_count -= 1
-            self.ran_count += 1
             try:
-                run_handle(<Handle>item)
+                if self._debug:
+                    self.run_now(<Handle>item)
+                else:
+                    run_handle(<Handle>item)
             finally:
                 release_handle(item)
         return 0
 
-    cdef int _run_ready_debug(self, uint32_t count) except -1:
-        """As _run_ready, and reports callbacks that hold the loop up."""
-        cdef PyObject *item
-        cdef Handle handle
+    cdef int run_now(self, Handle handle) except -1:
+        """Runs one callback; in debug mode reports one that holds the loop up."""
         cdef double start_s, taken_s
-        while count:
-            count -= 1
-            item = self.ready[self.ready_head]
-            self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
-            self.ready_count -= 1
-            self.ran_count += 1
-            handle = <Handle>item
-            if handle.is_cancelled:
-                Py_DECREF(item)
-                continue
-            try:
-                self._current_handle = handle
-                start_s = np_clock_ns() * 1e-9
-                run_handle(handle)
-                taken_s = np_clock_ns() * 1e-9 - start_s
-                if taken_s >= self.slow_callback_duration:
-                    self._callback_slow(handle, taken_s)
-            finally:
-                self._current_handle = None
-                release_handle(item)
+        if not self._debug:
+            return run_handle(handle)
+        if handle.is_cancelled:
+            return 0
+        try:
+            self._current_handle = handle
+            start_s = np_clock_ns() * 1e-9
+            run_handle(handle)
+            taken_s = np_clock_ns() * 1e-9 - start_s
+            if taken_s >= self.slow_callback_duration:
+                self._callback_slow(handle, taken_s)
+        finally:
+            self._current_handle = None
         return 0
 
     # Debuggers, and code that steps a loop by hand, know asyncio's loops by these three.
@@ -676,7 +589,6 @@ cdef class Loop(FdTables):
             release_handle(<PyObject*>handle)
         self._readers.clear()
         self._writers.clear()
-        self.fired.clear()
         return 0
 
     cdef int _end_operations(self) except -1:

@@ -34,6 +34,7 @@ from netpoll import (
     _sock,
     _tls,
     _transport,
+    _watch,
 )
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
@@ -226,6 +227,9 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
                 raise PermissionError(errno.EPERM, "a regular file or directory is always ready")
         return fileno
+
+    _add_watcher = _watch.add_watcher
+    _remove_watcher = _watch.remove_watcher
 
     def _add_reader(self, fd, callback, *args):
         return self._add_watcher(self._pollable(fd, self._readers), False, callback, args)
