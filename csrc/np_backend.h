@@ -62,6 +62,7 @@ enum np_feature {
     NP_FEATURE_ZC_FIXED = 1 << 8,    /* zero-copy out of registered memory, 6.0 */
     NP_FEATURE_ZC_FIXED_VEC = 1 << 9,/* several pieces of registered memory, 6.15 */
     NP_FEATURE_SQPOLL = 1 << 10,     /* in use when np_config has a sqpoll_idle_ms */
+    NP_FEATURE_NO_IOWAIT = 1 << 11,  /* an idle loop is idle time, not I/O wait, 6.15 */
 };
 
 /* How `transmit` sends. */

@@ -19,6 +19,10 @@
 #define NP_IORING_SEND_ZC_REPORT_USAGE (1u << 3)
 #define NP_IORING_NOTIF_USAGE_ZC_COPIED (1u << 31)
 
+/* Linux 6.15: a wait that /proc/stat does not count as waiting for a disk. */
+#define NP_IORING_FEAT_NO_IOWAIT (1u << 17)
+#define NP_IORING_ENTER_NO_IOWAIT (1u << 7)
+
 /* struct io_uring_buf_reg since 6.4: `pad` became `flags`. Same size, same offset. */
 struct np_buf_reg {
     uint64_t ring_addr;

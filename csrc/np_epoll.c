@@ -518,8 +518,10 @@ static int wait_ready(struct np_epoll *e, int64_t timeout_ns)
         struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
                               .tv_nsec = timeout_ns % 1000000000};
         n = epoll_pwait2(e->epoll_fd, e->batch, NP_EPOLL_BATCH_COUNT, &ts, NULL);
-        if (n >= 0 || errno != ENOSYS)
+        if (n >= 0 || errno == EINTR)
             goto out;
+        /* Unknown to the kernel, or refused by a filter that is older than the call (EPERM, EACCES,
+         * EOPNOTSUPP): a real fault the older call will meet, too. */
         e->features &= ~(uint32_t)NP_FEATURE_PWAIT2;
     }
     int timeout_ms = -1;

@@ -246,6 +246,7 @@ static void ask_the_rest(struct io_uring *ring, struct np_probe_bufs *bufs,
     facts->accept_multi_err = try_accept_multi(ring);
     facts->buffers_err = try_buffers(ring, bufs);
     facts->recv_bundle_err = features & NP_IORING_FEAT_RECVSEND_BUNDLE ? 0 : -EINVAL;
+    facts->no_iowait_err = features & NP_IORING_FEAT_NO_IOWAIT ? 0 : -EINVAL;
     ask_opcodes(ring, facts);
 }
 

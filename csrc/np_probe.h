@@ -30,6 +30,7 @@ struct np_probe {
     int32_t accept_multi_err; /* one request, many connections, 5.19 */
     int32_t recv_multi_err;   /* one request, many receives, 6.0 */
     int32_t recv_bundle_err;  /* one completion, several buffers, 6.10 */
+    int32_t no_iowait_err;    /* an idle ring is not counted as I/O wait, 6.15 */
     int32_t send_zc_err;      /* 6.0 */
     int32_t sendmsg_zc_err;   /* 6.1 */
     int32_t buffers_err;      /* memory registered in advance; charged to RLIMIT_MEMLOCK */

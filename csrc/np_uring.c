@@ -15,8 +15,6 @@
 #include "np_compat.h"
 #include "np_uring.h"
 
-#define NP_URING_WAIT_MAX_S 1000000000 /* thirty years; much more overflows the kernel's clock */
-
 /* ---- ring set-up --------------------------------------------------------------------------- */
 
 /* io_uring_setup; waits a little for memory of closed rings, see NP_RING_RETRY_NS. */
@@ -52,6 +50,8 @@ int np_uring_ring_open(struct np_uring *u)
     u->wake_armed = false;
     if (!(params.features & IORING_FEAT_EXT_ARG) || !(params.features & IORING_FEAT_NODROP))
         return -ENOSYS;
+    if (!(params.features & NP_IORING_FEAT_NO_IOWAIT))
+        u->features &= ~(uint32_t)NP_FEATURE_NO_IOWAIT;
     return 0;
 }
 
@@ -123,7 +123,8 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
         u->config.iov_count = NP_IOVRING_DEFAULT_COUNT;
     u->wake_fd = wake_fd;
     u->features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_SEND_ZC |
-                  NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED | NP_FEATURE_ZC_FIXED_VEC;
+                  NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED | NP_FEATURE_ZC_FIXED_VEC |
+                  NP_FEATURE_NO_IOWAIT;
     if (np_uring_is_polled(u))
         u->features = (u->features & ~(uint32_t)NP_FEATURE_DEFER_TASKRUN) | NP_FEATURE_SQPOLL;
     u->features &= ~config->features_off;
@@ -171,11 +172,32 @@ static void begin(struct np_uring *u)
         np_uring_arm_wake(u);
 }
 
-/* When a call submits and is then interrupted, the kernel returns the number of submissions, and
- * without a time-out liburing would go back to sleep: a Ctrl-C unheard. So there always is one. */
+/* One io_uring_enter: submits the queue and waits for a completion, -1: without end. Not liburing's
+ * io_uring_submit_and_wait_timeout, which has no place for IORING_ENTER_NO_IOWAIT, and goes back to
+ * sleep, a Ctrl-C unheard, when a call without time-out submitted something and was interrupted.
+ * Returns the number of submissions, if there were any, else what ended the wait. */
+static int submit_and_wait(struct np_uring *u, int64_t timeout_ns)
+{
+    struct io_uring_sq *sq = &u->ring.sq;
+    struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000,
+                                   .tv_nsec = timeout_ns % 1000000000};
+    struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts};
+    unsigned flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+    unsigned count = 0;
+    if (u->features & NP_FEATURE_NO_IOWAIT)
+        flags |= NP_IORING_ENTER_NO_IOWAIT;
+    if (!np_uring_is_polled(u)) { /* the kernel reads the entries inside the call */
+        sq->sqe_head = sq->sqe_tail;
+        __atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
+        count = sq->sqe_tail - *sq->khead;
+    }
+    int n = io_uring_enter2((unsigned)u->ring.ring_fd, count, 1, flags, (sigset_t *)&arg,
+                            sizeof(arg));
+    return n > 0 && timeout_ns < 0 && !io_uring_cq_ready(&u->ring) ? -EINTR : n;
+}
+
 static int enter(struct np_uring *u, int64_t timeout_ns)
 {
-    struct io_uring_cqe *cqe;
     if (np_uring_is_polled(u)) {
         int n = np_uring_submit_queue(u);
         bool is_over = np_uring_flags(u) & IORING_SQ_CQ_OVERFLOW;
@@ -185,13 +207,7 @@ static int enter(struct np_uring *u, int64_t timeout_ns)
     u->stats.enters++;
     if (timeout_ns == 0)
         return io_uring_submit_and_get_events(&u->ring);
-    struct __kernel_timespec ts = {.tv_sec = NP_URING_WAIT_MAX_S};
-    if (timeout_ns > 0) {
-        ts.tv_sec = timeout_ns / 1000000000;
-        ts.tv_nsec = timeout_ns % 1000000000;
-    }
-    int n = io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
-    return n > 0 && timeout_ns < 0 && !io_uring_cq_ready(&u->ring) ? -EINTR : n;
+    return submit_and_wait(u, timeout_ns);
 }
 
 static int uring_turn(struct np_backend *be, struct np_event *events, int max, int64_t timeout_ns)

@@ -224,7 +224,7 @@ def test_the_result_is_frozen_and_plain() -> None:
 def test_every_feature_is_there_once_and_explained() -> None:
     features = netpoll.probe().features
     names = [feature.name for feature in features]
-    assert len(names) == len(set(names)) == 14
+    assert len(names) == len(set(names)) == 15
     for feature in features:
         assert isinstance(feature, Feature)
         assert feature.title

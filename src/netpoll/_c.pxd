@@ -161,6 +161,7 @@ cdef extern from "np_backend.h" nogil:
         NP_FEATURE_ZC_FIXED
         NP_FEATURE_ZC_FIXED_VEC
         NP_FEATURE_SQPOLL
+        NP_FEATURE_NO_IOWAIT
         NP_SEND_WAIT
         NP_SEND_ALL
         NP_SEND_ZC

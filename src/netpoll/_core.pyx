@@ -26,7 +26,7 @@ from netpoll._c cimport (
     np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push,
     np_inbox_sleep, np_inbox_take, np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata,
     np_sock_close, np_timer_add, np_timer_heap_close, np_timer_heap_init, np_timer_peek,
-    np_timer_pop_due, np_uring_ops)
+    np_timer_pop_due, np_uring_ops, NP_FEATURE_NO_IOWAIT)
 from netpoll._handles cimport (
     Handle, InboxItem, TimerHandle, handle_from_call, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
@@ -55,7 +55,7 @@ cdef dict FEATURES = {  # the names are config.FEATURES
     "accept_multi": NP_FEATURE_ACCEPT_MULTI, "pwait2": NP_FEATURE_PWAIT2,
     "send_zc": NP_FEATURE_SEND_ZC, "sendmsg_zc": NP_FEATURE_SENDMSG_ZC,
     "zc_fixed": NP_FEATURE_ZC_FIXED, "zc_fixed_vec": NP_FEATURE_ZC_FIXED_VEC,
-    "sqpoll": NP_FEATURE_SQPOLL,
+    "sqpoll": NP_FEATURE_SQPOLL, "no_iowait": NP_FEATURE_NO_IOWAIT,
 }
 
 # Counts forks: a loop made before one is the parent's, and the child must not touch its ring.

@@ -12,6 +12,7 @@ cdef extern from "np_probe.h" nogil:
         int accept_multi_err
         int recv_multi_err
         int recv_bundle_err
+        int no_iowait_err
         int send_zc_err
         int sendmsg_zc_err
         int buffers_err
@@ -43,6 +44,7 @@ def ring_facts(bint everything=False):
         "accept_multi": facts.accept_multi_err,
         "recv_multi": facts.recv_multi_err,
         "recv_bundle": facts.recv_bundle_err,
+        "no_iowait": facts.no_iowait_err,
         "send_zc": facts.send_zc_err,
         "sendmsg_zc": facts.sendmsg_zc_err,
         "buffers": facts.buffers_err,

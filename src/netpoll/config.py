@@ -19,6 +19,7 @@ FEATURES = (
     "zc_fixed",
     "zc_fixed_vec",
     "sqpoll",
+    "no_iowait",
 )
 
 

@@ -38,6 +38,7 @@ URING_FEATURES = (
     ("recv_multi", "multishot receive", "6.0"),
     ("buf_inc", "incremental receive buffers", "6.12"),
     ("recv_bundle", "receive bundles", "6.10"),
+    ("no_iowait", "idle rings are not I/O wait", "6.15"),
     ("send_zc", "zero-copy send", "6.0"),
     ("sendmsg_zc", "zero-copy sendmsg", "6.1"),
     ("buffers", "registered buffers", "5.1"),
