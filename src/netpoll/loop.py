@@ -15,7 +15,6 @@ import errno
 import os
 import signal
 import socket
-import stat
 import sys
 import threading
 import warnings
@@ -41,7 +40,7 @@ from netpoll.errors import BackendUnavailableError
 from netpoll.names import getaddrinfo, getnameinfo
 from netpoll.probe import choose_again, choose_backend
 from netpoll.process import ExitWatch, start_process
-from netpoll.selector import SelectorView
+from netpoll.selector import FD_MAX, SelectorView, check_pollable, file_number
 from netpoll.tls import start_tls
 
 URING_NEEDS = frozenset({"defer_taskrun", "buf_ring"})
@@ -83,6 +82,9 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._selector = SelectorView(self)
         self._internal_fds = 1  # the wake-up eventfd
         self._transports = weakref.WeakValueDictionary()  # asyncio's own transports on this loop
+        # The objects that add_reader and add_writer were given, by number: found when closed, too.
+        self._reader_files: dict[int, Any] = {}
+        self._writer_files: dict[int, Any] = {}
         self._signal_handlers: dict[int, Any] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._acceptors: dict[int, _acceptor.Acceptor] = {}
@@ -161,6 +163,8 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             watch.stop()
         super().close()  # signal handlers, the wake-up pipe, the executor
         self._close_native()
+        self._reader_files.clear()
+        self._writer_files.clear()
         self._datagram_memory = None
         self._internal_fds = 0
 
@@ -214,39 +218,66 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     # -- readers and writers --------------------------------------------------------------------
 
     def _ensure_fd_no_transport(self, fd) -> None:
-        transport = self._fd_transport(_fileno(fd))
-        if transport is not None and not (transport.is_closing() or transport._lent):
-            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
-        super()._ensure_fd_no_transport(fd)
-
-    def _pollable(self, fd, watched) -> int:
-        """The number of fd. io_uring polls anything; what epoll refuses is refused here too."""
-        fileno = _fileno(fd)
-        if self.backend == "uring" and fileno not in watched:
-            mode = os.fstat(fileno).st_mode
-            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-                raise PermissionError(errno.EPERM, "a regular file or directory is always ready")
-        return fileno
+        number = file_number(fd)  # -1 of a socket that is closed: its watchers may be removed
+        transport = self._fd_transport(number) if 0 <= number <= FD_MAX else None
+        if transport is None:
+            transport = self._transports.get(number)
+            if transport is None or transport.is_closing():
+                return
+        elif transport.is_closing() or transport._lent:
+            return
+        raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     _add_watcher = _watch.add_watcher
     _remove_watcher = _watch.remove_watcher
 
     def _add_reader(self, fd, callback, *args):
-        return self._add_watcher(self._pollable(fd, self._readers), False, callback, args)
+        return self._watch(fd, self._readers, self._reader_files, callback, args)
 
     def _add_writer(self, fd, callback, *args):
-        return self._add_watcher(self._pollable(fd, self._writers), True, callback, args)
+        return self._watch(fd, self._writers, self._writer_files, callback, args)
+
+    def _watch(self, fd, watchers, files, callback, args):
+        number = self._watched_number(fd)
+        is_writer = watchers is self._writers
+        if number not in watchers:
+            if file_number(fd) < 0:  # it is closed, and watched for the other direction
+                raise OSError(errno.EBADF, f"Bad file descriptor ({fd!r})")
+            if self.backend == "uring":  # it polls anything; what epoll refuses is refused here too
+                check_pollable(number)
+        elif not isinstance(fd, int) and files.get(number, fd) is not fd:
+            # The file of before was closed, and the number is this one's: that POLL is no use.
+            self._remove_watcher(number, is_writer)
+            del files[number]
+        handle = self._add_watcher(number, is_writer, callback, args)
+        if not isinstance(fd, int):
+            files[number] = fd
+        return handle
+
+    def _watched_number(self, fd) -> int:
+        """The number of fd; that of a closed object as long as it is watched, as in `selectors`."""
+        number = file_number(fd)
+        if number >= 0:
+            return number
+        for files in (self._reader_files, self._writer_files):
+            for watched, file in files.items():
+                if file is fd:
+                    return watched
+        raise ValueError(f"Invalid file descriptor: {number}")
 
     def _remove_reader(self, fd) -> bool:
-        fileno = _fileno(fd)
-        acceptor = self._acceptors.pop(fileno, None)
+        number = self._watched_number(fd)
+        acceptor = self._acceptors.pop(number, None)
         if acceptor is not None:
             acceptor.stop()
             return True
-        return self._remove_watcher(fileno, False)
+        self._reader_files.pop(number, None)
+        return number <= FD_MAX and self._remove_watcher(number, False)
 
     def _remove_writer(self, fd) -> bool:
-        return self._remove_watcher(_fileno(fd), True)
+        number = self._watched_number(fd)
+        self._writer_files.pop(number, None)
+        return number <= FD_MAX and self._remove_watcher(number, True)
 
     # -- socket calls ---------------------------------------------------------------------------
 
@@ -406,7 +437,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
         context=None,
     ) -> None:
-        fd = _fileno(sock)
+        fd = file_number(sock)
         options = None
         if sslcontext is not None:
             options = {
@@ -417,20 +448,6 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._acceptors[fd] = _acceptor.Acceptor(
             self, sock, protocol_factory, server, options
         )
-
-
-def _fileno(fd) -> int:
-    """The number of a file descriptor or of an object that has one; ValueError if neither."""
-    if isinstance(fd, int):
-        fileno = fd
-    else:
-        try:
-            fileno = int(fd.fileno())
-        except (AttributeError, TypeError, ValueError):
-            raise ValueError(f"Invalid file object: {fd!r}") from None
-    if fileno < 0:
-        raise ValueError(f"Invalid file descriptor: {fileno}")
-    return fileno
 
 
 def new_event_loop(backend: str = "auto", config: LoopConfig | None = None) -> EventLoop:

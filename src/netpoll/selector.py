@@ -1,18 +1,57 @@
-"""A view of the watched file descriptors, in the shape of the `selectors` module.
+"""File descriptors as the `selectors` module sees them, and a view of those that a loop watches.
 
 A netpoll loop has no selector. Code that looks into `loop._selector` (asyncio's own tests do, some
-debuggers too) finds this instead: it answers questions and changes nothing.
+debuggers too) finds a SelectorView instead: it answers questions and changes nothing.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import selectors
+import stat
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netpoll.loop import EventLoop
 
-__all__ = ["SelectorView"]
+__all__ = ["FD_MAX", "SelectorView", "check_pollable", "file_number"]
+
+FD_MAX = (1 << 31) - 1  # the kernel's type is int
+
+
+def file_number(fd: Any) -> int:
+    """The number of a file descriptor or of an object that has one, negative when it is closed.
+
+    ValueError for anything else, as `selectors` has it.
+    """
+    if isinstance(fd, int):
+        return fd
+    try:
+        return int(fd.fileno())
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"Invalid file object: {fd!r}") from None
+
+
+def check_pollable(fd: int) -> None:
+    """Raises what epoll_ctl(2) would: PermissionError for a file that is always ready.
+
+    io_uring polls anything, and a watched /dev/null would then keep its loop busy for ever. What
+    can be polled is the driver's or the file system's affair (/proc/mounts can), so epoll is asked.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+        return
+    try:
+        asked = select.epoll()
+    except OSError:  # no descriptor is left: the rule for most files
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
+        return
+    with asked:
+        asked.register(fd, select.EPOLLIN)
 
 
 class SelectorView:
@@ -21,25 +60,42 @@ class SelectorView:
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
 
-    def get_map(self) -> dict[int, selectors.SelectorKey]:
-        """All watched descriptors by number."""
-        numbers = self._loop._readers.keys() | self._loop._writers.keys()
-        return {fd: self._key(fd, fd) for fd in sorted(numbers)}
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """All watched descriptors; by number, or by the object that was given."""
+        return WatchedMap(self._loop)
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """The key of one descriptor; KeyError when it is not watched."""
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        if fd not in self._loop._readers and fd not in self._loop._writers:
-            raise KeyError(f"{fileobj!r} is not registered")
-        return self._key(fileobj, fd)
-
-    def _key(self, fileobj: Any, fd: int) -> selectors.SelectorKey:
-        reader = self._loop._readers.get(fd)
-        writer = self._loop._writers.get(fd)
-        events = selectors.EVENT_READ * (reader is not None)
-        events |= selectors.EVENT_WRITE * (writer is not None)
-        handles = (reader and reader._handle, writer and writer._handle)
-        return selectors.SelectorKey(fileobj, fd, events, handles)
+        """The key of one descriptor; KeyError when not watched, ValueError when none."""
+        return self.get_map()[fileobj]
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+class WatchedMap(Mapping[Any, selectors.SelectorKey]):
+    """What `selectors` calls the mapping of file objects to keys."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+
+    def _numbers(self) -> list[int]:
+        return sorted(self._loop._readers.keys() | self._loop._writers.keys())
+
+    def __len__(self) -> int:
+        return len(self._numbers())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers())
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        loop = self._loop
+        fd = loop._watched_number(fileobj)
+        reader = loop._readers.get(fd)
+        writer = loop._writers.get(fd)
+        if reader is None and writer is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        events = selectors.EVENT_READ * (reader is not None)
+        events |= selectors.EVENT_WRITE * (writer is not None)
+        handles = (reader and reader._handle, writer and writer._handle)
+        file = loop._reader_files.get(fd, loop._writer_files.get(fd, fd))
+        return selectors.SelectorKey(file, fd, events, handles)
