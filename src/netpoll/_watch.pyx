@@ -118,7 +118,11 @@ def add_watcher(Loop self, int fd, bint writer, callback, args):
     watcher.fd = fd
     watcher.mask = POLLOUT if writer else POLLIN
     watcher.handle = handle
-    watcher.arm(self)
+    try:
+        watcher.arm(self)
+    except OSError:
+        if old is None:
+            raise  # else the fd was closed: asyncio, which does not ask anew, does not notice
     watchers[fd] = watcher
     if old is not None:
         # A new POLL, too: the event of the old one may be in the batch already, or the fd was

@@ -240,15 +240,11 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     def _watch(self, fd, watchers, files, callback, args):
         number = self._watched_number(fd)
         is_writer = watchers is self._writers
-        if number not in watchers:
-            if file_number(fd) < 0:  # it is closed, and watched for the other direction
+        if file_number(fd) < 0:
+            if number not in watchers:  # it is closed, and watched for the other direction
                 raise OSError(errno.EBADF, f"Bad file descriptor ({fd!r})")
-            if self.backend == "uring":  # it polls anything; what epoll refuses is refused here too
-                check_pollable(number)
-        elif not isinstance(fd, int) and files.get(number, fd) is not fd:
-            # The file of before was closed, and the number is this one's: that POLL is no use.
-            self._remove_watcher(number, is_writer)
-            del files[number]
+        elif self.backend == "uring":  # it polls anything; what epoll refuses is refused here too
+            check_pollable(number)
         handle = self._add_watcher(number, is_writer, callback, args)
         if not isinstance(fd, int):
             files[number] = fd
