@@ -597,6 +597,7 @@ cdef extern from "Python.h":
         object tp_descr_get(object descriptor, object instance, PyObject *cls)
         int tp_descr_set(object descriptor, object instance, object value) except -1
         PyObject *tp_dict
+        Py_ssize_t tp_weaklistoffset
 
 cdef extern from *:
     """

@@ -45,6 +45,7 @@ cdef class Host(Completion):
     cdef int queue_run(self, np_conn *conn) except -1
     cdef object tls_of(self, np_conn *conn)
     cdef Connection adopt_quietly(self, int fd)
+    cdef int session_ended(self, Driver session, object error) except -1
 
 
 cdef class Connection(Lender):
@@ -54,8 +55,10 @@ cdef class Connection(Lender):
     cdef Wait reading, draining # awaits in progress
     cdef object error           # why it ended
     cdef public object state
+    cdef object __weakref__
 
     cdef np_conn *live(self) except NULL
+    cdef bint is_referred_to(self) noexcept
     cdef np_flow *unread(self) noexcept
     cdef Py_ssize_t unread_bytes(self) noexcept
     cdef int drop_head(self, Py_ssize_t size) except -1
@@ -69,6 +72,7 @@ cdef class Connection(Lender):
     cdef int push_data(self, np_flow *flow, object data) except -1
     cdef int push_lease(self, np_flow *flow, Lease lease) except -1
     cdef int pushed(self) except -1
+    cdef object too_much(self, Py_ssize_t refused_bytes)
     cdef int end_leases(self, bint suspended) except -1
     cdef int wake(self, Wait wait) except -1
 
@@ -78,6 +82,7 @@ cdef class Wait(Awaitable):
     cdef Py_ssize_t size, seen_bytes
     cdef bytes separator
     cdef uint8_t kind
+    cdef bint is_offered        # to who drives the coroutine: a session, else a task
 
     cdef object result(self, np_conn *conn)
     cdef int forget(self) except -1

@@ -17,9 +17,9 @@ from libc.string cimport memchr, memcmp, memcpy
 from netpoll._await cimport Awaitable
 from netpoll._c cimport (
     NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST, NP_CONN_PAUSED,
-    NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, Py_DECREF, Py_INCREF, np_chunk, np_conn,
-    np_conn_in, np_flow, np_flow_get, np_flow_move, np_flow_push, np_iov, np_iov_advance,
-    np_owner_drop, np_sock_close)
+    NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, PyTypeObject, Py_DECREF, Py_INCREF,
+    np_chunk, np_conn, np_conn_in, np_flow, np_flow_get, np_flow_move, np_flow_push, np_iov,
+    np_iov_advance, np_owner_drop, np_sock_close)
 from netpoll._buffers cimport Buffer, PoolBlock
 from netpoll._core cimport Completion, Loop
 from netpoll._leases cimport Lease, Lender
@@ -63,6 +63,9 @@ cdef class Host(Completion):
         raise NotImplementedError
 
     cdef Connection adopt_quietly(self, int fd):
+        raise NotImplementedError
+
+    cdef int session_ended(self, Driver session, object error) except -1:
         raise NotImplementedError
 
     cdef object tls_of(self, np_conn *conn):
@@ -117,6 +120,10 @@ cdef class Connection(Lender):
                 f"pending={self.pending}>")
 
     # ---- reading in place ---------------------------------------------------------------------
+
+    cdef bint is_referred_to(self) noexcept:
+        """Somebody has a weak reference to it: it stands for its connection until the end."""
+        return (<void**>(<char*><void*>self + WEAK_REFERENCES_OFFSET))[0] is not NULL
 
     cdef inline np_flow *unread(self) noexcept:
         return np_conn_in(self.conn) if self.conn is not NULL else NULL
@@ -577,10 +584,7 @@ cdef class Connection(Lender):
         if lease.is_counted:
             return 0
         if self.retained_bytes + lease.size_bytes > 2 * self.host.max_retained_bytes:
-            raise BufferError(
-                f"this connection has {self.retained_bytes} bytes in leases that were not "
-                f"released, and max_retained_bytes is {self.host.max_retained_bytes}: release() "
-                "them, or keep copies")
+            raise self.too_much(lease.size_bytes)
         cdef Py_ssize_t held = lease.buffers()
         if held and 2 * (self.host.leased_chunks + held) > self.host.buffers_count:
             # Never the ring's last buffer: half of it stays for receiving, whatever is retained.
@@ -596,6 +600,12 @@ cdef class Connection(Lender):
         if self.retained_bytes > self.host.max_retained_bytes and self.conn is not NULL:
             self.conn.flags |= NP_CONN_FULL
         return 0
+
+    cdef object too_much(self, Py_ssize_t refused_bytes):
+        return BufferError(
+            f"this connection has {self.retained_bytes + refused_bytes} bytes in leases that were "
+            f"not released, and max_retained_bytes is {self.host.max_retained_bytes}: release() "
+            "them, or keep copies")
 
     cdef int relieve(self, Lease lease) noexcept:
         self.host.leased_chunks -= lease.counted_chunks
@@ -616,17 +626,34 @@ cdef class Connection(Lender):
             self.host.consumed(self.conn)
 
     cdef int end_leases(self, bint suspended) except -1:
-        """The handler has returned (or its coroutine is suspended): what it did not retain ends."""
+        """The handler has returned (or its coroutine is suspended): what it did not retain ends.
+
+        suspended: BufferError when more is kept than may be.
+        """
         cdef void *at = self.leases
         cdef Lease lease
+        cdef Py_ssize_t refused_bytes = 0
+        refused = None
         while at is not NULL:
             lease = <Lease>at
             at = lease.next
             if suspended:
-                self.admit(lease)
+                try:
+                    self.admit(lease)
+                except BufferError as exc:
+                    refused = exc
+                    refused_bytes += lease.size_bytes
             elif not lease.is_retained:
                 lease.release()
+        if self.retained_bytes + refused_bytes > 2 * self.host.max_retained_bytes:
+            raise self.too_much(refused_bytes)
+        if refused is not None:
+            raise refused
         return 0
+
+
+# Where in a Connection its weak references begin.
+cdef Py_ssize_t WEAK_REFERENCES_OFFSET = (<PyTypeObject*>Connection).tp_weaklistoffset
 
 
 cdef bint matches(np_iov *iov, size_t i, const uint8_t *at, size_t left, const uint8_t *wanted,
@@ -671,6 +698,9 @@ cdef class Wait(Awaitable):
             connection.reading = self
             connection.host.read_again(conn)
         if connection.host.running is conn and connection.session is not None:
+            self.future = None
+            self.is_waiting = False
+            self.is_offered = True
             return self  # what drives the session knows that we will call it
         return self.wait_on(get_running_loop())
 
@@ -719,3 +749,28 @@ cdef class Wait(Awaitable):
 
     cdef int abandon(self) except -1:
         return self.forget()
+
+    # A task that begins to run within a session (an eager one) gets the await too, as the session
+    # would. To a task it is a future, and becomes one when it is asked to call back.
+
+    @property
+    def _asyncio_future_blocking(self):
+        return True if self.is_offered else None  # None: not a future
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, value):
+        self.is_offered = value
+
+    def get_loop(self):
+        return self.connection.host.loop
+
+    def add_done_callback(self, function, *, context=None):
+        self.wait_on(self.connection.host.loop)
+        self.future._asyncio_future_blocking = False
+        self.future.add_done_callback(function, context=context)
+
+    def cancel(self, msg=None):
+        return self.future is not None and self.future.cancel(msg)
+
+    def done(self):
+        return bool(self.is_done) if self.future is None else self.future.done()

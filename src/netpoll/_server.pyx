@@ -28,14 +28,13 @@ from netpoll._c cimport (
     np_iov_pop, np_op, np_op_alloc, np_op_udata, np_owner_drop, np_sock_close,
     np_sock_sendfile, np_sock_shutdown, np_stats, np_task, np_task_claim, np_task_is_queued,
     np_task_pause, np_task_wake, np_udata)
-from netpoll._connection cimport Connection, FileSpan
+from netpoll._connection cimport Connection, Driver, FileSpan
 from netpoll._core cimport Completion, Loop
 from netpoll._driver cimport Session, make_session
 from netpoll._endpoint cimport os_error
 from netpoll._wheel cimport WHEEL_IDLE_TICKS, Wheel
 
 import errno
-from asyncio import CancelledError
 
 cdef enum:
     POLLOUT = 4
@@ -147,22 +146,15 @@ cdef class Worker(Receiver):
         return 0
 
     def begin_session(self, Connection face):
-        cdef Session session = make_session(self, face, self.handler(face), self._session_ended)
+        cdef Session session = make_session(self, face, self.handler(face))
         self.sessions.add(session)
         session.run()
 
-    def _session_ended(self, Session session, error):
-        cdef Connection face = session.connection
+    cdef int session_ended(self, Driver session, object error) except -1:
         self.sessions.discard(session)
-        face.session = None
-        if error is None:
-            face.close()
-            return
-        was_over = face.conn is NULL
-        if not isinstance(error, (ConnectionError, GeneratorExit)) and not (
-                was_over and isinstance(error, EOFError)) and not isinstance(error, CancelledError):
-            self.handler_failed("a session failed", error, face)
-        face.abort(error)
+        if error is not None:
+            self.handler_failed("a session failed", error, (<Session>session).connection)
+        return 0
 
     # ---- faces --------------------------------------------------------------------------------
 
@@ -187,7 +179,7 @@ cdef class Worker(Receiver):
         """A face that nobody looks at any more is kept for the next handler call."""
         # Two references: the connection's, and the caller's variable.
         if Py_REFCNT(<PyObject*>face) > 2 or face.state is not None \
-                or face.session is not None or face.leases is not NULL \
+                or face.session is not None or face.leases is not NULL or face.is_referred_to() \
                 or conn.task.argument is not <void*>face:
             return 0
         if self.spare is NULL:
