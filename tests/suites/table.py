@@ -1,0 +1,46 @@
+"""The table of docs/compatibility.md: versions and counts, written by the lane itself."""
+
+import platform
+from pathlib import Path
+
+from . import environment
+from .judge import Verdict
+from .projects import ROOT, projects
+
+PAGE = ROOT / "docs" / "compatibility.md"
+BEGIN = "<!-- made by ./test --suites --table -->"
+END = "<!-- end -->"
+COLUMNS = ("project", "version", "on asyncio", "on uring", "on epoll", "excepted", "not judged")
+
+
+def text(verdicts: dict[str, list[Verdict]]) -> str:
+    """One row per project: how many tests pass on asyncio, and how many of them on netpoll."""
+    rows = [_row(name, verdicts[name]) for name in projects() if verdicts.get(name)]
+    total = ["total", "", *(str(sum(int(row[i]) for row in rows)) for i in range(2, 7))]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * 2 + "---:|" * 5]
+    lines += ["| " + " | ".join(row) + " |" for row in [*rows, total]]
+    return "\n".join(lines)
+
+
+def _row(name: str, verdicts: list[Verdict]) -> list[str]:
+    by_loop = {verdict.loop: verdict for verdict in verdicts}
+    asked = max(len(v.passed) + len(v.flaky) + len(v.excepted) + len(v.worse) for v in verdicts)
+    passes = [
+        str(len(by_loop[loop].passed) + len(by_loop[loop].flaky)) if loop in by_loop else "0"
+        for loop in ("uring", "epoll")
+    ]
+    excepted = len(set().union(*(v.excepted for v in verdicts)))
+    not_judged = max(len(v.not_judged) for v in verdicts)
+    version = environment.installed_version(projects()[name])
+    return [name, version, str(asked), *passes, str(excepted), str(not_judged)]
+
+
+def write(verdicts: dict[str, list[Verdict]], page: Path = PAGE) -> None:
+    """Puts the table between its two marks."""
+    old = page.read_text(encoding="utf-8")
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page}: the marks of the table are not there")
+    about = f"CPython {platform.python_version()}, Linux {platform.release().split('-')[0]}."
+    page.write_text(f"{before}{BEGIN}\n{about}\n\n{text(verdicts)}\n{END}{after}", "utf-8")
