@@ -82,6 +82,7 @@ void np_conn_put(struct np_conn_slab *slab, struct np_conn *conn)
     NP_ASSERT(conn->fd < 0); /* put twice, or still open */
     NP_ASSERT(!conn->out);
     NP_ASSERT(!conn->task.context);
+    NP_ASSERT(!np_conn_is_pinned(conn)); /* somebody up the stack still looks at it */
     conn->fd = -2;
     conn->flags = 0;
     conn->next = slab->free_head;

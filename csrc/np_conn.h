@@ -7,7 +7,12 @@
  * Layout    The connection is its task (np_task.h), with the task's cookies put to use: `run` is
  *           the worker that gets the events, so &task.run is the cookie of its operations
  *           (NP_COOKIE_STRUCT); `argument` is its face, the Python object that stands for it while
- *           somebody looks; `context` is the flow of unread bytes; `spare` the RECV in flight.
+ *           somebody looks; `context` is the flow of unread bytes; `spare` the RECV in flight;
+ *           `generation`, which only records of the slab use, counts its pins.
+ * Lifetime  Whoever may look at a connection again after something that can end it (a handler, a
+ *           hook, any other Python code, a send) pins it before, and unpins it after: the struct is
+ *           not put back in between, and its flags tell whether it is over (NP_CONN_LOST). A flow
+ *           is not pinned: after such a call it is fetched again.
  * Ownership A chunk of a flow owns its memory through its `owner`: see enum np_owner. What np_iov
  *           hands back goes to np_owner_drop.
  * Errors    NULL or -ENOMEM when memory runs out; nothing else fails.
@@ -49,7 +54,7 @@ enum np_conn_flags {
     NP_CONN_SHUT = 1 << 9,      /* our side is to be shut, or is, when all is sent */
     NP_CONN_CORKED = 1 << 10,   /* nothing is sent before uncork */
     NP_CONN_SESSION = 1 << 11,  /* its handler is a coroutine */
-    NP_CONN_CALLED = 1 << 12,   /* the handler is running, or its hooks are */
+    NP_CONN_CALLED = 1 << 12,   /* the handler is running */
     NP_CONN_TLS = 1 << 13,      /* bytes pass through the layer above's TLS */
     NP_CONN_TIMED = 1 << 14,    /* in the wheel of idle time-outs */
     NP_CONN_DEALT = 1 << 15,    /* counted as one of this worker's */
@@ -150,6 +155,24 @@ static inline struct np_conn *np_conn_of(void *cookie)
 {
     return (struct np_conn *)((uint8_t *)cookie - NP_COOKIE_STRUCT -
                               offsetof(struct np_conn, task.run));
+}
+
+static inline void np_conn_pin(struct np_conn *conn)
+{
+    NP_DCHECK(conn->fd >= 0); /* it is put back already */
+    conn->task.generation++;
+}
+
+/* 1: that was the last pin, and the connection is over: it is to be finished now. */
+static inline int np_conn_unpin(struct np_conn *conn)
+{
+    NP_ASSERT(conn->task.generation > 0);
+    return --conn->task.generation == 0 && (conn->flags & NP_CONN_LOST);
+}
+
+static inline int np_conn_is_pinned(const struct np_conn *conn)
+{
+    return conn->task.generation != 0;
 }
 
 static inline struct np_flow *np_conn_in(const struct np_conn *conn)

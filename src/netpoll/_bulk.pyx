@@ -17,7 +17,8 @@ from netpoll._c cimport (
     ECANCELED, NP_CONN_CANCELLED, NP_CONN_CLOSING, NP_CONN_DIRTY, NP_CONN_LOST, NP_EV_MORE,
     NP_OP_POLL, NP_OP_RECV, NP_POLL_KEEP, np_buf, np_bufring_at, np_bufring_close,
     np_bufring_consume, np_bufring_find, np_bufring_open, np_bufring_peek, np_bufring_recycle,
-    np_bufring_rewind, np_conn, np_conn_at, np_event, np_sock_recv)
+    np_bufring_rewind, np_conn, np_conn_at, np_conn_pin, np_event, np_sock_recv)
+from netpoll._connection cimport unpin
 from netpoll._shipment cimport Sender
 
 cdef enum:
@@ -42,13 +43,17 @@ cdef class Receiver(Sender):
     def __dealloc__(self):
         np_bufring_close(&self.bulk)
 
-    cdef int on_recv(self, np_conn *conn, np_event *event) except -1:
+    cdef int on_bytes(self, np_conn *conn, np_event *event) except -1:
+        """event.res bytes have come. They are nobody's when the connection is closing."""
         raise NotImplementedError
 
     cdef int receive_ended(self, np_conn *conn, int res) except -1:
         raise NotImplementedError
 
     cdef int flush(self, np_conn *conn, bint now) except -1:
+        raise NotImplementedError
+
+    cdef int all_sent(self, np_conn *conn) except -1:
         raise NotImplementedError
 
     cdef int evacuate(self) except -1:
@@ -60,6 +65,26 @@ cdef class Receiver(Sender):
             conn.task.spare = self.arm_op(conn, NP_OP_POLL, POLLIN | NP_POLL_KEEP)
         else:
             conn.task.spare = self.arm_op(conn, NP_OP_RECV, 0)
+        return 0
+
+    cdef int start_reading(self, np_conn *conn) except -1:
+        """arm_recv; a connection that cannot be read from is lost."""
+        try:
+            self.arm_recv(conn)
+        except Exception as exc:
+            self.lose(conn, exc)
+        return 0
+
+    cdef int received(self, np_conn *conn, np_event *event) except -1:
+        """What a receive brought; its end, when it is its last event (task.spare is 0 then)."""
+        cdef int res = event.res
+        cdef bint is_last = not event.flags & NP_EV_MORE
+        try:
+            if res > 0:
+                self.on_bytes(conn, event)
+        finally:  # on every path: who is neither read from nor ended would hang for ever
+            if is_last:
+                self.receive_ended(conn, res)
         return 0
 
     cdef np_buf *buffer_at(self, const np_event *event) noexcept:
@@ -91,7 +116,7 @@ cdef class Receiver(Sender):
             return self.receive_ended(conn, event.res if event.res < 0 else -ECANCELED)
         if not self.bulk.count and np_bufring_open(
                 &self.bulk, BULK_BUF_COUNT, BULK_BUF_BYTES) < 0:
-            raise MemoryError
+            return self.lose(conn, MemoryError())
         return self.receive_bulk(conn, event)
 
     cdef int receive_bulk(self, np_conn *conn, np_event *event) except -1:
@@ -123,17 +148,17 @@ cdef class Receiver(Sender):
         event.data = into
         event.flags = 0
         if size <= 0:
-            return self.on_recv(conn, event)
+            return self.received(conn, event)
         used_bytes = (<uint32_t>size + LINE_BYTES - 1) & ~<uint32_t>(LINE_BYTES - 1)
         np_bufring_consume(&self.bulk, bid, used_bytes,
                            room_bytes - used_bytes >= ROOM_MIN_BYTES)
         self.bulk_reads_count += 1
         # Now, so that who stops reading in the handler has something to cancel, and the struct
         # stays; the kernel looks at it when the turn ends.
-        self.arm_recv(conn)
+        self.start_reading(conn)
         event.flags = NP_EV_MORE
         self.measured(conn, event.res)
-        self.on_recv(conn, event)
+        self.received(conn, event)
         return self.rush()
 
     cdef int rush(self) except -1:
@@ -141,15 +166,42 @@ cdef class Receiver(Sender):
         cdef uint32_t at = self.dirty
         cdef np_conn *conn
         self.dirty = 0
+        try:
+            while at:
+                conn = np_conn_at(&self.slab, at - 1)
+                at = conn.next
+                if conn.out is not NULL and conn.out.iov.total_bytes >= RUSH_MIN_BYTES \
+                        and not conn.flags & NP_CONN_LOST:
+                    self.flush_step(conn, True)
+                else:
+                    conn.next = self.dirty
+                    self.dirty = conn.index + 1
+        finally:
+            self.requeue(at)
+        return 0
+
+    cdef int flush_step(self, np_conn *conn, bint now) except -1:
+        """Of a connection that was taken out of the list of dirty ones."""
+        conn.next = 0
+        conn.flags &= ~NP_CONN_DIRTY
+        np_conn_pin(conn)
+        try:
+            if conn.flags & NP_CONN_LOST:
+                pass
+            elif conn.out is not NULL and conn.out.iov.count:
+                self.flush(conn, now)
+            else:
+                self.all_sent(conn)
+        finally:
+            unpin(self, conn)
+        return 0
+
+    cdef int requeue(self, uint32_t at) except -1:
+        """The rest of a list of dirty connections, after an exception in one of them."""
+        cdef np_conn *conn
         while at:
             conn = np_conn_at(&self.slab, at - 1)
             at = conn.next
-            if conn.out is not NULL and conn.out.iov.total_bytes >= RUSH_MIN_BYTES \
-                    and not conn.flags & NP_CONN_LOST:
-                conn.next = 0
-                conn.flags &= ~NP_CONN_DIRTY
-                self.flush(conn, True)
-            else:
-                conn.next = self.dirty
-                self.dirty = conn.index + 1
+            conn.next = self.dirty
+            self.dirty = conn.index + 1
         return 0

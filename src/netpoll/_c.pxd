@@ -481,6 +481,9 @@ cdef extern from "np_conn.h" nogil:
     void *np_conn_cookie(np_conn *conn)
     np_conn *np_conn_of(void *cookie)
     np_flow *np_conn_in(const np_conn *conn)
+    void np_conn_pin(np_conn *conn)
+    int np_conn_unpin(np_conn *conn)
+    bint np_conn_is_pinned(const np_conn *conn)
 
 cdef extern from "sys/socket.h" nogil:
     struct sockaddr:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t, uint8_t
 
 from netpoll._await cimport Awaitable
-from netpoll._c cimport NP_IOV_MAX, iovec, np_conn, np_conn_slab, np_flow
+from netpoll._c cimport NP_IOV_MAX, iovec, np_conn, np_conn_slab, np_conn_unpin, np_flow
 from netpoll._core cimport Completion, Loop
 from netpoll._leases cimport Lease, Lender
 
@@ -46,6 +46,12 @@ cdef class Host(Completion):
     cdef object tls_of(self, np_conn *conn)
     cdef Connection adopt_quietly(self, int fd)
     cdef int session_ended(self, Driver session, object error) except -1
+    cdef int finish(self, np_conn *conn) except -1
+
+
+cdef inline int unpin(Host host, np_conn *conn) except -1:
+    """The partner of np_conn_pin."""
+    return host.finish(conn) if np_conn_unpin(conn) else 0
 
 
 cdef class Connection(Lender):
@@ -59,6 +65,7 @@ cdef class Connection(Lender):
 
     cdef np_conn *live(self) except NULL
     cdef bint is_referred_to(self) noexcept
+    cdef np_conn *ours(self) except NULL
     cdef np_flow *unread(self) noexcept
     cdef Py_ssize_t unread_bytes(self) noexcept
     cdef int drop_head(self, Py_ssize_t size) except -1
@@ -67,10 +74,14 @@ cdef class Connection(Lender):
     cdef Lease lease(self, Py_ssize_t size, bint consumes)
     cdef Py_ssize_t find(self, bytes sep, Py_ssize_t start) noexcept
     cdef Py_ssize_t wanted(self, object n) except -1
-    cdef np_flow *writable(self, Py_ssize_t size) except NULL
-    cdef int push(self, np_flow *flow, void *owner, const void *base, size_t size) except -1
-    cdef int push_data(self, np_flow *flow, object data) except -1
-    cdef int push_lease(self, np_flow *flow, Lease lease) except -1
+    cdef np_flow *outbound(self) except NULL
+    cdef np_flow *writable(self) except NULL
+    cdef int make_room(self) except -1
+    cdef int push(self, void *owner, const void *base, size_t size) except -1
+    cdef int push_data(self, object data) except -1
+    cdef int push_bytes(self, object owner, const void *base, Py_ssize_t size) except -1
+    cdef int push_view(self, object data) except -1
+    cdef int push_lease(self, Lease lease) except -1
     cdef int pushed(self) except -1
     cdef object too_much(self, Py_ssize_t refused_bytes)
     cdef int end_leases(self, bint suspended) except -1

@@ -11,15 +11,15 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
-from libc.stdlib cimport malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memcpy
 
 from netpoll._await cimport Awaitable
 from netpoll._c cimport (
     NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST, NP_CONN_PAUSED,
     NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, PyTypeObject, Py_DECREF, Py_INCREF,
-    np_chunk, np_conn, np_conn_in, np_flow, np_flow_get, np_flow_move, np_flow_push, np_iov,
-    np_iov_advance, np_owner_drop, np_sock_close)
+    np_chunk, np_conn, np_conn_in, np_conn_pin, np_flow, np_flow_get, np_flow_move, np_flow_push,
+    np_iov, np_iov_advance, np_owner_drop, np_sock_close)
 from netpoll._buffers cimport Buffer, PoolBlock
 from netpoll._core cimport Completion, Loop
 from netpoll._leases cimport Lease, Lender
@@ -68,6 +68,9 @@ cdef class Host(Completion):
     cdef int session_ended(self, Driver session, object error) except -1:
         raise NotImplementedError
 
+    cdef int finish(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
     cdef object tls_of(self, np_conn *conn):
         return None
 
@@ -113,6 +116,12 @@ cdef class Connection(Lender):
             raise ConnectionResetError("this connection is over") from self.error
         return self.conn
 
+    cdef np_conn *ours(self) except NULL:
+        """live(), for what only the connection's own thread may do."""
+        cdef np_conn *conn = self.live()
+        self.host.check_thread()
+        return conn
+
     def __repr__(self):
         if self.conn is NULL:
             return "<netpoll.Connection closed>"
@@ -143,23 +152,27 @@ cdef class Connection(Lender):
         return self.conn is NULL or (self.conn.flags & NP_CONN_EOF and not self.unread_bytes())
 
     cdef Py_ssize_t wanted(self, object n) except -1:
-        cdef Py_ssize_t size, there = self.unread_bytes()
+        """min(n, what is here). n may be an object whose __index__ runs, which may read or end
+        this connection; so what is here is looked at after that."""
+        cdef Py_ssize_t size, there
         if n is None:
-            return there
+            return self.unread_bytes()
         size = n
         if size < 0:
             raise ValueError("a number of bytes must not be negative")
+        there = self.unread_bytes()
         return size if size < there else there
 
     cdef Lease lease(self, Py_ssize_t size, bint consumes):
         cdef Lease lease = Lease.__new__(Lease)
+        size = min(size, self.unread_bytes())  # to make it may have run the garbage collector
         lease.loop = self.host.loop
         lease.thread_id = self.host.thread_id
         if size:
             lease.take(self.unread(), size, consumes)
-            if consumes:
-                self.host.consumed(self.conn)
         lease.enlist(self)
+        if size and consumes:
+            self.host.consumed(self.conn)
         return lease
 
     def peek(self, n=None):
@@ -322,10 +335,10 @@ cdef class Connection(Lender):
             return 0
         return self.conn.out.iov.total_bytes
 
-    cdef np_flow *writable(self, Py_ssize_t size) except NULL:
-        """The outbound flow, with room by policy for `size` bytes more."""
+    cdef np_flow *outbound(self) except NULL:
+        """The outbound flow, now: after anything that may run Python code it is another, or there
+        is none any more."""
         cdef np_conn *conn = self.live()
-        self.host.check_thread()
         if conn.flags & (NP_CONN_SHUT | NP_CONN_LOST):
             raise ConnectionError("nothing can be written after shutdown() or close()")
         if conn.flags & NP_CONN_CLOSING:
@@ -334,63 +347,89 @@ cdef class Connection(Lender):
             conn.out = np_flow_get(&self.host.slab)
             if conn.out is NULL:
                 raise MemoryError
-        elif <Py_ssize_t>conn.out.iov.total_bytes > 2 * self.host.max_pending_bytes:
-            self.host.send_now(conn)  # perhaps only this turn has written so much
-            if self.conn is NULL or conn.flags & NP_CONN_LOST:
-                raise ConnectionResetError("this connection is over") from self.error
-            if conn.out is NULL:
-                conn.out = np_flow_get(&self.host.slab)
-                if conn.out is NULL:
-                    raise MemoryError
-            elif <Py_ssize_t>conn.out.iov.total_bytes > 2 * self.host.max_pending_bytes:
-                error = BufferError(
-                    f"the peer does not read: {conn.out.iov.total_bytes} bytes wait to be sent, "
-                    f"max_pending_bytes is {self.host.max_pending_bytes}; await drain() in time")
-                if not self.host.raises_when_full:
-                    self.host.fail_conn(conn, error)
-                raise error
         return conn.out
 
-    cdef int push(self, np_flow *flow, void *owner, const void *base, size_t size) except -1:
-        if np_flow_push(flow, owner, base, size) < 0:
+    cdef np_flow *writable(self) except NULL:
+        """The outbound flow, if there is room for more by policy."""
+        self.ours()
+        cdef np_flow *flow = self.outbound()
+        if <Py_ssize_t>flow.iov.total_bytes > 2 * self.host.max_pending_bytes:
+            self.make_room()
+            return self.outbound()
+        return flow
+
+    cdef int make_room(self) except -1:
+        """Sends now: perhaps only this turn has written so much. BufferError if it is the peer."""
+        cdef np_conn *conn = self.conn
+        np_conn_pin(conn)
+        try:
+            self.host.send_now(conn)
+            if conn.flags & NP_CONN_LOST or conn.out is NULL \
+                    or <Py_ssize_t>conn.out.iov.total_bytes <= 2 * self.host.max_pending_bytes:
+                return 0
+            error = BufferError(
+                f"the peer does not read: {conn.out.iov.total_bytes} bytes wait to be sent, "
+                f"max_pending_bytes is {self.host.max_pending_bytes}; await drain() in time")
+            if not self.host.raises_when_full:
+                self.host.fail_conn(conn, error)
+            raise error
+        finally:
+            unpin(self.host, conn)
+
+    cdef int push(self, void *owner, const void *base, size_t size) except -1:
+        if np_flow_push(self.outbound(), owner, base, size) < 0:
             raise MemoryError
         return 0
 
-    cdef int push_data(self, np_flow *flow, object data) except -1:
-        cdef Py_buffer view
-        cdef uint8_t *copy
+    cdef int push_data(self, object data) except -1:
+        """Appends one piece. The buffer protocol may run Python code: the flow comes after it."""
         cdef PoolBlock block
+        if type(data) is bytes:
+            return self.push_bytes(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         if type(data) is Lease:
-            return self.push_lease(flow, <Lease>data)
+            return self.push_lease(<Lease>data)
         if type(data) is Buffer:
             block = (<Buffer>data).seal()
             if (<Buffer>data).length_bytes:
-                self.push(flow, <void*>block, (<Buffer>data).base, (<Buffer>data).length_bytes)
+                self.push(<void*>block, (<Buffer>data).base, (<Buffer>data).length_bytes)
                 Py_INCREF(<PyObject*>block)
             return 0
-        owner = data
-        if type(data) is memoryview and type(data.obj) is bytes:
-            owner = data.obj  # immutable: kept as it is
+        return self.push_view(data)
+
+    cdef int push_bytes(self, object owner, const void *base, Py_ssize_t size) except -1:
+        """Memory of a bytes object: it is immutable, and kept."""
+        if size:
+            self.push(<void*>owner, base, size)
+            Py_INCREF(<PyObject*>owner)
+        return 0
+
+    cdef int push_view(self, object data) except -1:
+        cdef Py_buffer view
+        cdef uint8_t *copy
+        owner = data.obj if type(data) is memoryview else None
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            if view.len == 0:
-                return 0
             if type(owner) is bytes:
-                self.push(flow, <void*>owner, view.buf, view.len)
-                Py_INCREF(<PyObject*>owner)
+                return self.push_bytes(owner, view.buf, view.len)
+            if view.len == 0:
                 return 0
             copy = <uint8_t*>malloc(view.len)
             if copy is NULL:
                 raise MemoryError
             memcpy(copy, view.buf, view.len)
             self.host.user_copied_bytes += view.len
-            self.push(flow, copy + NP_OWNER_HEAP, copy, view.len)
+            try:
+                self.push(copy + NP_OWNER_HEAP, copy, view.len)
+            except BaseException:
+                free(copy)
+                raise
         finally:
             PyBuffer_Release(&view)
         return 0
 
-    cdef int push_lease(self, np_flow *flow, Lease lease) except -1:
+    cdef int push_lease(self, Lease lease) except -1:
         """The lease's holds become the flow's: received memory goes straight out again."""
+        cdef np_flow *flow
         cdef np_chunk *chunks
         cdef Py_ssize_t i
         lease.check()
@@ -399,9 +438,11 @@ cdef class Connection(Lender):
         if lease.loop is not self.host.loop:
             # Its loop must get its buffers back without waiting for this one.
             self.host.user_copied_bytes += lease.shed()
+        flow = self.outbound()
         chunks = lease.first()
         for i in range(lease.count):
-            self.push(flow, chunks[i].owner, chunks[i].base, chunks[i].len_bytes)
+            if np_flow_push(flow, chunks[i].owner, chunks[i].base, chunks[i].len_bytes) < 0:
+                raise MemoryError
             chunks[i].owner = NULL
         lease.count = 0
         lease.is_released = True
@@ -409,7 +450,7 @@ cdef class Connection(Lender):
         return 0
 
     cdef int pushed(self) except -1:
-        return self.host.send_soon(self.conn)
+        return self.host.send_soon(self.conn) if self.conn is not NULL else 0
 
     def write(self, data):
         """Sends one piece, in order, at the end of this turn.
@@ -418,18 +459,22 @@ cdef class Connection(Lender):
         (bytearray, array) is copied now, and counted. Raises BufferError, and closes the
         connection, when twice max_pending_bytes wait to be sent already and the peer does not read.
         """
-        cdef np_flow *flow = self.writable(0)
+        self.writable()
         try:
-            self.push_data(flow, data)
+            self.push_data(data)
         finally:
             self.pushed()
 
     def writev(self, pieces):
-        """write() for several pieces: bytes, memoryviews, Leases, pool buffers, in any mix."""
-        cdef np_flow *flow = self.writable(0)
+        """write() for several pieces: bytes, memoryviews, Leases, pool buffers, in any mix.
+
+        When a piece cannot be written, or the iterable raises, those before it are written. When
+        the iterable ends the connection itself, the next piece raises ConnectionError.
+        """
+        self.writable()
         try:
             for data in pieces:
-                self.push_data(flow, data)
+                self.push_data(data)
         finally:
             self.pushed()
 
@@ -438,17 +483,21 @@ cdef class Connection(Lender):
 
         The lease may come from another connection: that is a proxy.
         """
-        cdef np_flow *flow = self.writable(0)
+        cdef np_flow *flow = self.writable()
         cdef np_flow *unread
-        if lease is not None:
-            self.push_lease(flow, lease)
-        else:
+        cdef int err = 0
+        try:
+            if lease is not None:
+                self.push_lease(lease)
+                return
             unread = self.unread()
             if unread is not NULL:
-                if np_flow_move(unread, flow, unread.iov.total_bytes) < 0:
-                    raise MemoryError
+                err = np_flow_move(unread, flow, unread.iov.total_bytes)
                 self.host.consumed(self.conn)
-        self.pushed()
+            if err < 0:
+                raise MemoryError
+        finally:
+            self.pushed()
 
     def reserve(self, Py_ssize_t n):
         """A Buffer of n bytes of the server's pool, to fill and then write().
@@ -465,8 +514,7 @@ cdef class Connection(Lender):
 
         In order with what is written. The file may be closed at once. Returns the count.
         """
-        cdef np_flow *flow
-        cdef FileSpan span
+        cdef FileSpan span = FileSpan.__new__(FileSpan)
         cdef int64_t size
         fd = file if isinstance(file, int) else file.fileno()
         size = max(0, os.fstat(fd).st_size - offset)
@@ -474,22 +522,24 @@ cdef class Connection(Lender):
             size = min(size, <int64_t>count)
         if offset < 0 or size < 0:
             raise ValueError("offset and count must not be negative")
-        flow = self.writable(0)
         if size:
-            span = FileSpan.__new__(FileSpan)
             span.fd = os.dup(fd)
-            self.push(flow, <void*>(<uintptr_t><void*>span + NP_OWNER_FILE), <void*>offset, size)
-            Py_INCREF(<PyObject*>span)
-        self.pushed()
+        self.writable()  # from here on no Python code runs
+        try:
+            if size:
+                self.push(<void*>(<uintptr_t><void*>span + NP_OWNER_FILE), <void*>offset, size)
+                Py_INCREF(<PyObject*>span)
+        finally:
+            self.pushed()
         return size
 
     def cork(self):
         """Holds back what is written until uncork()."""
-        self.live().flags |= NP_CONN_CORKED
+        self.ours().flags |= NP_CONN_CORKED
 
     def uncork(self):
         """Lets what was written leave, at the end of this turn."""
-        self.live().flags &= ~NP_CONN_CORKED
+        self.ours().flags &= ~NP_CONN_CORKED
         self.host.send_soon(self.conn)
 
     def adopt(self, sock):
@@ -499,42 +549,43 @@ cdef class Connection(Lender):
         In a server with sessions it has none: the coroutine that adopts it awaits its bytes. The
         socket object is detached: the connection is the closer.
         """
-        self.live()
-        self.host.check_thread()
+        cdef int fd
+        self.ours()
         sock.setblocking(False)
-        return self.host.adopt_quietly(sock.detach())
+        fd = sock.detach()
+        if fd < 0:
+            raise ValueError("a closed socket cannot be adopted")
+        return self.host.adopt_quietly(fd)
 
     # ---- flow and end -------------------------------------------------------------------------
 
     def pause_reading(self):
         """No on_data until resume_reading(); a bounded number of bytes still arrives."""
-        cdef np_conn *conn = self.live()
+        cdef np_conn *conn = self.ours()
         conn.flags |= NP_CONN_PAUSED
         self.host.stop_reading(conn)
 
     def resume_reading(self):
-        cdef np_conn *conn = self.live()
+        cdef np_conn *conn = self.ours()
         if conn.flags & NP_CONN_PAUSED:
             conn.flags &= ~NP_CONN_PAUSED
             self.host.read_again(conn)
 
     def shutdown(self):
         """Ends our side of the stream when everything written has left; reading goes on."""
-        cdef np_conn *conn = self.live()
+        cdef np_conn *conn = self.ours()
         conn.flags |= NP_CONN_SHUT
         self.host.send_soon(conn)
 
     def close(self):
         """Stops reading; ends when everything written has left. May be called again."""
         if self.conn is not NULL:
-            self.host.check_thread()
-            self.host.close_conn(self.conn)
+            self.host.close_conn(self.ours())
 
     def abort(self, error=None):
         """Ends at once; what is unsent is dropped. on_close gets the error."""
         if self.conn is not NULL:
-            self.host.check_thread()
-            self.host.fail_conn(self.conn, error)
+            self.host.fail_conn(self.ours(), error)
 
     @property
     def closed(self):
@@ -567,15 +618,20 @@ cdef class Connection(Lender):
         return self._socket_name("getsockname")
 
     def _socket_name(self, str method):
-        if self.conn is NULL:
+        cdef np_conn *conn = self.conn
+        if conn is NULL:
             return None
-        sock = py_socket.socket(fileno=self.conn.fd)
+        np_conn_pin(conn)  # its fd stays, whatever an audit hook does
         try:
-            return getattr(sock, method)()
+            sock = py_socket.socket(fileno=conn.fd)
+            try:
+                return getattr(sock, method)()
+            finally:
+                sock.detach()
         except OSError:
             return None
         finally:
-            sock.detach()
+            unpin(self.host, conn)
 
     # ---- leases -------------------------------------------------------------------------------
 

@@ -59,12 +59,9 @@ cdef class SecureWorker(Worker):
 
     # ---- birth and handshake ------------------------------------------------------------------
 
-    cdef int adopt(self, int fd) except -1:
-        cdef np_conn *conn = self.begin(fd)
-        cdef Secured side
-        if conn is NULL:
-            return 0
-        side = Secured.__new__(Secured)
+    cdef int announce(self, np_conn *conn) except -1:
+        """After the handshake, which begins now."""
+        cdef Secured side = Secured.__new__(Secured)
         while len(self.secured) <= <Py_ssize_t>conn.index:
             self.secured.append(None)
         self.secured[conn.index] = side
@@ -73,8 +70,9 @@ cdef class SecureWorker(Worker):
             side.session = open_session(self.context, True, None)
         except Exception as exc:
             return self.broke(conn, side, exc)
-        side.timer = self.loop.call_later(
-            self.handshake_timeout_s, self._handshake_is_late, conn.index, side)
+        if not conn.flags & NP_CONN_LOST:
+            side.timer = self.loop.call_later(
+                self.handshake_timeout_s, self._handshake_is_late, conn.index, side)
         return 0
 
     def _handshake_is_late(self, index, Secured side):
@@ -111,26 +109,27 @@ cdef class SecureWorker(Worker):
 
     # ---- receiving ----------------------------------------------------------------------------
 
-    cdef int on_recv(self, np_conn *conn, np_event *event) except -1:
+    cdef int on_bytes(self, np_conn *conn, np_event *event) except -1:
+        if not conn.flags & NP_CONN_TLS:
+            return Worker.on_bytes(self, conn, event)
+        if conn.flags & (NP_CONN_CLOSING | NP_CONN_EOF):
+            return 0  # nobody's: also what comes after the peer's goodbye
+        self.recv_bytes += event.res
+        return self.on_cipher(conn, event, <Secured>self.secured[conn.index])
+
+    cdef int receive_ended(self, np_conn *conn, int res) except -1:
         cdef Secured side
-        if conn.flags & NP_CONN_TLS and not conn.flags & (
-                NP_CONN_LOST | NP_CONN_CLOSING | NP_CONN_EOF):
+        if res == 0 and conn.flags & NP_CONN_TLS and not conn.flags & NP_CONN_LOST:
             side = <Secured>self.secured[conn.index]
-            if event.res > 0:
-                self.recv_bytes += event.res
-                return self.on_cipher(conn, event, side)
-            if event.res == 0 and not side.is_announced:
-                conn.task.spare = 0  # it was the operation's last event
+            if not side.is_announced:
                 return self.broke(conn, side, ConnectionResetError(
                     "the peer left during the TLS handshake"))
-        elif conn.flags & NP_CONN_EOF and event.res > 0:
-            return 0  # after the peer's goodbye: nobody's
-        return Worker.on_recv(self, conn, event)
+        return Worker.receive_ended(self, conn, res)
 
     cdef int on_cipher(self, np_conn *conn, np_event *event, Secured side) except -1:
         cdef TlsSession session = side.session
         cdef bytes data = b""
-        cdef int status = TLS_AGAIN
+        cdef int status = TLS_AGAIN, event_flags = event.flags
         session.feed(<const char*>event.data, event.res)
         try:
             if not side.is_shaken:
@@ -144,11 +143,13 @@ cdef class SecureWorker(Worker):
             return self.broke(conn, side, exc)
         finally:
             session.settle()
+        if conn.flags & NP_CONN_LOST:  # by a callback of the handshake
+            return 0
         if session.output_bytes():
             self.put_output(conn, side)
         if side.is_shaken and not side.is_announced:
             side.is_announced = True
-            self.announce(conn)
+            Worker.announce(self, conn)
         if conn.flags & (NP_CONN_LOST | NP_CONN_CLOSING):
             return 0
         if conn.out is not NULL and not side.cipher_bytes:
@@ -157,7 +158,7 @@ cdef class SecureWorker(Worker):
             self.keep_plain(conn, data)
             if conn.flags & NP_CONN_LOST:
                 return 0
-            self.arrived(conn, event.flags)
+            self.arrived(conn, event_flags)
         if status <= 1 or conn.flags & (NP_CONN_LOST | NP_CONN_CLOSING):
             return 0
         if status == TLS_FAILED:
@@ -214,8 +215,10 @@ cdef class SecureWorker(Worker):
                 return 0
             try:
                 self.encrypt(conn, side)
-            except (SSLError, OSError, EOFError) as exc:
+            except Exception as exc:
                 return self.broke(conn, side, exc)
+            if conn.out is not flow or flow.op:
+                return 0  # what it let go of ran code that has closed, or sent, already
             if not side.cipher_bytes:
                 return 0 if flow.iov.count else self.all_sent(conn)
         first = &flow.iov.chunks[flow.iov.head]
@@ -230,6 +233,7 @@ cdef class SecureWorker(Worker):
         cdef Py_ssize_t left = min(<Py_ssize_t>flow.iov.total_bytes, <Py_ssize_t>BATCH_BYTES)
         cdef Py_ssize_t size, taken
         cdef const char *data = NULL
+        cdef list owners = []  # they go at the end: what lets go of them may run any code
         session.begin_output(left)
         while left > 0:
             size = self.next_piece(flow, left, &data)
@@ -237,7 +241,7 @@ cdef class SecureWorker(Worker):
             if taken == 0:
                 break  # OpenSSL has to read first: with the next bytes that come
             self.encrypted_bytes += taken
-            forget_head(flow, taken)
+            forget_head(flow, taken, owners)
             left -= taken
         return self.put_first(conn, side, session.take_output())
 
@@ -316,16 +320,18 @@ cdef class SecureWorker(Worker):
         return Worker.close_conn(self, conn)
 
     cdef int lose(self, np_conn *conn, object error) except -1:
-        cdef Py_ssize_t index = conn.index
+        cdef Py_ssize_t index = conn.index  # of the secured one: the struct may be gone then
         cdef Secured side = None
         if conn.flags & NP_CONN_TLS and not conn.flags & NP_CONN_LOST:
             side = <Secured>self.secured[index]
             if side is not None and side.timer is not None:
                 side.timer.cancel()
                 side.timer = None
-        Worker.lose(self, conn, error)
-        if side is not None and self.secured[index] is side:
-            self.secured[index] = None
+        try:
+            Worker.lose(self, conn, error)
+        finally:
+            if side is not None and self.secured[index] is side:
+                self.secured[index] = None
         return 0
 
     cdef int tell_lost(self, np_conn *conn, object error) except -1:
@@ -352,7 +358,8 @@ cdef class SecureWorker(Worker):
         }
 
 
-cdef int forget_head(np_flow *flow, size_t size) except -1:
+cdef int forget_head(np_flow *flow, size_t size, list kept) except -1:
+    """Takes size bytes off; the objects that owned them are kept."""
     cdef void *owners[OWNERS_COUNT]
     cdef void *reference
     cdef int n, i
@@ -362,6 +369,7 @@ cdef int forget_head(np_flow *flow, size_t size) except -1:
         for i in range(n):
             reference = np_owner_drop(owners[i])
             if reference is not NULL:
+                kept.append(<object>reference)
                 Py_DECREF(<PyObject*>reference)
         if n < OWNERS_COUNT:
             return 0

@@ -4,32 +4,27 @@
     event of a connection -> its unread flow -> the handler -> its outbound flow -> end of the turn:
     one send operation for each connection that wrote, all of them in the turn's one system call
 
-A connection is a struct np_conn (np_conn.h), and its operations lead here by their cookie. The end
-of its life has three steps: lose (no more of it to the user), the last event of each operation,
-finish (the fd is closed, the struct goes back).
+A connection is a struct np_conn (np_conn.h), and its operations lead here by their cookie. Its
+beginning and its end, and who keeps the struct alive in between, are _lifetime.pyx's subject.
 """
 
-cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, ENOMEM
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
-from libc.string cimport memset
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
 
 from netpoll._bulk cimport BULK_MIN_BYTES, Receiver
 from netpoll._c cimport (
     ECANCELED, NP_CONN_CALLED, NP_CONN_CANCELLED, NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT,
     NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_DIRTY, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST,
-    NP_CONN_OPEN, NP_CONN_PAUSED, NP_CONN_SHUT, NP_CONN_TIMED, NP_EV_MORE, NP_EV_NONEMPTY,
-    NP_EV_NO_ZC, NP_IOV_MAX, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_OWNER_BUF, NP_OWNER_MASK,
-    NP_POLL_KEEP, NP_TASK_PUSH, PyObject, PyObject_CallOneArg, Py_DECREF, Py_INCREF, Py_REFCNT,
-    np_buf, np_buf_hold, np_chunk, np_conn, np_conn_at, np_conn_cookie, np_conn_get, np_conn_in,
-    np_conn_of, np_conn_put, np_conn_slab_close, np_conn_slab_init, np_event, np_flow, np_flow_at,
-    np_flow_gather, np_flow_get, np_flow_push, np_flow_put, np_flow_shed, np_head, np_iov_advance,
-    np_iov_pop, np_op, np_op_alloc, np_op_udata, np_owner_drop, np_sock_close,
-    np_sock_sendfile, np_sock_shutdown, np_stats, np_task, np_task_claim, np_task_is_queued,
-    np_task_pause, np_task_wake, np_udata)
-from netpoll._connection cimport Connection, Driver, FileSpan
-from netpoll._core cimport Completion, Loop
+    NP_CONN_OPEN, NP_CONN_PAUSED, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NONEMPTY, NP_EV_NO_ZC,
+    NP_IOV_MAX, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_OWNER_BUF, NP_OWNER_MASK, NP_POLL_KEEP,
+    NP_TASK_PUSH, PyObject, PyObject_CallOneArg, Py_DECREF, np_buf, np_buf_hold, np_chunk, np_conn,
+    np_conn_at, np_conn_in, np_conn_of, np_conn_pin, np_conn_slab_close, np_conn_slab_init,
+    np_event, np_flow, np_flow_at, np_flow_gather, np_flow_get, np_flow_push, np_flow_put,
+    np_flow_shed, np_iov_advance, np_owner_drop, np_sock_sendfile, np_sock_shutdown, np_stats,
+    np_task, np_task_claim, np_task_pause, np_task_wake)
+from netpoll._connection cimport Connection, Driver, FileSpan, unpin
+from netpoll._core cimport Loop
 from netpoll._driver cimport Session, make_session
 from netpoll._endpoint cimport os_error
 from netpoll._wheel cimport WHEEL_IDLE_TICKS, Wheel
@@ -39,7 +34,6 @@ import errno
 cdef enum:
     POLLOUT = 4
     SHUT_WR = 1
-    OWNERS_COUNT = 64
     # Bytes of a file in one call, so that a fast peer does not hold the others up.
     FILE_BUDGET_BYTES = 1 << 20
     # Unread rests up to this size are copied at once: a whole receive buffer would stay for them.
@@ -91,44 +85,34 @@ cdef class Worker(Receiver):
     def _adopt(self, int fd):
         self.adopt(fd)
 
-    cdef np_conn *begin(self, int fd) except? NULL:
-        """A connected, nonblocking socket becomes a connection: ours, whatever happens. NULL: it
-        is over already."""
-        cdef np_conn *conn = NULL if self.is_stopping else np_conn_get(&self.slab, <void*>self, fd)
-        if conn is NULL:
-            self.ended_count += 1
-            np_sock_close(fd)
-            return NULL
-        if self.slab.live_count == 1:
-            Py_INCREF(<PyObject*>self)  # the connections' reference: their cookies lead here
-        conn.flags = NP_CONN_OPEN
-        self.accepted_count += 1
-        if self.wheel is not None:
-            conn.tick = self.tick
-            self.wheel.add(conn, WHEEL_IDLE_TICKS)
-        try:
-            self.arm_recv(conn)
-        except OSError as exc:
-            self.lose(conn, exc)
-            return NULL
-        return conn
-
     cdef Connection adopt_quietly(self, int fd):
+        cdef Connection face
         self.dealt_count += 1
         cdef np_conn *conn = self.begin(fd)
         if conn is NULL:
             raise ConnectionAbortedError(errno.ECONNABORTED, "the server does not take it any more")
-        return self.face_of(conn)
+        try:
+            face = self.face_of(conn)
+        finally:
+            unpin(self, conn)
+        return face
 
     cdef int adopt(self, int fd) except -1:
         cdef np_conn *conn = self.begin(fd)
-        return 0 if conn is NULL else self.announce(conn)
+        if conn is not NULL:
+            try:
+                self.announce(conn)
+            finally:
+                unpin(self, conn)
+        return 0
 
     cdef int announce(self, np_conn *conn) except -1:
         """The connection is the user's from now on."""
         if self.on_connect is None and not self.is_session:
             return 0
         cdef Connection face = self.face_of(conn)
+        if conn.flags & NP_CONN_LOST:
+            return 0
         conn.flags |= NP_CONN_CALLED
         try:
             if self.on_connect is not None:
@@ -156,39 +140,6 @@ cdef class Worker(Receiver):
             self.handler_failed("a session failed", error, (<Session>session).connection)
         return 0
 
-    # ---- faces --------------------------------------------------------------------------------
-
-    cdef Connection face_of(self, np_conn *conn):
-        """The object that stands for the connection; the connection refers to it from now on."""
-        cdef Connection face
-        if conn.task.argument is not NULL:
-            return <Connection>conn.task.argument
-        if self.spare is not NULL:
-            face = <Connection>self.spare
-            conn.task.argument = self.spare  # with its reference
-            self.spare = NULL
-        else:
-            face = Connection.__new__(Connection)
-            face.host = self
-            conn.task.argument = <void*>face
-            Py_INCREF(<PyObject*>face)
-        face.conn = conn
-        return face
-
-    cdef int drop_face(self, np_conn *conn, Connection face) except -1:
-        """A face that nobody looks at any more is kept for the next handler call."""
-        # Two references: the connection's, and the caller's variable.
-        if Py_REFCNT(<PyObject*>face) > 2 or face.state is not None \
-                or face.session is not None or face.leases is not NULL or face.is_referred_to() \
-                or conn.task.argument is not <void*>face:
-            return 0
-        if self.spare is NULL:
-            conn.task.argument = NULL
-            face.conn = NULL
-            face.error = None
-            self.spare = <PyObject*>face
-        return 0
-
     # ---- receiving ----------------------------------------------------------------------------
 
     cdef int stop_reading(self, np_conn *conn) except -1:
@@ -206,52 +157,58 @@ cdef class Worker(Receiver):
                 and not conn.flags & NP_CONN_CALLED:
             self.queue_run(conn)
         if not conn.task.spare and not conn.flags & NP_CONN_EOF:
-            try:
-                self.arm_recv(conn)
-            except OSError as exc:
-                self.lose(conn, exc)
+            self.start_reading(conn)
         return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         cdef np_conn *conn = np_conn_of(event.owner)
+        np_conn_pin(conn)
+        try:
+            return self.happened(conn, event)
+        finally:
+            unpin(self, conn)
+
+    cdef int happened(self, np_conn *conn, np_event *event) except -1:
         if event.kind == NP_OP_RECV:
+            if not event.flags & NP_EV_MORE:
+                conn.task.spare = 0
             if event.res >= BULK_MIN_BYTES:
                 self.measured(conn, event.res)
-            return self.on_recv(conn, event)
+            return self.received(conn, event)
         if event.op == conn.task.spare:
             return self.on_readable(conn, event)
         conn.out.op = 0
         conn.out.sending = 0
         if conn.flags & NP_CONN_LOST:
-            self.drop_flow(conn, False)
-            return self.finish(conn)
+            return self.drop_flow(conn, False)
         if event.kind == NP_OP_SEND:
             return self.took(conn, event.res)
         return self.flush(conn, False)  # POLL: the socket has room
 
-    cdef int on_recv(self, np_conn *conn, np_event *event) except -1:
+    cdef int on_bytes(self, np_conn *conn, np_event *event) except -1:
         cdef np_flow *flow
         cdef np_buf *buf
-        if not event.flags & NP_EV_MORE:
-            conn.task.spare = 0
-        if event.res > 0 and not conn.flags & NP_CONN_CLOSING:
-            self.recv_bytes += event.res
-            flow = np_conn_in(conn)
+        if conn.flags & NP_CONN_CLOSING:
+            return 0
+        self.recv_bytes += event.res
+        flow = np_conn_in(conn)
+        if flow is NULL:
+            flow = np_flow_get(&self.slab)
             if flow is NULL:
-                flow = np_flow_get(&self.slab)
-                if flow is NULL:
-                    return self.lose(conn, MemoryError())
-                conn.task.context = flow
-            buf = self.buffer_at(event)
-            if not self.buffers_count:
-                self.buffers_count = self.loop.stats()["bufs_total"]
-            if np_flow_push(flow, <void*>(<uintptr_t>buf + NP_OWNER_BUF), event.data,
-                            event.res) < 0:
                 return self.lose(conn, MemoryError())
-            np_buf_hold(buf)
-            self.arrived(conn, event.flags)
-        if not event.flags & NP_EV_MORE:
-            return self.receive_ended(conn, event.res)
+            conn.task.context = flow
+        if not self.buffers_count:
+            self.count_buffers()
+        buf = self.buffer_at(event)
+        if np_flow_push(flow, <void*>(<uintptr_t>buf + NP_OWNER_BUF), event.data, event.res) < 0:
+            return self.lose(conn, MemoryError())
+        np_buf_hold(buf)
+        return self.arrived(conn, event.flags)
+
+    cdef int count_buffers(self) noexcept:
+        cdef np_stats stats
+        self.loop.ops.stats(self.loop.be, &stats)
+        self.buffers_count = stats.bufs_total
         return 0
 
     cdef int arrived(self, np_conn *conn, int event_flags) except -1:
@@ -270,9 +227,8 @@ cdef class Worker(Receiver):
         return 0
 
     cdef int receive_ended(self, np_conn *conn, int res) except -1:
-        if conn.flags & NP_CONN_LOST:
-            return self.finish(conn)
-        if conn.flags & NP_CONN_CLOSING:
+        """No receive is in flight any more: another one is, or will be, or the connection ends."""
+        if conn.flags & (NP_CONN_CLOSING | NP_CONN_EOF):
             return 0
         if res == 0:
             return self.end_of_stream(conn)
@@ -293,8 +249,6 @@ cdef class Worker(Receiver):
             return 0  # resume_reading() delivers what is there, and then this
         if np_conn_in(conn) is not NULL:
             self.call_on_data(conn)
-            if conn.flags & NP_CONN_LOST:
-                return 0
         return self.close_conn(conn)
 
     cdef int deliver(self, np_conn *conn) except -1:
@@ -320,6 +274,8 @@ cdef class Worker(Receiver):
     cdef int call_on_data(self, np_conn *conn) except -1:
         cdef Connection face = self.face_of(conn)
         cdef PyObject *result
+        if conn.flags & NP_CONN_LOST:
+            return 0
         conn.flags |= NP_CONN_CALLED
         try:
             result = PyObject_CallOneArg(<PyObject*>self.handler, <PyObject*>face)
@@ -343,7 +299,7 @@ cdef class Worker(Receiver):
         if face.leases is not NULL and not self.is_session:
             face.end_leases(False)
         if conn.flags & NP_CONN_LOST:
-            return self.finish(conn)
+            return 0
         flow = np_conn_in(conn)
         if flow is not NULL and flow.iov.total_bytes:
             if not self.is_session and <Py_ssize_t>flow.iov.total_bytes > self.max_unread_bytes:
@@ -404,30 +360,33 @@ cdef class Worker(Receiver):
         cdef np_task *last = self.last_run
         cdef np_conn *conn
         cdef bint is_last = False
-        while not is_last:
+        while self.runs is not NULL and not is_last:
             task = self.runs
             is_last = task is last
             conn = <np_conn*>task  # its first member
             self.runs = task.next
             if self.runs is NULL:
                 self.last_run = NULL
-            if not np_task_claim(task, True):
-                continue
-            self.running_task = task
+            np_conn_pin(conn)
             try:
-                if conn.flags & NP_CONN_LOST:
-                    pass
-                elif not self.is_session:
-                    if np_conn_in(conn) is not NULL:
-                        self.deliver(conn)
-                elif conn.task.argument is not NULL:
-                    self.run_session(<Connection>conn.task.argument)
+                if np_task_claim(task, True):
+                    self.run_conn(conn)
             finally:
-                self.running_task = NULL
-                if np_task_pause(task) == NP_TASK_PUSH:
-                    self.enqueue(task)
-                elif conn.flags & NP_CONN_LOST:
-                    self.finish(conn)
+                unpin(self, conn)
+        return 0
+
+    cdef int run_conn(self, np_conn *conn) except -1:
+        try:
+            if conn.flags & NP_CONN_LOST:
+                pass
+            elif not self.is_session:
+                if np_conn_in(conn) is not NULL:
+                    self.deliver(conn)
+            elif conn.task.argument is not NULL:
+                self.run_session(<Connection>conn.task.argument)
+        finally:
+            if np_task_pause(&conn.task) == NP_TASK_PUSH:
+                self.enqueue(&conn.task)
         return 0
 
     cdef int run_session(self, Connection face) except -1:
@@ -481,17 +440,13 @@ cdef class Worker(Receiver):
         cdef uint32_t at = self.dirty
         cdef np_conn *conn
         self.dirty = 0
-        while at:
-            conn = np_conn_at(&self.slab, at - 1)
-            at = conn.next
-            conn.next = 0
-            conn.flags &= ~NP_CONN_DIRTY
-            if conn.flags & NP_CONN_LOST:
-                self.finish(conn)
-            elif conn.out is not NULL and conn.out.iov.count:
-                self.flush(conn, False)
-            else:
-                self.all_sent(conn)
+        try:
+            while at:
+                conn = np_conn_at(&self.slab, at - 1)
+                at = conn.next
+                self.flush_step(conn, False)
+        finally:
+            self.requeue(at)
         return 0
 
     cdef int send_now(self, np_conn *conn) except -1:
@@ -514,8 +469,7 @@ cdef class Worker(Receiver):
         conn.out.op = 0
         conn.out.sending = 0
         if conn.flags & NP_CONN_LOST:
-            self.drop_flow(conn, False)
-            return self.finish(conn)
+            return self.drop_flow(conn, False)
         return self.flush(conn, False) if event.flags & NP_EV_NO_ZC else self.took(conn, event.res)
 
     cdef int flush_file(self, np_conn *conn) except -1:
@@ -538,7 +492,7 @@ cdef class Worker(Receiver):
 
     cdef int took(self, np_conn *conn, Py_ssize_t res) except -1:
         """A send has ended: res bytes, or -errno."""
-        cdef void *owners[OWNERS_COUNT]
+        cdef void *owners[NP_IOV_MAX]
         cdef void *reference
         cdef np_flow *flow = conn.out
         cdef int n, i
@@ -548,18 +502,17 @@ cdef class Worker(Receiver):
             return self.lose(conn, os_error(<int>res))
         self.sent_bytes += res
         conn.tick = self.tick
-        while True:
-            n = np_iov_advance(&flow.iov, res, owners, OWNERS_COUNT)
-            res = 0
-            for i in range(n):
-                reference = np_owner_drop(owners[i])
-                if reference is not NULL:
-                    Py_DECREF(<PyObject*>reference)
-            if n < OWNERS_COUNT:
-                break
+        # A send has NP_IOV_MAX pieces at most, so that the flow is true again before the first
+        # owner goes, which may run any code.
+        n = np_iov_advance(&flow.iov, res, owners, NP_IOV_MAX)
         if flow.iov.count == 0:
             conn.out = NULL
             np_flow_put(&self.slab, flow)
+        for i in range(n):
+            reference = np_owner_drop(owners[i])
+            if reference is not NULL:
+                Py_DECREF(<PyObject*>reference)
+        if conn.out is NULL:
             return self.all_sent(conn)
         if conn.flags & NP_CONN_CHOKED or conn.task.argument is not NULL:
             self.shrunk(conn)
@@ -568,7 +521,7 @@ cdef class Worker(Receiver):
     cdef int wait_writable(self, np_conn *conn) except -1:
         try:
             conn.out.op = self.arm_op(conn, NP_OP_POLL, POLLOUT | NP_POLL_KEEP)
-        except OSError as exc:
+        except Exception as exc:
             return self.lose(conn, exc)
         return self.mark()  # a look at the ring: what waits here keeps buffers
 
@@ -598,7 +551,7 @@ cdef class Worker(Receiver):
             np_sock_shutdown(conn.fd, SHUT_WR)
         return 0
 
-    # ---- death --------------------------------------------------------------------------------
+    # ---- the end --------------------------------------------------------------------------------
 
     cdef int close_conn(self, np_conn *conn) except -1:
         if conn.flags & (NP_CONN_CLOSING | NP_CONN_LOST):
@@ -611,107 +564,15 @@ cdef class Worker(Receiver):
         return self.send_soon(conn)
 
     cdef int fail_conn(self, np_conn *conn, object error) except -1:
-        if isinstance(error, BufferError):
-            self.full_closed_count += 1
-        return self.lose(conn, error)
-
-    cdef int lose(self, np_conn *conn, object error) except -1:
-        """The connection is over. error: None, or why."""
-        if conn.flags & NP_CONN_LOST:
-            return 0
-        conn.flags |= NP_CONN_LOST | NP_CONN_CLOSING
-        self.stop_reading(conn)
-        if conn.out is not NULL and conn.out.op and not conn.out.sending:
-            self.loop.cancel(conn.out.op)  # a POLL; a SEND does not wait
-        self.drop_flow(conn, False)
-        if conn.flags & NP_CONN_TIMED:
-            self.wheel.remove(conn)
+        cdef bint is_full
+        np_conn_pin(conn)
         try:
-            if self.on_close is not None or conn.task.argument is not NULL:
-                self.tell_lost(conn, error)
+            is_full = isinstance(error, BufferError)  # which may run code of the error's class
+            if is_full and not conn.flags & NP_CONN_LOST:
+                self.full_closed_count += 1
+            return self.lose(conn, error)
         finally:
-            self.drop_flow(conn, True)
-            self.finish(conn)
-        return 0
-
-    cdef int tell_lost(self, np_conn *conn, object error) except -1:
-        cdef Connection face = self.face_of(conn)
-        cdef bint was_called = conn.flags & NP_CONN_CALLED
-        face.error = error
-        conn.flags |= NP_CONN_CALLED
-        try:
-            if self.on_close is not None:
-                self.on_close(face, error)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.handler_failed("on_close() failed", exc, face)
-        finally:
-            if not was_called:
-                conn.flags &= ~NP_CONN_CALLED
-            face.end_leases(False)
-            face.conn = NULL
-            conn.task.argument = NULL
-            Py_DECREF(<PyObject*>face)
-            if face.reading is not None:
-                face.wake(face.reading)
-            if face.draining is not None:
-                face.wake(face.draining)
-        return 0
-
-    cdef int drop_flow(self, np_conn *conn, bint unread) except -1:
-        """Forgets what is unread, or unsent; not while the kernel reads it."""
-        cdef np_flow *flow = np_conn_in(conn) if unread else conn.out
-        cdef void *reference
-        if flow is NULL or flow.sending:
-            return 0
-        while flow.iov.count:
-            reference = np_owner_drop(np_iov_pop(&flow.iov))
-            if reference is not NULL:
-                Py_DECREF(<PyObject*>reference)
-        if flow.op:
-            return 0
-        if unread:
-            conn.task.context = NULL
-        else:
-            conn.out = NULL
-        np_flow_put(&self.slab, flow)
-        return 0
-
-    cdef int finish(self, np_conn *conn) except -1:
-        """Of a connection that is over: closes the fd when nobody needs the struct any more."""
-        cdef int fd = conn.fd
-        if conn.task.spare or conn.out is not NULL or fd < 0 \
-                or conn.flags & (NP_CONN_CALLED | NP_CONN_DIRTY) \
-                or np_task_is_queued(&conn.task) or self.running_task is &conn.task:
-            return 0
-        conn.fd = -1
-        if self.loop.be is not NULL:
-            self.loop.ops.forget(self.loop.be, fd)
-        np_sock_close(fd)
-        np_conn_put(&self.slab, conn)
-        self.ended_count += 1
-        if self.closed_hook is not None:
-            self.closed_hook()
-        if self.slab.live_count == 0:
-            Py_DECREF(<PyObject*>self)
-        return 0
-
-    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
-        """An operation that was in flight when the loop was closed has ended."""
-        cdef np_conn *conn = np_conn_of(event.owner)
-        if event.flags & NP_EV_MORE:
-            return 0
-        if event.op == conn.task.spare:
-            conn.task.spare = 0
-        else:
-            conn.out.op = 0
-            conn.out.sending = 0
-        conn.flags &= ~(NP_CONN_DIRTY | NP_CONN_CALLED)
-        if not conn.flags & NP_CONN_LOST:
-            self.lose(conn, None)
-        self.drop_flow(conn, False)
-        return self.finish(conn)
+            unpin(self, conn)
 
     def _on_tick(self):
         """Ends those that made no progress for idle_timeout_s."""

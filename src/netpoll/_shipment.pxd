@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from netpoll._c cimport np_conn, np_event, np_udata
 from netpoll._connection cimport Connection, Host
 from netpoll._core cimport Completion, Loop
+from netpoll._lifetime cimport Keeper
 
 
 cdef class Shipment(Completion):
@@ -14,14 +15,13 @@ cdef class Shipment(Completion):
     cdef list owners            # of the memory that the kernel reads
 
 
-cdef class Sender(Host):
-    """What a worker does with single operations and errors."""
-    cdef uint64_t handler_errors_count
+cdef class Sender(Keeper):
+    """What a worker does with single operations."""
     cdef bint may_ship          # the backend has zero-copy sends
+    cdef uint32_t launches_count
 
     cdef int took(self, np_conn *conn, Py_ssize_t res) except -1
     cdef int launch(self, np_conn *conn, int n, size_t total_bytes, bint now) except -1
     cdef int shipped(self, np_conn *conn, np_event *event) except -1
     cdef int ship(self, np_conn *conn, int n) except -1
     cdef np_udata arm_op(self, np_conn *conn, uint8_t kind, uint32_t argument) except 0
-    cdef int handler_failed(self, str message, object exc, Connection face) except -1

@@ -11,12 +11,13 @@ from libc.stdint cimport int32_t, uint32_t, uint8_t, uintptr_t
 
 from netpoll._c cimport (
     NP_CONN_CHOKED, NP_CONN_CLOSING, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK,
-    PyObject, Py_INCREF, iovec, np_chunk, np_conn, np_conn_cookie, np_event, np_flow, np_head,
-    np_op, np_op_alloc, np_op_udata, np_region_of, np_sock_send, np_udata, np_zc_report,
+    PyObject, Py_INCREF, iovec, np_chunk, np_conn, np_conn_cookie, np_conn_pin, np_event, np_flow,
+    np_head, np_op, np_op_alloc, np_op_udata, np_region_of, np_sock_send, np_udata, np_zc_report,
     np_zc_wants)
-from netpoll._connection cimport Connection, Host
+from netpoll._connection cimport Connection, unpin
 from netpoll._core cimport Completion, Loop
 from netpoll._endpoint cimport os_error
+from netpoll._lifetime cimport Keeper
 
 cdef enum:
     # Zero-copy sends of a connection whose memory the kernel still holds; they are counted in the
@@ -28,24 +29,33 @@ cdef enum:
 
 cdef class Shipment(Completion):
     cdef int on_event(self, Loop loop, np_event *event) except -1:
-        cdef bint is_there = self.conn.serial == self.serial and self.conn.fd >= 0
+        cdef np_conn *conn = self.conn
+        cdef Sender host = <Sender>self.host
+        owners = self.owners  # what they free, they free when all else is done
         if not event.flags & NP_EV_MORE:
             self.owners = None
-        if is_there:
-            np_zc_report(&self.conn.zc, event.flags)
+        if conn.serial == self.serial and conn.fd >= 0:
+            np_zc_report(&conn.zc, event.flags)
             if not event.flags & NP_EV_MORE:
-                self.conn.task.flags -= 1
+                conn.task.flags -= 1
         if event.flags & NP_EV_NOTIF:
             return 0
-        return (<Sender>self.host).shipped(self.conn, event)
+        np_conn_pin(conn)
+        try:
+            return host.shipped(conn, event)
+        finally:
+            unpin(host, conn)
 
     cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
-        if not event.flags & NP_EV_NOTIF:
-            return self.host.on_loop_closed(loop, event)
-        return 0
+        owners = self.owners
+        if not event.flags & NP_EV_MORE:
+            self.owners = None
+        if event.flags & NP_EV_NOTIF:
+            return 0
+        return (<Sender>self.host).ended_with_loop(self.conn, False)
 
 
-cdef class Sender(Host):
+cdef class Sender(Keeper):
     cdef int took(self, np_conn *conn, Py_ssize_t res) except -1:
         raise NotImplementedError
 
@@ -54,6 +64,7 @@ cdef class Sender(Host):
         cdef np_flow *flow = conn.out
         cdef int32_t res = 0
         cdef int done
+        self.launches_count += 1
         if now or self.loop._stopping:
             return self.took(conn, np_sock_send(conn.fd, self.iov, n))
         if self.may_ship and total_bytes >= SHIP_MIN_BYTES and self.ship(conn, n):
@@ -79,7 +90,7 @@ cdef class Sender(Host):
     cdef int ship(self, np_conn *conn, int n) except -1:
         """Sends the first n pieces by zero-copy, if that is what this connection wants.
 
-        1: under way. 0: not wanted, or not possible now.
+        1: under way, or put off. 0: not wanted, or not possible now.
         """
         cdef np_flow *flow = conn.out
         cdef np_chunk *chunk
@@ -87,6 +98,7 @@ cdef class Sender(Host):
         cdef size_t total_bytes = 0
         cdef int32_t res = 0
         cdef int i, how
+        cdef uint32_t launches_count = self.launches_count
         for i in range(n):
             chunk = &flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)]
             if <uintptr_t>chunk.owner & NP_OWNER_MASK:
@@ -105,6 +117,11 @@ cdef class Sender(Host):
         shipment.owners = [
             <object>flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)].owner
             for i in range(n)]
+        if self.launches_count != launches_count or conn.out is not flow or flow.op:
+            # To make these objects may run the garbage collector, and that anything: self.iov is
+            # not what it was.
+            self.send_soon(conn)
+            return 1
         if self.loop.ops.transmit(self.loop.be, conn.fd, <void*>shipment, self.iov, n, how,
                                   &res, &flow.op) != 0:
             return 0
@@ -129,9 +146,3 @@ cdef class Sender(Host):
         if err < 0:
             raise os_error(err)
         return udata
-
-    cdef int handler_failed(self, str message, object exc, Connection face) except -1:
-        self.handler_errors_count += 1
-        self.loop.call_exception_handler(
-            {"message": f"netpoll.Server: {message}", "exception": exc, "connection": face})
-        return 0
