@@ -231,6 +231,67 @@ int64_t np_flow_shed(struct np_flow *flow)
     return copied_bytes;
 }
 
+void np_flow_copy(const struct np_flow *flow, void *target, size_t len_bytes)
+{
+    uint8_t *to = target;
+    size_t skip_bytes = flow->iov.skip_bytes;
+    NP_DCHECK(len_bytes <= flow->iov.total_bytes);
+    for (uint32_t i = 0; len_bytes; i++) {
+        const struct np_chunk *chunk = chunk_at(&flow->iov, i);
+        size_t part_bytes = chunk->len_bytes - skip_bytes;
+        if (part_bytes > len_bytes)
+            part_bytes = len_bytes;
+        memcpy(to, chunk->base + skip_bytes, part_bytes);
+        to += part_bytes;
+        len_bytes -= part_bytes;
+        skip_bytes = 0;
+    }
+}
+
+/* Whether `wanted` begins at `at`, of which `left_bytes` are in piece i. */
+static int matches(const struct np_iov *iov, uint32_t i, const uint8_t *at, size_t left_bytes,
+                   const uint8_t *wanted, size_t wanted_bytes)
+{
+    for (;;) {
+        size_t part_bytes = left_bytes < wanted_bytes ? left_bytes : wanted_bytes;
+        if (memcmp(at, wanted, part_bytes) != 0)
+            return 0;
+        wanted += part_bytes;
+        wanted_bytes -= part_bytes;
+        if (wanted_bytes == 0)
+            return 1;
+        if (++i >= iov->count)
+            return 0;
+        at = chunk_at(iov, i)->base;
+        left_bytes = chunk_at(iov, i)->len_bytes;
+    }
+}
+
+int64_t np_flow_find(const struct np_flow *flow, const uint8_t *wanted, size_t wanted_bytes,
+                     size_t start_bytes)
+{
+    const struct np_iov *iov = &flow->iov;
+    size_t at_bytes = 0; /* where the piece begins */
+    for (uint32_t i = 0; i < iov->count && wanted_bytes; i++) {
+        const struct np_chunk *chunk = chunk_at(iov, i);
+        size_t skip_bytes = i == 0 ? iov->skip_bytes : 0;
+        const uint8_t *base = chunk->base + skip_bytes;
+        size_t size_bytes = chunk->len_bytes - skip_bytes;
+        size_t j = start_bytes > at_bytes ? start_bytes - at_bytes : 0;
+        while (j < size_bytes) {
+            const uint8_t *hit = memchr(base + j, wanted[0], size_bytes - j);
+            if (!hit)
+                break;
+            j = (size_t)(hit - base);
+            if (matches(iov, i, hit, size_bytes - j, wanted, wanted_bytes))
+                return (int64_t)(at_bytes + j + wanted_bytes);
+            j++;
+        }
+        at_bytes += size_bytes;
+    }
+    return -1;
+}
+
 int np_flow_gather(const struct np_flow *flow, struct iovec *out, int max, size_t *total)
 {
     size_t skip_bytes = flow->iov.skip_bytes;

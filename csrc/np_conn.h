@@ -117,6 +117,12 @@ int np_flow_move(struct np_flow *from, struct np_flow *to, size_t len_bytes);
 /* Copies what is in receive buffers to the heap, so that the buffers can go back. What the kernel
  * is reading stays. The number of bytes, or -ENOMEM. */
 int64_t np_flow_shed(struct np_flow *flow);
+/* Copies the first `len_bytes` (<= iov.total_bytes). */
+void np_flow_copy(const struct np_flow *flow, void *target, size_t len_bytes);
+/* The offset behind the first `wanted` that begins at `start_bytes` or after; -1: not there. It may
+ * go over several pieces. */
+int64_t np_flow_find(const struct np_flow *flow, const uint8_t *wanted, size_t wanted_bytes,
+                     size_t start_bytes);
 /* The head of an outbound flow as iovecs, at most `max`; stops at a file. *total: their bytes. */
 int np_flow_gather(const struct np_flow *flow, struct iovec *out, int max, size_t *total);
 

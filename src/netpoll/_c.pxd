@@ -474,6 +474,9 @@ cdef extern from "np_conn.h" nogil:
     int np_flow_push_front(np_flow *flow, void *owner, const void *base, size_t len_bytes)
     int np_flow_move(np_flow *source, np_flow *target, size_t len_bytes)
     int64_t np_flow_shed(np_flow *flow)
+    void np_flow_copy(const np_flow *flow, void *target, size_t len_bytes)
+    int64_t np_flow_find(const np_flow *flow, const uint8_t *wanted, size_t wanted_bytes,
+                         size_t start_bytes)
     int np_flow_gather(const np_flow *flow, iovec *out, int max, size_t *total)
     void *np_owner_drop(void *owner)
     np_conn *np_conn_at(const np_conn_slab *slab, uint32_t index)

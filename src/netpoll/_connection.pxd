@@ -69,7 +69,6 @@ cdef class Connection(Lender):
     cdef np_flow *unread(self) noexcept
     cdef Py_ssize_t unread_bytes(self) noexcept
     cdef int drop_head(self, Py_ssize_t size) except -1
-    cdef int copy_head(self, char *target, Py_ssize_t size) noexcept
     cdef bytes copied_head(self, Py_ssize_t size)
     cdef Lease lease(self, Py_ssize_t size, bint consumes)
     cdef Py_ssize_t find(self, bytes sep, Py_ssize_t start) noexcept

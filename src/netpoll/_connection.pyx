@@ -12,14 +12,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memcpy
 
 from netpoll._await cimport Awaitable
 from netpoll._c cimport (
     NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST, NP_CONN_PAUSED,
     NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, PyTypeObject, Py_DECREF, Py_INCREF,
-    np_chunk, np_conn, np_conn_in, np_conn_pin, np_flow, np_flow_get, np_flow_move, np_flow_push,
-    np_iov, np_iov_advance, np_owner_drop, np_sock_close)
+    np_chunk, np_conn, np_conn_in, np_conn_pin, np_flow, np_flow_copy, np_flow_find, np_flow_get,
+    np_flow_move, np_flow_push, np_iov_advance, np_owner_drop, np_sock_close)
 from netpoll._buffers cimport Buffer, PoolBlock
 from netpoll._core cimport Completion, Loop
 from netpoll._leases cimport Lease, Lender
@@ -94,10 +94,6 @@ cdef class FileSpan:
     def __dealloc__(self):
         if self.fd >= 0:
             np_sock_close(self.fd)
-
-
-cdef inline np_chunk *chunk_at(np_iov *iov, size_t i) noexcept:
-    return &iov.chunks[(iov.head + i) & (iov.cap - 1)]
 
 
 @cython.final
@@ -228,58 +224,20 @@ cdef class Connection(Lender):
                 break
         return self.host.consumed(self.conn)
 
-    cdef int copy_head(self, char *target, Py_ssize_t size) noexcept:
-        cdef np_iov *iov
-        cdef np_chunk *chunk
-        cdef size_t skip_bytes, part, left = size, i = 0
-        if size == 0:
-            return 0
-        iov = &self.unread().iov
-        skip_bytes = iov.skip_bytes
-        while left:
-            chunk = chunk_at(iov, i)
-            part = min(left, chunk.len_bytes - skip_bytes)
-            memcpy(target, chunk.base + skip_bytes, part)
-            target += part
-            left -= part
-            skip_bytes = 0
-            i += 1
-        return 0
-
     cdef bytes copied_head(self, Py_ssize_t size):
         data = PyBytes_FromStringAndSize(NULL, size)
-        self.copy_head(PyBytes_AS_STRING(data), size)
+        if size:
+            np_flow_copy(self.unread(), PyBytes_AS_STRING(data), size)
         self.drop_head(size)
         return data
 
     cdef Py_ssize_t find(self, bytes sep, Py_ssize_t start) noexcept:
         """The offset behind the first sep at or after start; -1: not here."""
         cdef np_flow *flow = self.unread()
-        cdef const uint8_t *wanted = <const uint8_t*>PyBytes_AS_STRING(sep)
-        cdef size_t length = PyBytes_GET_SIZE(sep), at = 0, i, j, skip_bytes, left
-        cdef const uint8_t *base
-        cdef const uint8_t *hit
-        cdef np_chunk *chunk
-        if flow is NULL or length == 0:
+        if flow is NULL:
             return -1
-        for i in range(flow.iov.count):
-            chunk = chunk_at(&flow.iov, i)
-            skip_bytes = flow.iov.skip_bytes if i == 0 else 0
-            base = chunk.base + skip_bytes
-            left = chunk.len_bytes - skip_bytes
-            j = 0
-            if <size_t>start > at:
-                j = min(left, <size_t>start - at)
-            while j < left:
-                hit = <const uint8_t*>memchr(base + j, wanted[0], left - j)
-                if hit is NULL:
-                    break
-                j = hit - base
-                if matches(&flow.iov, i, hit, left - j, wanted, length):
-                    return <Py_ssize_t>(at + j + length)
-                j += 1
-            at += left
-        return -1
+        return np_flow_find(flow, <const uint8_t*>PyBytes_AS_STRING(sep), PyBytes_GET_SIZE(sep),
+                            start)
 
     # ---- awaiting bytes -----------------------------------------------------------------------
 
@@ -710,26 +668,6 @@ cdef class Connection(Lender):
 
 # Where in a Connection its weak references begin.
 cdef Py_ssize_t WEAK_REFERENCES_OFFSET = (<PyTypeObject*>Connection).tp_weaklistoffset
-
-
-cdef bint matches(np_iov *iov, size_t i, const uint8_t *at, size_t left, const uint8_t *wanted,
-                  size_t length) noexcept:
-    """Whether `wanted` begins at `at`, of which `left` bytes are in piece i; it may go on in the
-    pieces behind it."""
-    cdef size_t part
-    while True:
-        part = min(left, length)
-        if memcmp(at, wanted, part) != 0:
-            return False
-        length -= part
-        if length == 0:
-            return True
-        wanted += part
-        i += 1
-        if i >= iov.count:
-            return False
-        at = chunk_at(iov, i).base
-        left = chunk_at(iov, i).len_bytes
 
 
 @cython.final
