@@ -294,10 +294,10 @@ cdef class Loop(FdTables):
             handle._source_traceback = format_helpers.extract_stack()
         if when_s > 9.2e9:
             handle.timer.when_ns = INT64_MAX
-        elif when_s < -9.2e9:
-            handle.timer.when_ns = 0
-        else:
+        elif when_s > -9.2e9:
             handle.timer.when_ns = <int64_t>ceil(when_s * 1e9)
+        else:
+            handle.timer.when_ns = 0  # not a number, too: due at once, as on asyncio
         if NP_HAS_GIL or self.is_ours():
             self._start_timer(handle)
         else:

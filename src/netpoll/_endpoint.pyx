@@ -9,6 +9,7 @@ from libc.string cimport strerror
 
 from netpoll._c cimport PyContext_Enter, PyContext_Exit, PyObject
 from netpoll._core cimport Completion
+from netpoll._limits cimport watermarks, whole_bytes
 
 
 cdef object os_error(int err):
@@ -96,14 +97,9 @@ cdef class Endpoint(Completion):
 
     def set_write_buffer_limits(self, high=None, low=None):
         """Watermarks, in bytes: above high the protocol is paused, at low it is resumed."""
-        if high is None:
-            high = 4 * low if low is not None else HIGH_WATER_DEFAULT_BYTES
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high_bytes = high
-        self.low_bytes = low
+        high, low = watermarks(high, low, HIGH_WATER_DEFAULT_BYTES)
+        self.high_bytes = whole_bytes(high)
+        self.low_bytes = whole_bytes(low)
         if self.unsent_bytes() > self.high_bytes:
             self.press()
 

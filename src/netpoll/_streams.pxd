@@ -21,7 +21,7 @@ cdef class ReaderCore(Sink):
     cdef object loop
     cdef object exception       # what the next read raises
     cdef ReadOp op              # the read that waits
-    cdef size_t limit_bytes
+    cdef size_t double_limit_bytes  # 2 * the limit, which may be a fraction
     cdef bint eof, paused
 
     cdef Py_ssize_t available(self) noexcept

@@ -13,11 +13,13 @@ read loses nothing.
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsLongAndOverflow
 from libc.string cimport memcpy
 
 from netpoll._c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
 from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Completion
+from netpoll._limits cimport doubled_bytes
 from netpoll._sending cimport PULLING
 from netpoll._tls cimport TlsTransport
 from netpoll._transport cimport StreamTransport
@@ -153,7 +155,7 @@ cdef class ReaderCore(Sink):
                 return 0  # it waits for more: no pausing at the limit either
             self.wake()
         if self.transport is not None and not self.paused \
-                and <size_t>self.available() > 2 * self.limit_bytes:
+                and <size_t>self.available() > self.double_limit_bytes:
             self.paused = True
             self.transport.pause_reading()
         return 0
@@ -186,7 +188,7 @@ cdef class ReaderCore(Sink):
         return None
 
     cdef int resume_if_low(self) except -1:
-        if self.paused and <size_t>self.available() <= self.limit_bytes:
+        if self.paused and <size_t>self.available() <= self.double_limit_bytes // 2:
             self.paused = False
             self.transport.resume_reading()
         return 0
@@ -254,14 +256,14 @@ cdef class ReadOp(Awaitable):
         if there - self.offset >= length:
             at = core.find(self.separator, self.offset)
         if at >= 0:
-            if <size_t>at > core.limit_bytes:
+            if <size_t>at > core.double_limit_bytes // 2:
                 self.overrun("Separator is found, but chunk is longer than limit", at)
             value = core.take(at + length)
             if core.paused:
                 core.resume_if_low()
             return value
         self.offset = max(self.offset, there + 1 - length)
-        if self.offset > 0 and <size_t>self.offset > core.limit_bytes:
+        if self.offset > 0 and <size_t>self.offset > core.double_limit_bytes // 2:
             self.overrun("Separator is not found, and chunk exceed the limit", self.offset)
         if not core.eof:
             return None
@@ -297,7 +299,7 @@ cdef class ReadOp(Awaitable):
         if core.find(self.separator, self.offset) >= 0:
             return True
         self.offset = there + 1 - length
-        return <size_t>self.offset > core.limit_bytes
+        return <size_t>self.offset > core.double_limit_bytes // 2
 
 
 cdef class Ready:
@@ -345,17 +347,25 @@ cdef ReadOp new_op(object reader, int kind, Py_ssize_t size, bytes separator):
     return op
 
 
+cdef inline Py_ssize_t word(object n) except? -1:
+    """-1 when n is no int, or one that no word holds: then asyncio's own code has to see to it."""
+    cdef int overflow
+    return PyLong_AsLongAndOverflow(n, &overflow) if type(n) is int else -1
+
+
 class StreamReader(asyncio.StreamReader):
     """asyncio.StreamReader over a native buffer. Made by the transport, never by the user."""
 
     def read(self, n=-1):
-        if type(n) is int and n > 0:
-            return new_op(self, READ, n, None)
+        cdef Py_ssize_t size = word(n)
+        if size > 0:
+            return new_op(self, READ, size, None)
         return BaseReader.read(self, n)
 
     def readexactly(self, n):
-        if type(n) is int and n > 0:
-            return new_op(self, EXACTLY, n, None)
+        cdef Py_ssize_t size = word(n)
+        if size > 0:
+            return new_op(self, EXACTLY, size, None)
         return BaseReader.readexactly(self, n)
 
     def readline(self):
@@ -426,6 +436,16 @@ class StreamReader(asyncio.StreamReader):
     def _paused(self, value):
         cdef ReaderCore core = self._core
         core.paused = value
+
+    @property
+    def _limit(self):
+        return self.__dict__["_limit"]
+
+    @_limit.setter
+    def _limit(self, value):
+        cdef ReaderCore core = self._core
+        core.double_limit_bytes = doubled_bytes(value)
+        self.__dict__["_limit"] = value
 
     @property
     def _waiter(self):
@@ -510,7 +530,7 @@ cdef ReaderCore adopt_stream_reader(object reader, object transport):
     core.exception = state.pop("_exception")
     core.paused = state.pop("_paused")
     state.pop("_waiter")
-    core.limit_bytes = state["_limit"]
+    core.double_limit_bytes = doubled_bytes(state["_limit"])
     core.loop = state["_loop"]
     core.transport = transport
     state["_core"] = core

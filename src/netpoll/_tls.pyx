@@ -5,8 +5,10 @@ What it does is in _tlslayer.pyx, in _session.pyx what OpenSSL does; docs/tls.md
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
+from libc.stdint cimport SIZE_MAX
 
 from netpoll._core cimport Loop
+from netpoll._limits cimport watermarks, whole_bytes
 from netpoll._session cimport open_session
 from netpoll._tlslayer cimport CLOSED, ESTABLISHED, MADE, PAUSED, WRITING_PAUSED, TlsLayer
 
@@ -15,8 +17,8 @@ from asyncio import constants, sslproto
 
 cdef object AsyncioTransport = sslproto._SSLProtocolTransport
 cdef object SendfileMode = constants._SendfileMode.FALLBACK
-cdef int WRITE_HIGH_KIB = constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE
-cdef int READ_HIGH_KIB = constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
+cdef object WRITE_HIGH_BYTES = constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE * 1024
+cdef object READ_HIGH_BYTES = constants.FLOW_CONTROL_HIGH_WATER_SSL_READ * 1024
 
 
 cdef object positive(object seconds, object default, str name):
@@ -27,14 +29,12 @@ cdef object positive(object seconds, object default, str name):
     return seconds
 
 
-cdef tuple watermarks(object high, object low, int default_kib):
-    if high is None:
-        high = default_kib * 1024 if low is None else 4 * low
-    if low is None:
-        low = high // 4
-    if not high >= low >= 0:
-        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-    return high, low
+cdef Py_ssize_t mark(object limit) except? 0:
+    """Here, as in asyncio's TLS, a watermark is passed when it is reached: rounded up."""
+    cdef size_t whole = whole_bytes(limit)
+    if whole >= SIZE_MAX // 2:
+        return SIZE_MAX // 2
+    return <Py_ssize_t>whole + (limit != whole)
 
 
 cdef class TlsTransport:
@@ -97,9 +97,9 @@ cdef class TlsTransport:
 
     def set_write_buffer_limits(self, high=None, low=None):
         """Watermarks, in bytes: from high on the protocol is paused, at low it is resumed."""
-        high, low = watermarks(high, low, WRITE_HIGH_KIB)
-        self.layer.high_bytes = high
-        self.layer.low_bytes = low
+        high, low = watermarks(high, low, WRITE_HIGH_BYTES)
+        self.layer.high_bytes = mark(high)
+        self.layer.low_bytes = mark(low)
         self.layer.control_writing()
 
     @property
@@ -128,9 +128,9 @@ cdef class TlsTransport:
 
     def set_read_buffer_limits(self, high=None, low=None):
         """How much may wait, in bytes, before the connection below is paused, too."""
-        high, low = watermarks(high, low, READ_HIGH_KIB)
-        self.layer.read_high_bytes = high
-        self.layer.read_low_bytes = low
+        high, low = watermarks(high, low, READ_HIGH_BYTES)
+        self.layer.read_high_bytes = mark(high)
+        self.layer.read_low_bytes = mark(low)
         self.layer.control_reading()
 
     def is_closing(self):
@@ -222,8 +222,8 @@ def make_layer(Loop loop, protocol, sslcontext, waiter, *, server_side=False,
     layer.waiter = waiter
     layer.session = open_session(sslcontext, server_side, None if server_side or
                                  not server_hostname else server_hostname)
-    layer.high_bytes, layer.low_bytes = watermarks(None, None, WRITE_HIGH_KIB)[0:2]
-    layer.read_high_bytes, layer.read_low_bytes = watermarks(None, None, READ_HIGH_KIB)[0:2]
+    layer.high_bytes, layer.low_bytes = watermarks(None, None, WRITE_HIGH_BYTES)
+    layer.read_high_bytes, layer.read_low_bytes = watermarks(None, None, READ_HIGH_BYTES)
     if not call_connection_made:
         layer.flags |= MADE
     transport = TlsTransport.__new__(TlsTransport)
