@@ -53,6 +53,7 @@ struct np_epoll {
     bool has_buffers;            /* at the start of this turn */
     uint32_t features;
     uint32_t seq;
+    uint32_t watched_count;      /* operations that callbacks of this thread can make ready */
     int64_t waited_ns;           /* when the last wait ended */
     int epoll_fd, wake_fd;
     bool forked;
@@ -194,11 +195,17 @@ static uint32_t fd_wanted(struct np_epoll *e, int fd, bool *lasting)
     return mask;
 }
 
+static bool is_watched(const struct np_op *op)
+{
+    return !takes_mask(op) || !(op->poll_mask & NP_POLL_ASIDE);
+}
+
 static void fd_link(struct np_epoll *e, struct np_op *op)
 {
     struct np_epoll_fd *entry = &e->fds[op->fd];
     op->next = entry->ops;
     entry->ops = op->slot + 1;
+    e->watched_count += is_watched(op);
 }
 
 static void fd_unlink(struct np_epoll *e, struct np_op *op)
@@ -210,6 +217,7 @@ static void fd_unlink(struct np_epoll *e, struct np_op *op)
     }
     *link = op->next;
     op->next = 0;
+    e->watched_count -= is_watched(op);
 }
 
 /* Readiness that no operation wants: withdraw the interest, so that it does not fire for ever. */
@@ -578,12 +586,14 @@ static int epoll_flush(struct np_backend *be)
     return 0; /* nothing is ever queued: sends are done by send, the rest by epoll_ctl */
 }
 
-/* Only the system call can tell. While callbacks are waiting to run it is made at most every
- * NP_EPOLL_POLL_SKIP_NS, so that a chain of callbacks does not pay for it at each link. */
+/* Only the system call can tell, and what a callback has made ready must be seen in the next turn:
+ * programs know that order. While nothing is watched that a callback could make ready, the call is
+ * made at most every NP_EPOLL_POLL_SKIP_NS, so that a chain of callbacks does not pay for it at
+ * each link. */
 static int epoll_has_work(struct np_backend *be)
 {
     struct np_epoll *e = self(be);
-    return e->done.count || e->batch_next < e->batch_count ||
+    return e->done.count || e->batch_next < e->batch_count || e->watched_count ||
            np_clock_ns() - e->waited_ns >= NP_EPOLL_POLL_SKIP_NS;
 }
 

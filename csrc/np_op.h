@@ -37,6 +37,10 @@ enum np_op_kind {
 /* POLL, beside the poll(2) bits: the fd is the loop's own. It may stay registered between two
  * POLLs, because nobody closes it unsaid. */
 #define NP_POLL_KEEP (1u << 16)
+/* POLL: its event says that the fd is ready, not that it was. */
+#define NP_POLL_LEVEL (1u << 17)
+/* POLL: only other threads and processes make it ready, and nobody can tell when exactly. */
+#define NP_POLL_ASIDE (1u << 18)
 #define NP_POLL_BITS 0xffffu
 
 enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };

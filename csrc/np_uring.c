@@ -221,6 +221,8 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
         if (carried)
             return carried;
     }
+    u->is_late = io_uring_cq_ready(&u->ring) || np_uring_is_polled(u) ||
+                 (np_uring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
     begin(u);
     int n = np_oplist_take(&u->done, &u->head.slab, events, max);
     /* The end of quick sends is found out after the call: who waits for their memory cannot wait

@@ -52,6 +52,7 @@ struct np_uring {
     int wake_fd;
     pid_t owner_tid;             /* 0 until enabled */
     bool ring_open, forked, wake_armed;
+    bool is_late;                /* the caller did things after what is harvested now came about */
 };
 
 static inline struct np_uring *np_uring_self(struct np_backend *be)

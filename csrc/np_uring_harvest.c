@@ -1,4 +1,5 @@
 /* np_uring_harvest.c - completions into events; what a completion means for its operation. */
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,6 +11,16 @@ static void drain_wake(struct np_uring *u)
     uint64_t counter;
     ssize_t n = read(u->wake_fd, &counter, sizeof(counter));
     (void)n; /* EAGAIN: an earlier read took it */
+}
+
+/* The kernel notes the bits that an fd was woken with and does not look again when it reports them.
+ * What the caller did in between may have used them up: its own send, its own receive. */
+static bool has_passed(struct np_uring *u, const struct np_op *op, int res)
+{
+    if (!u->is_late || res <= 0 || op->state == NP_ORPHAN || !(op->poll_mask & NP_POLL_LEVEL))
+        return false;
+    struct pollfd now = {.fd = op->fd, .events = (short)(op->poll_mask & NP_POLL_BITS)};
+    return poll(&now, 1, 0) == 0;
 }
 
 /* One completion of one of our operations. Returns how many events it made: 0 or 1. */
@@ -25,6 +36,12 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
         return 1;
     }
     int res = cqe->res;
+    if (op->kind == NP_OP_POLL && has_passed(u, op, res)) {
+        op->state = NP_QUEUED;
+        op->submitted = 0;
+        np_uring_push(u, op);
+        return 0;
+    }
     uint8_t *data = NULL;
     bool more = cqe->flags & IORING_CQE_F_MORE;
     if (cqe->flags & IORING_CQE_F_BUFFER) {

@@ -54,7 +54,9 @@ cdef extern from "np_op.h" nogil:
         NP_FREE
         NP_SENT
         NP_OP_CHUNK_SLOTS
+        NP_POLL_ASIDE
         NP_POLL_KEEP
+        NP_POLL_LEVEL
 
     struct np_op:
         void *owner

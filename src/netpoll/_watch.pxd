@@ -11,10 +11,11 @@ cdef class Watcher(Completion):
     cdef Handle handle      # None: removed
     cdef int fd
     cdef uint32_t mask      # poll(2) bits
+    cdef uint32_t options   # NP_POLL_LEVEL and others
     cdef np_udata op        # the armed POLL, or 0
     cdef bint has_fired     # in the loop's list: armed again before its next system call
 
     cdef int arm(self, Loop loop) except -1
-    cdef int arm_again(self, Loop loop) except -1
+    cdef bint fired(self, Loop loop, np_event *event) except -1
+    cdef bint take_event(self, Loop loop) except -1
     cdef int retire(self, Loop loop) except -1
-    cdef int run_reader_first(self, Loop loop) except -1

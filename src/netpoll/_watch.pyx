@@ -8,7 +8,7 @@ docs/turn.md has the whole order.
 """
 
 from netpoll._c cimport (
-    ECANCELED, NP_OP_POLL, PyObject, Py_INCREF, np_event, np_udata)
+    ECANCELED, NP_OP_POLL, NP_POLL_ASIDE, NP_POLL_LEVEL, PyObject, Py_INCREF, np_event, np_udata)
 from netpoll._core cimport Completion, Loop, drop_owner
 from netpoll._handles cimport Handle, new_handle
 
@@ -39,14 +39,7 @@ cdef class Watcher(Completion):
         return self.handle
 
     cdef int arm(self, Loop loop) except -1:
-        self.op = loop.arm(NP_OP_POLL, self.fd, self, self.mask)
-        return 0
-
-    cdef int arm_again(self, Loop loop) except -1:
-        """Not before the turn is over: until then the fd may still be ready."""
-        if not self.has_fired:
-            loop.mark_dirty(self)
-            self.has_fired = True
+        self.op = loop.arm(NP_OP_POLL, self.fd, self, self.mask | self.options)
         return 0
 
     cdef int on_turn_end(self, Loop loop) except -1:
@@ -59,36 +52,49 @@ cdef class Watcher(Completion):
         return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
-        cdef Handle handle = self.handle
-        self.op = 0
-        if handle is None or event.res == -ECANCELED or event.res == -EBADF:
+        cdef Watcher other
+        cdef Handle handle
+        if not self.fired(loop, event):
             return 0
-        if event.res >= 0:
-            self.arm_again(loop)  # first, so that an interrupt out of the callback loses nothing
+        other = (loop._readers if self.mask == POLLOUT else loop._writers).get(self.fd)
+        if other is None or not other.op or not other.take_event(loop):
+            return loop.run_now(self.handle)
+        # Ready both ways: the reader first, then the writer, wherever their events are.
         if self.mask == POLLOUT:
-            self.run_reader_first(loop)
-            if self.handle is not handle:
-                return 0  # by the reader: removed, or replaced by one that has to wait
-        # Errors of the fd are readiness too: the callback's own call will meet them.
-        return loop.run_now(handle)
+            self, other = other, self
+        handle = other.handle
+        loop.run_now(self.handle)
+        if other.handle is handle:  # else it was removed, or replaced by one that has to wait
+            loop.run_now(handle)
+        return 0
 
-    cdef int run_reader_first(self, Loop loop) except -1:
-        """Of one fd that is ready both ways the reader goes first, wherever its event is."""
+    cdef bint fired(self, Loop loop, np_event *event) except -1:
+        """Whether the handler is to be called."""
+        self.op = 0
+        if self.handle is None or event.res == -ECANCELED or event.res == -EBADF:
+            return False
+        if event.res >= 0 and not self.has_fired:
+            # Armed again when the turn is over: until then the fd may still be ready. Asked for
+            # before the handler runs, so that an interrupt out of it loses nothing.
+            loop.mark_dirty(self)
+            self.has_fired = True
+        # Errors of the fd are readiness too: the callback's own call will meet them.
+        return True
+
+    cdef bint take_event(self, Loop loop) except -1:
+        """Takes this watcher's event out of the batch, if it is there. True: it has fired."""
         cdef np_event *event
         cdef np_event taken
         cdef int i
-        cdef Watcher reader = loop._readers.get(self.fd)
-        if reader is None or not reader.op:
-            return 0
         for i in range(loop.events_next, loop.events_count):
             event = &loop.events[i]
-            if event.op == reader.op:
+            if event.op == self.op:
                 taken = event[0]
                 Py_INCREF(<PyObject*>SPENT)  # as the event's own reference to its owner
                 event.owner = <void*>SPENT
                 drop_owner(taken.owner)
-                return reader.on_event(loop, &taken)
-        return 0
+                return self.fired(loop, &taken)
+        return False
 
     cdef int retire(self, Loop loop) except -1:
         """The handler does not run any more, not even for an event that is here already."""
@@ -101,8 +107,11 @@ cdef class Watcher(Completion):
 
 # These are methods of the loop: loop.py puts them into its class.
 
-def add_watcher(Loop self, int fd, bint writer, callback, args):
-    """Calls callback(*args) whenever fd is readable (or writable). Returns its handle."""
+def add_watcher(Loop self, int fd, bint writer, callback, args, bint aside=False):
+    """Calls callback(*args) whenever fd is readable (or writable). Returns its handle.
+
+    aside: no callback of the loop makes it ready, so it need not be looked at in every turn.
+    """
     cdef dict watchers = self._writers if writer else self._readers
     self.check_ours()
     cdef Handle handle = new_handle(self, callback, args or None, None)
@@ -117,6 +126,7 @@ def add_watcher(Loop self, int fd, bint writer, callback, args):
     watcher = Watcher.__new__(Watcher)
     watcher.fd = fd
     watcher.mask = POLLOUT if writer else POLLIN
+    watcher.options = NP_POLL_LEVEL | (NP_POLL_ASIDE if aside else 0)
     watcher.handle = handle
     try:
         watcher.arm(self)

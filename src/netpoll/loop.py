@@ -141,7 +141,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             return
         self._make_self_pipe()
         # Watched only while running: what is in flight keeps its loop alive.
-        self._add_reader(self._ssock.fileno(), self._read_from_self)
+        self._add_watcher(self._ssock.fileno(), False, self._read_from_self, None, True)
         old_fd = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
         try:
             yield

@@ -1,0 +1,685 @@
+"""Programs whose order can be compared: generated, run on any loop, traced turn by turn.
+
+A program is a literal: what fails can be pasted into a test.
+
+    {"idle": False, "bursts": [[step, ...], ...]}      step: ("soon", 3, [step, ...])
+
+Each burst runs in a turn of its own. A step is the name of one of Run's methods (`do_soon`) and its
+arguments. Steps that make a callback carry a number, the callback's label, and the steps that
+the callback runs. The trace of a run is a list of lines; a line "turn 5" begins each turn. An idle
+program has no such lines: its loop sleeps between the bursts, which another thread brings.
+
+To add a step: a method `do_NAME` here, and a line in STEPS that makes one.
+
+What the order of several descriptors that are ready at the same time is, asyncio leaves to its
+selector. So the reference is a loop whose selector can be told to shuffle them (`Reference`), and a
+trace is right when asyncio has the same one with some order of the selector's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import random
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..support import make_loop, unix_pair
+
+Step = tuple[Any, ...]
+Program = dict[str, Any]
+
+TURNS_COUNT = 12
+# A timer of this delay is due after a pause of that length, and not before.
+DELAY_S = 0.0003
+PAUSE_S = 0.0006
+IDLE_PAUSE_S = 0.0015
+# Ends 2k and 2k + 1 are the two sides of pair k.
+RAW_ENDS = (0, 1, 2, 3)
+TRANSPORT_ENDS = (4, 6)
+
+
+class ShuffledSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """Hands out what is ready in an order of its own: order 0 is the kernel's.
+
+    An odd order prefers some descriptors to others all the time, an even one changes its mind.
+    """
+
+    order = 0
+    random = random.Random(0)
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(timeout)
+        if self.order == 0 or len(ready) == 1:
+            return ready
+        if self.order % 2:
+            ready.sort(key=lambda item: hash((item[0].fd, self.order)))
+        else:
+            self.random.shuffle(ready)
+        return ready
+
+
+class Helper:
+    """A thread that does one thing at a time for the loop's thread, and says when it is done."""
+
+    def __init__(self) -> None:
+        self.jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.done = threading.Semaphore(0)
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+
+    def _work(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            job()
+
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Runs it there; back when it has returned, or raises what it has raised."""
+        raised: list[Exception] = []
+        self.jobs.put(lambda: self._run(raised, function, args))
+        self.done.acquire()
+        if raised:
+            raise raised[0]
+
+    def _run(self, raised: list[Exception], function: Callable[..., Any], args: Any) -> None:
+        try:
+            function(*args)
+        except Exception as exc:
+            raised.append(exc)
+        self.done.release()
+
+    def close(self) -> None:
+        self.jobs.put(None)
+        self.thread.join()
+
+
+class Traced(asyncio.Protocol):
+    """A protocol that notes its calls, and runs the steps it was given for each the first time."""
+
+    def __init__(self, run: Run, label: int, script: dict[str, list[Step]]) -> None:
+        self.run, self.label, self.script = run, label, dict(script)
+        self._note("factory")
+
+    def _note(self, event: str, detail: str = "") -> None:
+        self.run.note(f"{self.label} {event}{detail}")
+        self.run.steps(self.script.pop(event, ()))
+
+    def connection_made(self, transport: Any) -> None:
+        self.run.transports[self.label] = transport
+        self._note("made")
+
+    def data_received(self, data: bytes) -> None:
+        self._note("data", f" {len(data)}")
+
+    def eof_received(self) -> bool:
+        keep_open = "keep" in self.script
+        self._note("eof")
+        return keep_open
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._note("lost", f" {type(exc).__name__}" if exc else "")
+
+    def pause_writing(self) -> None:
+        self._note("pause")
+
+    def resume_writing(self) -> None:
+        self._note("resume")
+
+
+class Run:
+    """One run of one program on one loop."""
+
+    def __init__(self, loop: Any, helper: Helper, program: Program) -> None:
+        self.loop, self.helper, self.program = loop, helper, program
+        self.trace: list[str] = []
+        self.ends: dict[int, socket.socket] = {}
+        self.handles: list[Any] = []
+        self.futures: dict[int, asyncio.Future[Any]] = {}
+        self.tasks: dict[int, asyncio.Task[Any]] = {}
+        self.transports: dict[int, Any] = {}
+        self.connected: set[int] = set()
+        self.turn = 0
+        self.is_over = False
+
+    # -- running --------------------------------------------------------------------------------
+
+    def result(self) -> list[str]:
+        loop, bursts = self.loop, self.program["bursts"]
+        loop.set_exception_handler(self._report)
+        if self.program["idle"]:
+            loop.call_soon(self._burst, 0)
+        else:
+            loop.call_soon(self._tick)
+        try:
+            while not self.is_over:
+                loop.run_forever()
+                if not self.is_over:
+                    self.note("stopped")
+            if self.program["idle"]:
+                assert self.turn == len(bursts)
+        finally:
+            self._clean_up()
+        return self.trace
+
+    def _tick(self) -> None:
+        if self.turn == TURNS_COUNT:
+            self.is_over = True
+            self.loop.stop()
+            return
+        self.loop.call_soon(self._tick)
+        self.note(f"turn {self.turn}")
+        bursts = self.program["bursts"]
+        self.turn += 1
+        if self.turn <= len(bursts):
+            self.steps(bursts[self.turn - 1])
+
+    def _burst(self, number: int) -> None:
+        self.note(f"burst {number}")
+        self.turn = number + 1
+        self.steps(self.program["bursts"][number])
+        self.helper.jobs.put(lambda: self._bring(number + 1))
+
+    def _bring(self, number: int) -> None:
+        time.sleep(IDLE_PAUSE_S)
+        if number < len(self.program["bursts"]):
+            self.loop.call_soon_threadsafe(self._burst, number)
+        else:
+            self.loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self.is_over = True
+        self.loop.stop()
+
+    def _clean_up(self) -> None:
+        loop, self.trace = self.loop, list(self.trace)
+        for handle in self.handles:
+            handle.cancel()
+        for task in self.tasks.values():
+            task.cancel()
+        for end in self.ends.values():
+            if end.fileno() >= 0:
+                with contextlib.suppress(RuntimeError, ValueError, OSError):
+                    loop.remove_reader(end)
+                    loop.remove_writer(end)
+        for transport in self.transports.values():
+            with contextlib.suppress(ValueError):  # asyncio's, of one whose socket is closed
+                transport.abort()
+        for _ in range(4):
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        for end in self.ends.values():
+            end.close()
+        self.note = lambda line: None  # type: ignore[method-assign]
+
+    def _report(self, loop: Any, context: dict[str, Any]) -> None:
+        exc = context.get("exception")
+        self.note(f"reported {type(exc).__name__ if exc else context['message']}")
+
+    # -- what steps are made of -----------------------------------------------------------------
+
+    def note(self, line: str) -> None:
+        self.trace.append(line)
+
+    def steps(self, body: Any) -> None:
+        for name, *args in body:
+            if self.is_over:
+                return
+            try:
+                getattr(self, "do_" + name)(*args)
+            except Exception as exc:
+                self.note(f"{name} {args[:1]}: {type(exc).__name__}")
+
+    def end(self, number: int) -> socket.socket:
+        if number not in self.ends:
+            self.ends[number & ~1], self.ends[number | 1] = unix_pair()
+        return self.ends[number]
+
+    def called(self, label: int, body: list[Step]) -> None:
+        self.note(str(label))
+        self.steps(body)
+
+    # -- callbacks and timers -------------------------------------------------------------------
+
+    def do_soon(self, label: int, body: list[Step]) -> None:
+        self.handles.append(self.loop.call_soon(self.called, label, body))
+
+    def do_later(self, label: int, body: list[Step]) -> None:
+        """A timer of no delay."""
+        self.handles.append(self.loop.call_later(0, self.called, label, body))
+
+    def do_past(self, label: int, body: list[Step]) -> None:
+        """A timer whose time has passed already."""
+        self.handles.append(self.loop.call_at(self.loop.time() - 1, self.called, label, body))
+
+    def do_due(self, label: int, body: list[Step]) -> None:
+        """A timer that becomes due while this callback runs."""
+        self.handles.append(self.loop.call_later(DELAY_S, self.called, label, body))
+        time.sleep(PAUSE_S)
+
+    def do_cancel(self, number: int) -> None:
+        """One of the handles so far, counted from the newest."""
+        if self.handles:
+            self.handles[-1 - number % len(self.handles)].cancel()
+
+    def do_post(self, label: int, body: list[Step]) -> None:
+        """From another thread, now."""
+        self.helper.call(self.loop.call_soon_threadsafe, self.called, label, body)
+
+    def do_post_self(self, label: int, body: list[Step]) -> None:
+        """From the loop's own thread."""
+        self.handles.append(self.loop.call_soon_threadsafe(self.called, label, body))
+
+    def do_stop(self) -> None:
+        self.loop.stop()
+
+    # -- readers and writers --------------------------------------------------------------------
+
+    def do_reader(self, label: int, end: int, mode: str, body: list[Step]) -> None:
+        """mode: "drain" receives all, "once" removes itself, "stay" does neither."""
+        self.loop.add_reader(self.end(end), self._readable, label, end, mode, body)
+
+    def _readable(self, label: int, end: int, mode: str, body: list[Step]) -> None:
+        sock = self.end(end)
+        got = self._receive(sock) if mode == "drain" else "-"
+        self.note(f"{label} reader {got}")
+        if mode == "once" or self.is_enough():
+            self.loop.remove_reader(sock)
+        self.steps(body)
+
+    def is_enough(self) -> bool:
+        """A handler of an idle program runs once: no number of turns ends the program."""
+        return bool(self.program["idle"])
+
+    def do_writer(self, label: int, end: int, mode: str, body: list[Step]) -> None:
+        self.loop.add_writer(self.end(end), self._writable, label, end, mode, body)
+
+    def _writable(self, label: int, end: int, mode: str, body: list[Step]) -> None:
+        self.note(f"{label} writer")
+        if mode != "stay" or self.is_enough():
+            self.loop.remove_writer(self.end(end))
+        self.steps(body)
+
+    def do_unreader(self, end: int) -> None:
+        self.note(f"unreader {self.loop.remove_reader(self.end(end))}")
+
+    def do_unwriter(self, end: int) -> None:
+        self.note(f"unwriter {self.loop.remove_writer(self.end(end))}")
+
+    # -- sockets --------------------------------------------------------------------------------
+
+    def _receive(self, sock: socket.socket) -> str:
+        size = 0
+        try:
+            while data := sock.recv(1 << 20):
+                size += len(data)
+        except OSError as exc:
+            name = "" if isinstance(exc, BlockingIOError) else f" {type(exc).__name__}"
+            return f"{size}{name}"
+        return f"{size} end"
+
+    def do_send(self, end: int) -> None:
+        self.end(end).send(b"x")
+
+    def do_send_from_thread(self, end: int) -> None:
+        self.helper.call(self.end(end).send, b"x")
+
+    def do_recv(self, end: int) -> None:
+        self.note(f"recv {self._receive(self.end(end))}")
+
+    def do_fill(self, end: int) -> None:
+        """Afterwards the end is not writable."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.end(end).send(bytes(1 << 16))
+
+    def do_shut(self, end: int) -> None:
+        self.end(end).shutdown(socket.SHUT_WR)
+
+    def do_renew(self, end: int) -> None:
+        """Closes a pair and makes another, which gets the same numbers."""
+        for number in (end & ~1, end | 1):
+            self.loop.remove_reader(self.end(number))
+            self.loop.remove_writer(self.end(number))
+        for number in (end & ~1, end | 1):
+            self.ends.pop(number).close()
+        self.end(end)
+
+    def do_pause(self) -> None:
+        time.sleep(PAUSE_S)
+
+    # -- futures and tasks ----------------------------------------------------------------------
+
+    def future(self, number: int) -> asyncio.Future[Any]:
+        if number not in self.futures:
+            self.futures[number] = self.loop.create_future()
+        return self.futures[number]
+
+    def do_resolve(self, number: int) -> None:
+        if not self.future(number).done():
+            self.future(number).set_result(None)
+
+    def do_callback(self, label: int, number: int, body: list[Step]) -> None:
+        self.future(number).add_done_callback(lambda _: self.called(label, body))
+
+    def do_task(self, label: int, awaits: list[Step]) -> None:
+        self.tasks[label] = self.loop.create_task(self._task(label, awaits))
+
+    def do_cancel_task(self, number: int) -> None:
+        if self.tasks:
+            label = sorted(self.tasks)[number % len(self.tasks)]
+            self.note(f"cancel task {self.tasks[label].cancel()}")
+
+    async def _task(self, label: int, awaits: list[Step]) -> None:
+        self.note(f"{label} starts")
+        for n, (name, *args) in enumerate(awaits):
+            try:
+                value = await getattr(self, "await_" + name)(*args)
+            except asyncio.CancelledError:
+                self.note(f"{label}.{n} cancelled")
+                raise
+            except Exception as exc:
+                self.note(f"{label}.{n} {type(exc).__name__}")
+            else:
+                self.note(f"{label}.{n} {value}")
+
+    async def await_zero(self) -> None:
+        await asyncio.sleep(0)
+
+    async def await_future(self, number: int) -> None:
+        await asyncio.shield(self.future(number))
+
+    async def await_recv(self, end: int) -> int:
+        return len(await self.loop.sock_recv(self.end(end), 1000))
+
+    async def await_sendall(self, end: int) -> None:
+        await self.loop.sock_sendall(self.end(end), b"yy")
+
+    async def await_steps(self, body: list[Step]) -> None:
+        self.steps(body)
+
+    # -- transports -----------------------------------------------------------------------------
+
+    def do_connect(self, label: int, end: int, script: dict[str, list[Step]]) -> None:
+        """A transport over an end; the other one is free for send, recv and shut."""
+        if end not in self.connected:
+            self.connected.add(end)
+            self.tasks[label] = self.loop.create_task(self._connect(label, end, script))
+
+    async def _connect(self, label: int, end: int, script: dict[str, list[Step]]) -> None:
+        await self.loop.create_connection(lambda: Traced(self, label, script), sock=self.end(end))
+        self.note(f"{label} connected")
+
+    def transport(self, number: int) -> Any:
+        labels = sorted(self.transports)
+        return self.transports[labels[number % len(labels)]] if labels else None
+
+    def do_write(self, number: int) -> None:
+        if transport := self.transport(number):
+            transport.write(b"zzz")
+
+    def do_write_eof(self, number: int) -> None:
+        if transport := self.transport(number):
+            transport.write_eof()
+
+    def do_close(self, number: int) -> None:
+        if transport := self.transport(number):
+            transport.close()
+
+    def do_abort(self, number: int) -> None:
+        if transport := self.transport(number):
+            transport.abort()
+
+    def do_pause_reading(self, number: int) -> None:
+        if transport := self.transport(number):
+            transport.pause_reading()
+
+    def do_resume_reading(self, number: int) -> None:
+        if transport := self.transport(number):
+            transport.resume_reading()
+
+    def do_closing(self, number: int) -> None:
+        if transport := self.transport(number):
+            self.note(f"closing {transport.is_closing()}")
+
+
+# ---- making programs --------------------------------------------------------------------------
+
+
+class Maker:
+    """Makes programs out of a seed: the same seed, the same program."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.seed = seed
+        self.labels_count = 0
+        self.has_transport = False
+
+    def program(self) -> Program:
+        rnd = self.random
+        return {
+            "idle": rnd.random() < 0.06,
+            "bursts": [self.body(0, rnd.randint(1, 5)) for _ in range(rnd.randint(1, 3))],
+        }
+
+    def body(self, depth: int, count: int) -> list[Step]:
+        return [self.step(depth) for _ in range(count)]
+
+    def inner(self, depth: int) -> list[Step]:
+        """The steps of a callback; fewer the deeper it is."""
+        if depth >= 3:
+            return []
+        return self.body(depth + 1, self.random.choice((0, 0, 1, 1, 2, 3)))
+
+    def label(self) -> int:
+        self.labels_count += 1
+        return self.labels_count
+
+    def end(self) -> int:
+        return self.random.choice(RAW_ENDS)
+
+    def peer(self) -> int:
+        """An end that steps may send from: a raw one, or the far side of a transport's."""
+        ends = RAW_ENDS + tuple(end + 1 for end in TRANSPORT_ENDS if self.has_transport)
+        return self.random.choice(ends)
+
+    def mode(self) -> str:
+        return self.random.choice(("drain", "once", "stay"))
+
+    def number(self) -> int:
+        return self.random.randint(0, 3)
+
+    def awaits(self, depth: int) -> list[Step]:
+        makers: tuple[Callable[[], Step], ...] = (
+            lambda: ("zero",),
+            lambda: ("future", self.number()),
+            lambda: ("sendall", self.end()),
+            lambda: ("steps", self.inner(depth)),
+        )
+        return [self.random.choice(makers)() for _ in range(self.random.randint(0, 3))]
+
+    def script(self, depth: int) -> dict[str, list[Step]]:
+        events = ("factory", "made", "data", "eof", "lost", "pause", "resume")
+        script = {name: self.inner(depth) for name in events if self.random.random() < 0.4}
+        if self.random.random() < 0.5:
+            script["keep"] = []
+        return script
+
+    def connect(self, depth: int) -> Step:
+        self.has_transport = True
+        return ("connect", self.label(), self.random.choice(TRANSPORT_ENDS), self.script(depth))
+
+    def step(self, depth: int) -> Step:
+        while True:
+            make = self.random.choices(MAKERS, WEIGHTS)[0]
+            if made := make(self, depth):
+                return made
+
+
+def of_transport(name: str) -> Callable[[Maker, int], Step | None]:
+    return lambda m, depth: (name, m.number()) if m.has_transport else None
+
+
+# weight, and what makes the step; None: not now
+STEPS: list[tuple[int, Callable[[Maker, int], Step | None]]] = [
+    (10, lambda m, depth: ("soon", m.label(), m.inner(depth))),
+    (6, lambda m, depth: ("later", m.label(), m.inner(depth))),
+    (2, lambda m, depth: ("past", m.label(), m.inner(depth))),
+    (1, lambda m, depth: ("due", m.label(), m.inner(depth))),
+    (3, lambda m, depth: ("cancel", m.number())),
+    (1, lambda m, depth: ("post", m.label(), m.inner(depth))),
+    (3, lambda m, depth: ("post_self", m.label(), m.inner(depth))),
+    (1, lambda m, depth: ("stop",)),
+    (8, lambda m, depth: ("reader", m.label(), m.end(), m.mode(), m.inner(depth))),
+    (5, lambda m, depth: ("writer", m.label(), m.end(), m.mode(), m.inner(depth))),
+    (3, lambda m, depth: ("unreader", m.end())),
+    (2, lambda m, depth: ("unwriter", m.end())),
+    (12, lambda m, depth: ("send", m.peer())),
+    (1, lambda m, depth: ("send_from_thread", m.peer())),
+    (3, lambda m, depth: ("recv", m.peer())),
+    (1, lambda m, depth: ("fill", m.end())),
+    (2, lambda m, depth: ("shut", m.peer())),
+    (1, lambda m, depth: ("renew", m.end())),
+    (1, lambda m, depth: ("pause",)),
+    (3, lambda m, depth: ("resolve", m.number())),
+    (2, lambda m, depth: ("callback", m.label(), m.number(), m.inner(depth))),
+    (4, lambda m, depth: ("task", m.label(), m.awaits(depth))),
+    (2, lambda m, depth: ("cancel_task", m.number())),
+    (3, lambda m, depth: m.connect(depth)),
+    (3, of_transport("close")),
+    (2, of_transport("abort")),
+    (3, of_transport("pause_reading")),
+    (3, of_transport("resume_reading")),
+    (2, of_transport("closing")),
+]
+MAKERS = [make for _, make in STEPS]
+WEIGHTS = [weight for weight, _ in STEPS]
+
+
+def make_program(seed: int) -> Program:
+    return Maker(seed).program()
+
+
+# ---- comparing --------------------------------------------------------------------------------
+
+
+class Reference:
+    """asyncio's loop, with the selector's order in hand."""
+
+    def __init__(self) -> None:
+        self.selector = ShuffledSelector()
+        self.loop = asyncio.SelectorEventLoop(self.selector)
+
+    def traces(self, helper: Helper, program: Program, count: int) -> Iterator[list[str]]:
+        """asyncio's trace, then those with other orders of what is ready at once."""
+        for order in range(count):
+            self.selector.order = order
+            self.selector.random = random.Random(order)
+            yield Run(self.loop, helper, program).result()
+
+
+class Comparison:
+    """asyncio and one loop, side by side, for many programs."""
+
+    def __init__(self, backend: str) -> None:
+        self.reference = Reference()
+        self.loop = make_loop(backend)
+        self.helper = Helper()
+
+    def close(self) -> None:
+        self.helper.close()
+        self.reference.loop.close()
+        self.loop.close()
+
+    def run(self, program: Program) -> list[str]:
+        return Run(self.loop, self.helper, program).result()
+
+    def difference(self, program: Program) -> str | None:
+        """What is different about this program's run, in words; None: nothing.
+
+        A machine that is busy can make a timer late: only what is different each time counts.
+        """
+        found: list[str] = []
+        expected: list[str] = []
+        for count in (1, 12, 60):
+            found = self.run(program)
+            for order, trace in enumerate(self.reference.traces(self.helper, program, count)):
+                if trace == found:
+                    return None
+                if order == 0:
+                    expected = trace
+        return describe(program, expected, found)
+
+    def is_different(self, program: Program) -> bool:
+        return all(self.difference(program) is not None for _ in range(2))
+
+
+def describe(program: Program, expected: list[str], found: list[str]) -> str:
+    same = 0
+    while same < min(len(expected), len(found)) and expected[same] == found[same]:
+        same += 1
+    return (
+        f"program: {program!r}\n"
+        f"both: {expected[max(0, same - 12) : same]}\n"
+        f"asyncio goes on: {expected[same : same + 12]}\n"
+        f"this loop goes on: {found[same : same + 12]}"
+    )
+
+
+def step_names(program: Program) -> Iterator[str]:
+    """The names of all steps and awaits of a program."""
+    for burst in program["bursts"]:
+        yield from body_names(burst)
+
+
+def body_names(body: list[Step]) -> Iterator[str]:
+    for name, *args in body:
+        yield name
+        for part in args:
+            if isinstance(part, list):
+                yield from body_names(part)
+            elif isinstance(part, dict):
+                for inner in part.values():
+                    yield from body_names(inner)
+
+
+def smaller(program: Program) -> Iterator[Program]:
+    """The same program with one thing less."""
+    for at, burst in enumerate(program["bursts"]):
+        if len(program["bursts"]) > 1 and at == len(program["bursts"]) - 1 and not burst:
+            yield {**program, "bursts": program["bursts"][:-1]}
+        for body in smaller_bodies(burst):
+            bursts = list(program["bursts"])
+            bursts[at] = body
+            yield {**program, "bursts": bursts}
+
+
+def smaller_bodies(body: list[Step]) -> Iterator[list[Step]]:
+    for at in range(len(body)):
+        yield body[:at] + body[at + 1 :]
+    for at, step in enumerate(body):
+        for k, part in enumerate(step):
+            if isinstance(part, list):
+                for less in smaller_bodies(part):
+                    yield [*body[:at], (*step[:k], less, *step[k + 1 :]), *body[at + 1 :]]
+            elif isinstance(part, dict):
+                for name in part:
+                    rest = {key: value for key, value in part.items() if key != name}
+                    yield [*body[:at], (*step[:k], rest, *step[k + 1 :]), *body[at + 1 :]]
+                    for less in smaller_bodies(part[name]):
+                        changed = {**part, name: less}
+                        yield [*body[:at], (*step[:k], changed, *step[k + 1 :]), *body[at + 1 :]]
+
+
+def smallest(program: Program, fails: Callable[[Program], bool]) -> Program:
+    """A program that still fails, and no longer does with anything less."""
+    while True:
+        for candidate in smaller(program):
+            if fails(candidate):
+                program = candidate
+                break
+        else:
+            return program

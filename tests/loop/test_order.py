@@ -1,0 +1,110 @@
+"""The order of what happens within a turn and between turns: asyncio's, see docs/turn.md.
+
+Generated programs (orders.py) run on asyncio and on netpoll; their traces must be equal. By default
+some hundreds of them; NETPOLL_ORDER_PROGRAMS=100000 says how many, NETPOLL_ORDER_SEED where to
+begin. What fails is made smaller and printed as a literal: paste it into PROGRAMS.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .orders import Comparison, Program, make_program, smallest, step_names
+
+PROGRAMS_COUNT = int(os.environ.get("NETPOLL_ORDER_PROGRAMS", "400"))
+FIRST_SEED = int(os.environ.get("NETPOLL_ORDER_SEED", "1"))
+
+# Programs that once were different, and those that say one thing each.
+PROGRAMS: dict[str, Program] = {
+    "a timer of no delay lets a ready descriptor go first": {
+        "idle": False,
+        "bursts": [[("send", 1), ("later", 1, []), ("reader", 2, 0, "once", [])]],
+    },
+    "what another thread posts before a descriptor is ready runs before its handler": {
+        "idle": False,
+        "bursts": [[("reader", 1, 0, "once", [])], [("post", 2, []), ("send_from_thread", 1)]],
+    },
+    "a reader that replaces another waits for a new poll": {
+        "idle": False,
+        "bursts": [
+            [("send", 1), ("reader", 1, 0, "stay", [])],
+            [("recv", 0), ("reader", 2, 0, "stay", [])],
+        ],
+    },
+    "a writer that replaces another waits for a new poll": {
+        "idle": False,
+        "bursts": [
+            [("writer", 1, 0, "stay", [])],
+            [("fill", 0), ("writer", 2, 0, "stay", [])],
+        ],
+    },
+    "a reader that is removed and added waits for a new poll": {
+        "idle": False,
+        "bursts": [
+            [("send", 1), ("reader", 1, 0, "stay", [])],
+            [("recv", 0), ("unreader", 0), ("reader", 2, 0, "stay", [])],
+        ],
+    },
+    "of one descriptor that is ready both ways the reader goes first": {
+        "idle": False,
+        "bursts": [[("writer", 1, 0, "stay", []), ("reader", 2, 0, "stay", []), ("send", 1)]],
+    },
+    "a reader that removes the writer of its descriptor": {
+        "idle": False,
+        "bursts": [
+            [
+                ("writer", 1, 0, "stay", []),
+                ("reader", 2, 0, "stay", [("unwriter", 0)]),
+                ("send", 1),
+            ]
+        ],
+    },
+    "what was readable while the loop slept, and is no more": {
+        "idle": True,
+        "bursts": [[("reader", 1, 1, "drain", [])], [("send", 0), ("recv", 1)]],
+    },
+    "a timer that a callback of this turn has cancelled": {
+        "idle": False,
+        "bursts": [[("later", 1, []), ("soon", 2, [("cancel", 1)])]],
+    },
+    "what a timer and a handler post waits for the next turn": {
+        "idle": False,
+        "bursts": [
+            [
+                ("send", 1),
+                ("reader", 1, 0, "once", [("soon", 2, []), ("later", 3, [])]),
+                ("later", 4, [("soon", 5, []), ("later", 6, [])]),
+                ("soon", 7, [("soon", 8, []), ("later", 9, [])]),
+            ]
+        ],
+    },
+}
+
+
+@pytest.fixture
+def comparison(backend: str) -> Iterator[Comparison]:
+    comparison = Comparison(backend)
+    yield comparison
+    comparison.close()
+
+
+def is_left_out(program: Program) -> bool:
+    """Whether a program does what netpoll does differently on purpose."""
+    names = set(step_names(program))
+    # The number of an aborted transport is free a turn later.
+    return "connect" in names
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_has_asyncios_order(comparison: Comparison, name: str) -> None:
+    different = comparison.difference(PROGRAMS[name])
+    assert different is None, different
+
+
+def test_generated_programs_have_asyncios_order(comparison: Comparison) -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + PROGRAMS_COUNT):
+        program = make_program(seed)
+        if not is_left_out(program) and comparison.is_different(program):
+            program = smallest(program, comparison.is_different)
+            pytest.fail(f"seed {seed}\n{comparison.difference(program)}")
