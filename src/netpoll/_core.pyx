@@ -98,6 +98,13 @@ cdef class Completion:
 
 # ---- the loop ---------------------------------------------------------------------------------
 
+cdef inline object future_of(Loop loop, object kind):
+    # A closed loop has no arguments: they lead to it, and it would wait for the collector.
+    if loop.future_arguments is None:
+        return kind(loop=loop)
+    return PyObject_Call(kind, (), loop.future_arguments)
+
+
 cdef class Loop(FdTables):
     """The native half of netpoll.EventLoop (loop.py has the other)."""
 
@@ -337,10 +344,10 @@ cdef class Loop(FdTables):
 
     def create_future(self):
         """A new asyncio.Future of this loop."""
-        return PyObject_Call(futures.Future, (), self.future_arguments)
+        return future_of(self, futures.Future)
 
     cdef object new_future(self):
-        return PyObject_Call(Future, (), self.future_arguments)
+        return future_of(self, Future)
 
     def create_task(self, coro, *, name=None, context=None, **kwargs):
         """A new asyncio.Task of this loop, or what the task factory makes."""
@@ -567,6 +574,7 @@ cdef class Loop(FdTables):
         self.buffer_pools = None
         np_inbox_close(&self.inbox)
         self.inbox.wake_fd = -1
+        self.future_arguments = None
 
     cdef int _drop_queues(self) except -1:
         cdef PyObject *item

@@ -257,11 +257,18 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 class ExitWatch:
     """Tells in the loop that one child has ended, and how; sends signals to it until then."""
 
-    ended: Callable[[int | None], None]  # set before the loop's next turn
+    ended: Callable[[int | None], object]  # set before the loop's next turn
 
     def stop(self) -> None:
         """No callback from here on. Safe to call twice, and on a closed loop."""
-        raise NotImplementedError
+        # Whom it tells holds it: a watch that is over must not lead back.
+        self.ended = _tell_nobody
+
+    def _tell(self, status: os.waitid_result | None) -> None:
+        """The end, once. None: somebody else has taken the status."""
+        ended = self.ended
+        self.stop()
+        ended(None if status is None else returncode_of(status))
 
     def has_ended(self) -> bool:
         """Without waiting, and without taking the status."""
@@ -296,10 +303,10 @@ class PidfdWatch(ExitWatch):
             status = self._wait(0)
         except ChildProcessError:
             status = None
-        self.stop()
-        self.ended(None if status is None else returncode_of(status))
+        self._tell(status)
 
     def stop(self) -> None:
+        super().stop()
         if self._pidfd < 0:
             return
         if not self._loop.is_closed():
@@ -349,10 +356,10 @@ class ThreadWatch(ExitWatch):
             status = self._wait(os.WNOHANG)
         except ChildProcessError:
             status = None
-        self.stop()
-        self.ended(None if status is None else returncode_of(status))
+        self._tell(status)
 
     def stop(self) -> None:
+        super().stop()
         self._loop._child_watches.discard(self)
         self._stopped = True
 
@@ -368,6 +375,10 @@ class ThreadWatch(ExitWatch):
         if not self.has_ended():  # then the number is still this child's
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, number)
+
+
+def _tell_nobody(_returncode: int | None) -> None:
+    """Where a watch that was stopped leads."""
 
 
 def returncode_of(status: os.waitid_result) -> int:
