@@ -165,6 +165,7 @@ def _keep(project: Project, root: Path, work: Path) -> None:
     work.mkdir()
     # pytest looks for its settings upwards; netpoll's own are not meant.
     (work / "pytest.ini").write_text("[pytest]\n")
+    (work / "suite_setup.py").write_text(project.setup)
     for pattern in project.keep:
         for path in sorted(root.glob(pattern)):
             target = work / path.relative_to(root)

@@ -28,6 +28,7 @@ class Project:
     source: str = ""  # "debian:SUITE/PACKAGE"; the default is the source distribution
     keep: tuple[str, ...] = ("tests", "pyproject.toml")  # copied out of it: patterns
     left_out: tuple[dict[str, Any], ...] = ()  # tests run on no loop: {tests = [...], reason}
+    setup: str = ""  # Python: a pytest plugin, for what the project's own test runner sets
     servers: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     alone: bool = False  # fixed ports, or tight times: nothing else runs meanwhile

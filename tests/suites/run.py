@@ -142,7 +142,8 @@ class Run:
     def _command(self, found: dict[str, str]) -> list[str]:
         command = [str(environment.python(self.project)), "-m", "pytest", "-q", "-rN"]
         command += ["--continue-on-collection-errors"]
-        command += ["-p", "netpoll_suites_record", "-o", f"cache_dir={self.folder / 'cache'}"]
+        command += ["-p", "netpoll_suites_record", "-p", "suite_setup"]
+        command += ["-o", f"cache_dir={self.folder / 'cache'}"]
         command += ["-o", "faulthandler_timeout=0", "-o", "addopts="]
         command += [_filled(argument, found) for argument in self.project.arguments]
         return found.get("prefix", "").split() + command

@@ -258,7 +258,10 @@ def test_only_what_is_kept_is_copied(tmp_path: Path) -> None:
     (root / "pyproject.toml").write_text("[project]\n")
     environment._keep(PROJECT, root, tmp_path / "work")
     found = {str(path.relative_to(tmp_path / "work")) for path in (tmp_path / "work").rglob("*")}
-    assert found == {"tests", "tests/test_a.py", "pyproject.toml", "pytest.ini"}
+    assert found == {
+        *("tests", "tests/test_a.py", "pyproject.toml"),
+        *("pytest.ini", "suite_setup.py"),
+    }
     (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
     environment._keep(PROJECT, root, tmp_path / "other")
     assert not (tmp_path / "other" / "pytest.ini").exists()
