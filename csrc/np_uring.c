@@ -163,6 +163,8 @@ static int uring_has_work(struct np_backend *be)
 static void begin(struct np_uring *u)
 {
     np_bufring_recycle(&u->bufs);
+    if (NP_UNLIKELY(u->starved_cancelled))
+        np_uring_end_starved(u);
     /* With every buffer held, a RECV would only end again: they wait for the first one back. */
     if (np_uring_is_starving(u) && np_bufring_has_room(&u->bufs))
         np_uring_push_starved(u);

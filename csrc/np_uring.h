@@ -33,6 +33,7 @@ struct np_uring {
     struct np_oplist unpushed;   /* QUEUED: no submission entry was free */
     struct np_oplist starved;    /* QUEUED: RECVs that found no buffer */
     struct np_oplist starved_fed; /* QUEUED: RECVs that ended too, but had received something */
+    bool starved_cancelled;      /* one of those, perhaps, is not wanted any more */
     struct np_oplist done;       /* ended without the kernel: their event is still to be taken */
     struct np_iovring iovs;      /* gather lists that the kernel has still to read */
     struct msghdr *msgs;         /* one per submission entry */
@@ -114,6 +115,8 @@ void np_uring_push(struct np_uring *u, struct np_op *op);
 void np_uring_push_waiting(struct np_uring *u);
 /* Buffers came back: the RECVs that ended for want of them start again. */
 void np_uring_push_starved(struct np_uring *u);
+/* Those of them that were cancelled end: that needs no buffer. */
+void np_uring_end_starved(struct np_uring *u);
 void np_uring_arm_wake(struct np_uring *u);
 /* Ends an operation that the kernel does not have: its event comes with the next turn. */
 void np_uring_finish_unsubmitted(struct np_uring *u, struct np_op *op, int res);

@@ -185,6 +185,26 @@ void np_uring_push_starved(struct np_uring *u)
     push_starved_list(u, &u->starved_fed);
 }
 
+static void end_starved_list(struct np_uring *u, struct np_oplist *starved)
+{
+    struct np_oplist waiting = *starved;
+    memset(starved, 0, sizeof(*starved));
+    struct np_op *op;
+    while ((op = np_oplist_pop(&waiting, &u->head.slab)) != NULL) {
+        if (op->state == NP_ORPHAN)
+            np_uring_finish_unsubmitted(u, op, -ECANCELED);
+        else
+            np_oplist_push(starved, &u->head.slab, op);
+    }
+}
+
+void np_uring_end_starved(struct np_uring *u)
+{
+    u->starved_cancelled = false;
+    end_starved_list(u, &u->starved);
+    end_starved_list(u, &u->starved_fed);
+}
+
 void np_uring_arm_wake(struct np_uring *u)
 {
     struct io_uring_sqe *sqe = np_uring_get_sqe(u);
@@ -358,8 +378,10 @@ int np_uring_cancel(struct np_backend *be, np_udata target)
         return 0;
     bool in_kernel = op->submitted;
     op->state = NP_ORPHAN;
+    if (!in_kernel && op->kind == NP_OP_RECV)
+        u->starved_cancelled = true;
     if (!in_kernel || take_back(u, op))
-        return 0; /* found in its list before it is submitted */
+        return 0; /* found in its list, at the latest before it is submitted */
     struct io_uring_sqe *sqe = np_uring_get_sqe(u);
     if (sqe) {
         io_uring_prep_cancel64(sqe, target, 0);

@@ -20,5 +20,6 @@ cdef class Listener(Completion):
 
     cdef int arm(self) except -1
     cdef int deal(self, int fd) except -1
+    cdef int go_on(self) except -1
     cdef int failed(self, int err) except -1
     cdef Py_ssize_t load(self) except -1

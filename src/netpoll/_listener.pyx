@@ -99,19 +99,27 @@ cdef class Listener(Completion):
             return self.failed(event.res)
         if self.max_connections and self.load() >= self.max_connections:
             self.waiting.append(event.res)
-            if self.op and not self.is_paused:
+            if not self.is_paused:
                 self.is_paused = True
                 self.pauses_count += 1
                 self.loop.cancel(self.op)
+            if self.load() < self.max_connections:  # another thread has not seen that we wait
+                self.connection_ended()
         else:
             self.deal(event.res)
-        if not self.op and not self.is_paused and not self.is_closed:
-            self.arm()
-        return 0
+        return self.go_on()
+
+    cdef int go_on(self) except -1:
+        """Accepts again, or still, unless something speaks against it."""
+        if self.op or self.is_closed or self.retry is not None or self.waiting:
+            return 0
+        if self.is_paused and self.max_connections and self.load() >= self.max_connections:
+            return 0
+        return self.arm()
 
     cdef int failed(self, int err) except -1:
         if err == -ECANCELED:
-            return 0  # paused
+            return self.go_on()  # paused, and perhaps a place is free again already
         if err == -ECONNABORTED:
             return self.arm()
         self.is_paused = True
@@ -135,8 +143,7 @@ cdef class Listener(Completion):
         """A place is free: who waits for one is served, and accepting goes on."""
         while self.waiting and self.load() < self.max_connections:
             self.deal(self.waiting.pop(0))
-        if self.is_paused and not self.is_closed and not self.waiting and not self.op:
-            if self.retry is not None:
-                self.retry.cancel()
-                self.retry = None
-            self.arm()
+        if self.is_paused and self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        self.go_on()
