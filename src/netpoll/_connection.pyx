@@ -28,6 +28,7 @@ import asyncio
 import os
 import socket as py_socket
 from asyncio import events as aio_events
+from operator import index as index_of
 
 cdef enum:
     GATHER_COUNT = 64
@@ -477,7 +478,7 @@ cdef class Connection(Lender):
         fd = file if isinstance(file, int) else file.fileno()
         size = max(0, os.fstat(fd).st_size - offset)
         if count is not None:
-            size = min(size, <int64_t>count)
+            size = min(size, <int64_t>index_of(count))
         if offset < 0 or size < 0:
             raise ValueError("offset and count must not be negative")
         if size:
