@@ -409,6 +409,8 @@ cdef class Loop(FdTables):
             self.mark_dirty(<Completion>keeper)
         if self.dirty_count:
             self._end_turn()
+        # As late as can be: a signal between this and the wait is heard of when the wait has ended.
+        PyErr_CheckSignals()
         timeout_ns = self._timeout_ns()
         if self.events_next == self.events_count and (timeout_ns or self.ops.has_work(self.be)):
             self._wait(timeout_ns)

@@ -10,7 +10,6 @@ transports over our readiness calls.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import signal
@@ -117,36 +116,21 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             ) from None
         hooks = sys.get_asyncgen_hooks()
         self._set_coroutine_origin_tracking(self._debug)
-        with self._wakeup_by_signals():
-            try:
-                self._running_in(threading.get_ident())
-                sys.set_asyncgen_hooks(
-                    firstiter=self._asyncgen_firstiter_hook,
-                    finalizer=self._asyncgen_finalizer_hook,
-                )
-                events._set_running_loop(self)
-                self._run_turns()
-            finally:
-                self._stopping = False
-                self._running_in(0)
-                events._set_running_loop(None)
-                self._set_coroutine_origin_tracking(False)
-                sys.set_asyncgen_hooks(*hooks)
-
-    @contextlib.contextmanager
-    def _wakeup_by_signals(self):
-        """In the main thread a signal ends the wait, whenever it comes (signal.set_wakeup_fd)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        self._make_self_pipe()
-        # Watched only while running: what is in flight keeps its loop alive.
-        self._add_watcher(self._ssock.fileno(), False, self._read_from_self, None, True)
-        old_fd = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
         try:
-            yield
+            self._running_in(threading.get_ident())
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook,
+                finalizer=self._asyncgen_finalizer_hook,
+            )
+            events._set_running_loop(self)
+            self._watch_signals()
+            self._run_turns()
         finally:
-            signal.set_wakeup_fd(old_fd, warn_on_full_buffer=False)
+            self._stopping = False
+            self._running_in(0)
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
             if self._ssock is not None:
                 self._remove_reader(self._ssock.fileno())
 
@@ -199,18 +183,25 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             self._ssock = self._csock = None
 
     def add_signal_handler(self, sig: int, callback: Callable, *args: Any) -> None:
-        """Calls callback(*args) in the loop when the signal arrives. Main thread only."""
+        """Calls callback(*args) in the loop when the signal arrives. Main thread only.
+
+        From the first handler to the removal of the last signal.set_wakeup_fd() is the loop's, as
+        on asyncio; without handlers it is the program's, and Ctrl-C needs it not: it interrupts the
+        loop's wait, and Python's own handlers run between turns.
+        """
         self._check_closed()
         self._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
+        signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        if self._thread_id == threading.get_ident():
+            self._watch_signals()
+        elif self.is_running():
+            self.call_soon_threadsafe(self._watch_signals)
 
-    def remove_signal_handler(self, sig: int) -> bool:
-        """True if there was a handler."""
-        removed = super().remove_signal_handler(sig)
-        if removed and self.is_running() and self._csock is not None:
-            # The base class took the wake-up fd away with the last handler; Ctrl-C needs it.
-            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
-        return removed
+    def _watch_signals(self) -> None:
+        """Only while running, and with handlers: what is in flight keeps its loop alive."""
+        if self._ssock is not None and self._ssock.fileno() not in self._readers:
+            self._add_watcher(self._ssock.fileno(), False, self._read_from_self, None, True)
 
     def _add_callback_signalsafe(self, handle) -> None:
         self.call_soon(handle._run)

@@ -461,10 +461,15 @@ def serve(
         server.start()
         if ready is not None:
             ready(server)
-        while not {signal.SIGINT, signal.SIGTERM} & set(asked.recv(64)):
-            pass  # a signal of somebody else's
+        while True:
+            numbers = asked.recv(64)
+            if wakeup_before != -1:  # somebody else's, who is to hear of signals as before
+                with contextlib.suppress(OSError):
+                    os.write(wakeup_before, numbers)
+            if {signal.SIGINT, signal.SIGTERM} & set(numbers):
+                break
     finally:
-        signal.set_wakeup_fd(wakeup_before)
+        signal.set_wakeup_fd(wakeup_before, warn_on_full_buffer=False)
         for number, handler_before in before.items():
             signal.signal(number, handler_before)
         asked.close()
