@@ -606,6 +606,9 @@ cdef extern from "Python.h":
         int tp_descr_set(object descriptor, object instance, object value) except -1
         PyObject *tp_dict
         Py_ssize_t tp_weaklistoffset
+        Py_ssize_t tp_dictoffset
+
+    PyTypeObject *Py_TYPE(PyObject *o)
 
 cdef extern from *:
     """

@@ -374,10 +374,12 @@ cdef class Loop(FdTables):
 
     def _run_turns(self):
         """Runs turns until stop() was called; the last one is complete."""
-        self._turn()
-        while not self._stopping:
+        try:
             self._turn()
-        self._settle()
+            while not self._stopping:
+                self._turn()
+        finally:  # SystemExit out of a callback is no reason to lose what others have written
+            self._settle()
 
     cdef int _not_forked(self) except -1:
         self.ops.forked(self.be)

@@ -20,12 +20,12 @@ cdef class DatagramTransport(Endpoint):
     cdef DatagramMemory memory
     cdef int socket_family
     cdef bint is_connected, gro
+    cdef int burst_count        # how many the next receive asks for
     # Receiving.
     cdef object received        # its datagram_received, during a burst
     cdef np_udata read_op, write_op
     cdef list stash             # (data, address): taken from the socket, not delivered yet
     cdef object interrupt       # KeyboardInterrupt or SystemExit out of a protocol, to be raised
-    cdef int burst_count        # how many the next receive asks for
     # Sending: a ring of what the socket has not taken, oldest first.
     cdef Outgoing *out
     cdef uint32_t out_head, out_count, out_cap

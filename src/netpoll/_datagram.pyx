@@ -26,7 +26,7 @@ from netpoll._c cimport (
 from netpoll._core cimport Loop
 from netpoll._endpoint cimport (
     CLOSING, ENDPOINT_FLAGS_END, ENTERED, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint,
-    os_error)
+    is_inherited, os_error)
 
 import asyncio
 import socket as py_socket
@@ -527,6 +527,12 @@ cdef class DatagramTransport(Endpoint):
         self.flush()
         return self.check_watermarks()
 
+    cdef int catch_up(self) except -1:
+        """What sendto() has taken goes to the socket now, not at the end of the turn."""
+        if not self.out_count or self.flags & PROTOCOL_PAUSED or is_inherited(self.loop):
+            return 0
+        return self.flush()
+
     # ---- closing ------------------------------------------------------------------------------
 
     def close(self):
@@ -535,13 +541,12 @@ cdef class DatagramTransport(Endpoint):
             return
         self.flags |= CLOSING
         self.loop.cancel(self.read_op)
-        self.flush()
+        self.catch_up()
         if not self.out_count and not self.flags & FLUSHING:
             self.lose(None)
 
     def abort(self):
-        """Closes at once; what the socket does not take now is dropped."""
-        self.flush()
+        """Closes at once; what the socket has not room for is dropped."""
         self.force_close(None)
 
     cdef int fail(self, object exc, str message) except -1:
@@ -560,6 +565,7 @@ cdef class DatagramTransport(Endpoint):
         self.force_close(exc)
 
     cdef int force_close(self, object exc) except -1:
+        self.catch_up()
         if self.flags & LOST:
             return 0
         if not self.flags & CLOSING:
@@ -610,7 +616,8 @@ cdef class DatagramTransport(Endpoint):
             self.protocol = None
             self.stash = []
             self.error = None
-            self.op_ended()
+            if self.let_go(self.read_op) and self.let_go(self.write_op):
+                self.close_fd()
 
     cdef int close_fd(self) except -1:
         cdef int fd = self.fd
@@ -631,10 +638,26 @@ cdef class DatagramTransport(Endpoint):
             self.received = protocol.datagram_received
 
     _lent = False  # never written to by sendfile
+    max_size = 256 * 1024
 
     @property
     def _sock(self):
+        if self.fd < 0:
+            return None
+        self.catch_up()
         return self.sock
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    @property
+    def _address(self):
+        return self.address
+
+    @property
+    def _conn_lost(self):
+        return bool(self.flags & LOST) + self.lost_writes_count
 
     @property
     def _extra(self):
@@ -642,6 +665,8 @@ cdef class DatagramTransport(Endpoint):
 
     def get_extra_info(self, name, default=None):
         """'socket', 'sockname', 'peername': as they were when the transport was made."""
+        if name == "socket":
+            self.catch_up()  # its user may write to it himself
         return self.extra.get(name, default)
 
 

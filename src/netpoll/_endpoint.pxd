@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
+from netpoll._c cimport PyObject, PyTypeObject, Py_TYPE, np_event, np_udata
 from netpoll._core cimport Completion, Loop
 
 
@@ -26,6 +27,7 @@ cdef class Endpoint(Completion):
     cdef int fd                 # -1 once closed
     cdef uint32_t flags
     cdef size_t high_bytes, low_bytes
+    cdef dict __dict__          # NULL until somebody puts an attribute on it
 
     cdef bint enter(self) except -1
     cdef int leave(self, bint entered) except -1
@@ -34,6 +36,24 @@ cdef class Endpoint(Completion):
     cdef list activity(self)
     cdef size_t unsent_bytes(self) noexcept
     cdef int press(self) except -1
+    cdef int catch_up(self) except -1
+    cdef bint let_go(self, np_udata op) except -1
 
 
 cdef object os_error(int err)
+cdef np_event *last_event_of(Loop loop, np_udata op) noexcept
+cdef bint is_inherited(Loop loop) noexcept
+cdef int drop_attributes(object transport) noexcept
+
+
+# Attributes of a program's own on one transport, and methods that it has replaced there. Cython
+# makes the dict with the object; 64 bytes for each connection are too much for what few use.
+
+cdef inline PyObject **attributes_of(object transport) noexcept:
+    cdef PyObject *raw = <PyObject*>transport
+    return <PyObject**>(<char*>raw + Py_TYPE(raw).tp_dictoffset)
+
+
+cdef inline bint is_plain(object transport) noexcept:
+    """Nobody has put anything on it: its methods are those of its class."""
+    return attributes_of(transport)[0] is NULL

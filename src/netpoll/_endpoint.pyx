@@ -5,9 +5,10 @@ Streams (_sending.pyx, _transport.pyx), datagrams (_datagram.pyx) and pipes (_pi
 they send, receive and end.
 """
 
+from libc.errno cimport ENOENT, EPERM
 from libc.string cimport strerror
 
-from netpoll._c cimport PyContext_Enter, PyContext_Exit, PyObject
+from netpoll._c cimport NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF
 from netpoll._core cimport Completion
 from netpoll._limits cimport watermarks, whole_bytes
 
@@ -16,8 +17,31 @@ cdef object os_error(int err):
     return OSError(-err, strerror(-err).decode())
 
 
+cdef np_event *last_event_of(Loop loop, np_udata op) noexcept:
+    """The last event of the operation, if it is in the batch and not handed out yet; or NULL."""
+    cdef int i
+    for i in range(loop.events_next, loop.events_count):
+        if loop.events[i].op == op and not loop.events[i].flags & NP_EV_MORE:
+            return &loop.events[i]
+    return NULL
+
+
+cdef bint is_inherited(Loop loop) noexcept:
+    """In a forked child: what waits to be sent is the parent's to send."""
+    return loop.be is not NULL and loop.ops.cancel(loop.be, 0) == -EPERM
+
+
+cdef int drop_attributes(object transport) noexcept:
+    """Undoes the dict that Cython makes; the first attribute makes another."""
+    cdef PyObject **slot = attributes_of(transport)
+    Py_XDECREF(slot[0])
+    slot[0] = NULL
+    return 0
+
+
 cdef class Endpoint(Completion):
     def __cinit__(self):
+        drop_attributes(self)
         self.fd = -1
         self.high_bytes = HIGH_WATER_DEFAULT_BYTES
         self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4
@@ -88,8 +112,13 @@ cdef class Endpoint(Completion):
         """More waits than the high watermark allows: send what goes, else pause the protocol."""
         return 0
 
+    cdef int catch_up(self) except -1:
+        """Sends what asyncio would have sent by now, for who looks: it sends within write()."""
+        return 0
+
     def get_write_buffer_size(self):
         """Bytes not yet taken by the kernel; of datagrams also their headers."""
+        self.catch_up()
         return self.unsent_bytes()
 
     def get_write_buffer_limits(self):
@@ -102,6 +131,18 @@ cdef class Endpoint(Completion):
         self.low_bytes = whole_bytes(low)
         if self.unsent_bytes() > self.high_bytes:
             self.press()
+
+    # ---- the end ------------------------------------------------------------------------------
+
+    cdef bint let_go(self, np_udata op) except -1:
+        """Has the kernel let go of the fd, as far as this operation goes. False: not yet.
+
+        The operation was cancelled; its last event may still be on its way to us.
+        """
+        if op == 0 or self.loop.be is NULL or last_event_of(self.loop, op) is not NULL:
+            return True
+        cdef int err = self.loop.ops.settle(self.loop.be, op)
+        return err >= 0 or err == -ENOENT or err == -EPERM  # EPERM: forked, the parent has it
 
     # ---- what asyncio and programs look at ------------------------------------------------------
 
@@ -123,3 +164,19 @@ cdef class Endpoint(Completion):
     @property
     def _loop(self):
         return self.loop
+
+    @property
+    def _protocol(self):
+        return self.protocol
+
+    @_protocol.setter
+    def _protocol(self, value):
+        self.set_protocol(value)
+
+    @property
+    def _high_water(self):
+        return self.high_bytes
+
+    @property
+    def _low_water(self):
+        return self.low_bytes

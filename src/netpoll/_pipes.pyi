@@ -41,6 +41,7 @@ class WritePipeTransport(PipeTransport):
 
 class ChildPipe(asyncio.Protocol):
     transport: PipeTransport | None
+    pipe: PipeTransport | None
     disconnected: bool
     def __init__(self, process: Any, child_fd: int) -> None: ...
     def serve_reader(self, reader: asyncio.StreamReader) -> None: ...

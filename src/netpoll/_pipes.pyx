@@ -69,7 +69,6 @@ cdef class PipeTransport(Endpoint):
     cdef object error           # what connection_lost will get
     cdef dict extra
     cdef np_udata op            # reading, or watching for the reader's end
-    cdef dict __dict__          # for who hangs something of his own on it
     cdef object __weakref__
 
     def __del__(self):
@@ -161,10 +160,9 @@ cdef class PipeTransport(Endpoint):
         if fd < 0:
             return 0
         self.fd = -1
-        if self.loop.be is not NULL:
-            self.let_go(self.op)
-            if self.loop.fd_owner(fd) is self:
-                self.loop.ops.forget(self.loop.be, fd)
+        self.let_go(self.op)
+        if self.loop.be is not NULL and self.loop.fd_owner(fd) is self:
+            self.loop.ops.forget(self.loop.be, fd)
         self.loop.disown_fd(fd, self)
         pipe = self.pipe
         self.pipe = None
@@ -174,11 +172,6 @@ cdef class PipeTransport(Endpoint):
                 pipe.close()
         else:
             pipe.close()
-        return 0
-
-    cdef int let_go(self, np_udata op) except -1:
-        if op:
-            self.loop.ops.settle(self.loop.be, op)  # ENOENT: it has ended already
         return 0
 
     def abort(self):
@@ -197,6 +190,18 @@ cdef class PipeTransport(Endpoint):
     @property
     def _lent(self):
         return False
+
+    @property
+    def _pipe(self):
+        return self.pipe
+
+    @property
+    def _fileno(self):
+        return self.fd
+
+    @property
+    def _extra(self):
+        return self.extra
 
 
 cdef class ReadPipeTransport(PipeTransport):
@@ -495,6 +500,10 @@ cdef class WritePipeTransport(PipeTransport):
             self.call_protocol("resume_writing")
         return 0
 
+    @property
+    def _conn_lost(self):
+        return bool(self.flags & LOST) + self.lost_writes_count
+
     cdef size_t unsent_bytes(self) noexcept:
         return self.out.total_bytes
 
@@ -530,7 +539,7 @@ cdef class WritePipeTransport(PipeTransport):
         return self.force_close(exc)
 
     cdef int close_fd(self) except -1:
-        if self.loop.be is not NULL and self.fd >= 0:
+        if self.fd >= 0:
             self.let_go(self.write_op)
         return PipeTransport.close_fd(self)
 
@@ -548,6 +557,10 @@ cdef class ChildPipe:
 
     def __repr__(self):
         return f"<{type(self).__name__} fd={self.child_fd} transport={self.transport!r}>"
+
+    @property
+    def pipe(self):
+        return self.transport
 
     def connection_made(self, transport):
         self.transport = transport

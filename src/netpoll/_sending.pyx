@@ -2,8 +2,9 @@
 """The sending half of a stream transport: what is written leaves in order, and uncopied.
 
 Small writes collect until the end of the turn and leave as one operation; from WRITE_NOW_BYTES on
-they are sent at once, and what the socket does not take waits for POLLOUT. A bytes object is kept
-until the kernel has taken it; anything that can still change is copied by write().
+they are sent at once, and what the socket does not take waits for POLLOUT. Whatever could show that
+a write has not left yet sends it before (catch_up, offer). A bytes object is kept until the kernel
+has taken it; anything that can still change is copied by write().
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
@@ -12,11 +13,11 @@ from libc.stdint cimport int32_t
 
 from netpoll._c cimport (
     NP_OP_POLL, NP_POLL_KEEP, PyObject, Py_INCREF, iovec, np_iov_close, np_iov_gather, np_iov_init,
-    np_sock_send, np_sock_shutdown)
+    np_event, np_sock_send, np_sock_shutdown)
 from netpoll._chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
 from netpoll._core cimport Loop
 from netpoll._endpoint cimport (
-    CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, os_error)
+    CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, is_inherited, last_event_of, os_error)
 
 import socket as py_socket
 from asyncio import log
@@ -104,7 +105,8 @@ cdef class SendingTransport(Endpoint):
         if self.flags & READING:
             return 0
         if not self.write_op and (self.out.total_bytes >= WRITE_NOW_BYTES
-                                  or self.out.total_bytes > self.high_bytes):
+                                  or self.out.total_bytes > self.high_bytes
+                                  or self.loop.running_ident == 0):  # no end of a turn may come
             self.write_now()
         if self.out.total_bytes > self.high_bytes and not self.flags & (PROTOCOL_PAUSED | ABORTED):
             self.flags |= PROTOCOL_PAUSED
@@ -172,6 +174,55 @@ cdef class SendingTransport(Endpoint):
             self.loop.mark_dirty(self)
         return 0
 
+    # asyncio sends within write(). Who cannot tell the difference gets one operation for all that a
+    # turn writes (benchmarks/NEGATIVE.md has the figures); who could is served as if it were so.
+
+    cdef bint heard(self, np_event *said) except -1:
+        """Whether nothing of ours is in the kernel's hands, and what the SEND said if it was."""
+        cdef np_event *event = NULL
+        said.op = 0
+        if self.write_op:
+            if self.flags & SENDING:
+                event = last_event_of(self.loop, self.write_op)
+            if event is NULL:
+                return False
+            said[0] = event[0]
+            event.op = 0  # when its turn comes it is known already
+            self.write_op = 0
+            self.flags &= ~SENDING
+        return True
+
+    cdef int catch_up(self) except -1:
+        """What was written goes to the socket now, not at the end of the turn."""
+        cdef np_event said
+        if not self.out.count or self.flags & (PROTOCOL_PAUSED | ABORTED | LOST) \
+                or is_inherited(self.loop) or not self.heard(&said):
+            return 0
+        if said.op:
+            self.took(said.res)
+        return self.write_now()
+
+    cdef int offer(self) except -1:
+        """Before what is unsent is dropped: the socket takes of it what it would have taken when it
+        was written. Calls nobody. 0, or the errno with which sending failed."""
+        cdef iovec iov[GATHER_COUNT]
+        cdef np_event said
+        cdef ptrdiff_t sent
+        cdef int n
+        cdef int fd = self.fd
+        if not self.out.count or fd < 0 or is_inherited(self.loop) or not self.heard(&said):
+            return 0
+        sent = said.res if said.op else 0
+        while True:
+            if sent < 0:
+                return 0 if sent == -EAGAIN else <int>-sent
+            chain_advance(&self.out, sent)
+            if not self.out.count:
+                return 0
+            n = np_iov_gather(&self.out, iov, GATHER_COUNT)
+            with nogil:
+                sent = np_sock_send(fd, iov, n)
+
     cdef int wrote_all(self) except -1:
         if self.flags & LENT and not self.empty_waiter.done():
             self.empty_waiter.set_result(None)
@@ -194,7 +245,9 @@ cdef class SendingTransport(Endpoint):
         if self.flags & (CLOSING | EOF_ASKED):
             return
         self.flags |= EOF_ASKED
-        if not self.out.count:
+        if self.out.count:
+            self.catch_up()
+        else:
             np_sock_shutdown(self.fd, SHUT_WR)
 
     # loop.sendfile writes to the socket itself, once what was written before has left.
@@ -215,6 +268,31 @@ cdef class SendingTransport(Endpoint):
     @property
     def _lent(self):
         return bool(self.flags & LENT)
+
+    @property
+    def _empty_waiter(self):
+        return self.empty_waiter
+
+    # Names of asyncio's own that programs read; docs/compatibility.md has the list.
+
+    @property
+    def _sock(self):
+        if self.fd < 0:
+            return None
+        self.catch_up()
+        return self._socket()
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    @property
+    def _eof(self):
+        return bool(self.flags & EOF_ASKED)
+
+    @property
+    def _conn_lost(self):
+        return bool(self.flags & LOST) + self.lost_writes_count
 
     def _socket(self):
         if self.sock is None:
@@ -240,7 +318,7 @@ cdef class SendingTransport(Endpoint):
     # ---- closing; the last three are the whole transport's -------------------------------------
 
     def abort(self):
-        """Closes at once; what is unsent is dropped."""
+        """Closes at once; what the socket has not room for is dropped."""
         self.loop.check_ours()
         self.force_close(None)
 

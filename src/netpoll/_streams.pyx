@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 from netpoll._c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
 from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Completion
+from netpoll._endpoint cimport is_plain
 from netpoll._limits cimport doubled_bytes
 from netpoll._sending cimport PULLING
 from netpoll._tls cimport TlsTransport
@@ -463,11 +464,13 @@ class StreamWriter(asyncio.StreamWriter):
 
     def write(self, data):
         transport = self._transport
-        if type(transport) is StreamTransport and type(data) is bytes:
+        if type(data) is not bytes:
+            transport.write(data)
+        elif type(transport) is StreamTransport and is_plain(transport):
             (<StreamTransport>transport).write_bytes(<bytes>data)
-        elif type(transport) is TlsTransport and type(data) is bytes:
+        elif type(transport) is TlsTransport and is_plain(transport):
             (<TlsTransport>transport).layer.write_bytes(<bytes>data)
-        else:
+        else:  # of another make, or with a write of somebody's own
             transport.write(data)
 
     def drain(self):

@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport SIZE_MAX
 
 from netpoll._core cimport Loop
+from netpoll._endpoint cimport drop_attributes
 from netpoll._limits cimport watermarks, whole_bytes
 from netpoll._session cimport open_session
 from netpoll._tlslayer cimport CLOSED, ESTABLISHED, MADE, PAUSED, WRITING_PAUSED, TlsLayer
@@ -48,6 +49,9 @@ cdef class TlsTransport:
     _start_tls_compatible = True
     _sendfile_compatible = SendfileMode
 
+    def __cinit__(self):
+        drop_attributes(self)
+
     def __del__(self):
         if not self.layer.flags & CLOSED:
             self.layer.flags |= CLOSED
@@ -87,6 +91,7 @@ cdef class TlsTransport:
     def get_write_buffer_size(self):
         """Bytes not yet taken by the kernel: plaintext that waits, and ciphertext below."""
         cdef TlsLayer layer = self.layer
+        layer.catch_up()
         size = layer.waiting_bytes()
         if layer.native is None and layer.below is not None:
             size += layer.below.get_write_buffer_size()
@@ -148,7 +153,7 @@ cdef class TlsTransport:
                 self.layer.session.settle()
 
     def abort(self):
-        """Closes at once; what is unsent is dropped."""
+        """Closes at once; what the socket has not room for is dropped."""
         self._force_close(None)
 
     def _force_close(self, exc):
@@ -175,12 +180,18 @@ cdef class TlsTransport:
     def _ssl_protocol(self):
         return self.layer
 
+    @property
+    def _closed(self):
+        return bool(self.layer.flags & CLOSED)
+
     def get_extra_info(self, name, default=None):
         """'sslcontext'; after the handshake 'ssl_object', 'peercert', 'cipher', 'compression'
         and 'ktls' (whether the kernel encrypts); else what the transport below knows."""
         cdef TlsLayer layer = self.layer
         if name == "sslcontext":
             return layer.sslcontext
+        if name == "socket":
+            layer.catch_up()
         if layer.flags & ESTABLISHED:
             sslobj = layer.session.sslobj
             if name == "ssl_object":

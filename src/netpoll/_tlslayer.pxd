@@ -1,6 +1,6 @@
 # The seam of _tlslayer.pyx.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from netpoll._core cimport Completion, Loop
 from netpoll._session cimport Session
@@ -54,9 +54,8 @@ cdef class TlsLayer(Sink):
     cdef Py_ssize_t high_bytes, low_bytes, read_high_bytes, read_low_bytes
     cdef object timer           # of the handshake, then of the shutdown
     cdef double handshake_start_s
-    cdef int state
     cdef uint32_t flags
-    cdef int lost_writes_count
+    cdef uint16_t state, lost_writes_count
 
     cdef bint enter(self) except -1
     cdef int leave(self, bint entered) except -1
@@ -83,6 +82,8 @@ cdef class TlsLayer(Sink):
     cdef bint encrypt_batch(self) except -1
     cdef Py_ssize_t encrypt_next(self, Py_ssize_t most) except -1
     cdef int consumed(self, Py_ssize_t size) except -1
+    cdef int offer(self) except -1
+    cdef int catch_up(self) except -1
     cdef int send_output(self) except -1
     cdef int control_writing(self) except -1
     cdef int call_protocol(self, str name) except -1

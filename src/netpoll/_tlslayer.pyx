@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 
 from netpoll._c cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject
 from netpoll._core cimport Completion, Loop
+from netpoll._endpoint cimport is_plain
 from netpoll._session cimport (
     TLS_AGAIN, TLS_END, TLS_FAILED, TLS_MORE, Session)
 from netpoll._streams cimport Sink, adopt_reader
@@ -40,6 +41,7 @@ cdef enum:
     BELOW_LOW_BYTES = 64 * 1024
     # Above this many used places at its front the list of what is to be written is made anew.
     PLAIN_TRIM_COUNT = 256
+    LOST_WRITES_MAX_COUNT = 0xffff
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object SSLError = py_ssl.SSLError
@@ -108,6 +110,7 @@ cdef class TlsLayer(Sink):
 
     cdef int fatal(self, object exc, str message) except -1:
         """Ends the connection. System errors, which TLS's are too, are only for the debug log."""
+        self.offer()
         below = self.below
         if below is not None:
             below._force_close(exc)
@@ -145,7 +148,7 @@ cdef class TlsLayer(Sink):
 
     def connection_lost(self, exc):
         self.drop_plain()
-        self.lost_writes_count += 1
+        self.lost_writes_count = min(self.lost_writes_count + 1, LOST_WRITES_MAX_COUNT)
         self.flags |= CLOSED
         if self.state != HANDSHAKE and self.flags & MADE:
             self.flags &= ~MADE
@@ -398,7 +401,7 @@ cdef class TlsLayer(Sink):
         if self.state != WRAPPED and self.state != HANDSHAKE:
             if self.lost_writes_count >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
                 log.logger.warning("SSL connection is closed")
-            self.lost_writes_count += 1
+            self.lost_writes_count = min(self.lost_writes_count + 1, LOST_WRITES_MAX_COUNT)
             return 0
         if PyBytes_GET_SIZE(data) == 0:
             return 0
@@ -413,7 +416,8 @@ cdef class TlsLayer(Sink):
         if not self.plain_bytes:
             return 0
         if self.state == WRAPPED and (self.plain_bytes >= WRITE_NOW_BYTES
-                                      or self.plain_bytes >= self.high_bytes):
+                                      or self.plain_bytes >= self.high_bytes
+                                      or self.loop.running_ident == 0):
             return self.encrypt(False)
         if self.state == WRAPPED and not self.flags & DIRTY:
             self.flags |= DIRTY
@@ -512,9 +516,39 @@ cdef class TlsLayer(Sink):
         cdef bytes data = self.session.take_output()
         if PyBytes_GET_SIZE(data) == 0 or self.below is None:
             return 0
-        if self.native is not None:
+        if self.native is not None and is_plain(self.native):
             return self.native.write_bytes(data)
         self.below.write(data)
+        return 0
+
+    cdef int offer(self) except -1:
+        """Before the connection is dropped: what was written is encrypted and given to the socket,
+        as asyncio would have done within write(). Calls nobody; errors are those of its end."""
+        if self.flags & ENCRYPTING or self.state != WRAPPED and self.state != FLUSHING:
+            return 0
+        self.flags |= ENCRYPTING
+        try:
+            while self.plain_bytes and self.encrypt_batch():
+                if self.native is None:
+                    if self.flags & BELOW_FULL:
+                        break
+                elif self.native.out.total_bytes >= BELOW_HIGH_BYTES:
+                    break
+        except Exception as exc:
+            if self.loop._debug:
+                log.logger.debug("%r: unsent data is lost", self, exc_info=exc)
+        finally:
+            self.flags &= ~ENCRYPTING
+        return 0
+
+    cdef int catch_up(self) except -1:
+        """What was written goes to the socket now, not at the end of the turn."""
+        if self.flags & WRITING_PAUSED:
+            return 0
+        if self.plain_bytes:
+            self.encrypt(False)
+        if self.native is not None:
+            self.native.catch_up()
         return 0
 
     cdef int control_writing(self) except -1:
@@ -630,6 +664,7 @@ cdef class TlsLayer(Sink):
         return 0
 
     cdef int abort(self, object exc) except -1:
+        self.offer()
         self.state = UNWRAPPED
         self.drop_plain()
         if self.below is not None:
@@ -649,9 +684,37 @@ cdef class TlsLayer(Sink):
 
     # ---- what the transport above asks --------------------------------------------------------
 
+    # Names of asyncio's SSLProtocol that programs read; docs/compatibility.md has the list.
+
     @property
     def _app_transport(self):
         return self.transport
+
+    @property
+    def _app_protocol(self):
+        return self.protocol
+
+    @property
+    def _sslcontext(self):
+        return self.sslcontext
+
+    @property
+    def _sslobj(self):
+        return self.session.sslobj
+
+    @property
+    def _loop(self):
+        return self.loop
+
+    @property
+    def _extra(self):
+        """What get_extra_info() knows, as a dict: a copy."""
+        transport = self.transport
+        names = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
+        if transport is None or not self.flags & ESTABLISHED:
+            names = names[:1]
+        return {name: self.sslcontext if name == "sslcontext" else transport.get_extra_info(name)
+                for name in names}
 
     @property
     def _transport(self):

@@ -1,6 +1,6 @@
 # The seam of _transport.pyx.
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 
 from netpoll._c cimport np_event, np_peer, np_udata
 from netpoll._sending cimport SendingTransport
@@ -19,7 +19,6 @@ cdef class StreamTransport(SendingTransport):
     cdef list stash             # received while paused
     cdef int stash_end          # how the stream ended while paused: see STASH_*
     cdef uint32_t bulk_bytes    # size of the next direct read
-    cdef uint16_t small_reads_count
     cdef object error           # what connection_lost will get
     cdef object __weakref__
 

@@ -93,6 +93,7 @@ cdef class StreamTransport(SendingTransport):
 
     _start_tls_compatible = True
     _sendfile_compatible = SendfileMode
+    max_size = 256 * 1024       # as asyncio's transport says; programs read it
 
     def __cinit__(self):
         self.stash_end = STASH_OPEN
@@ -165,6 +166,8 @@ cdef class StreamTransport(SendingTransport):
         if event.kind == NP_OP_RECV:
             return self.on_recv(event)
         if event.kind == NP_OP_SEND:
+            if event.op == 0:
+                return 0  # heard() was there first
             self.write_op = 0
             self.flags &= ~SENDING
             if self.flags & ABORTED:
@@ -530,6 +533,7 @@ cdef class StreamTransport(SendingTransport):
             return
         self.flags |= CLOSING
         self.stop_reading()
+        self.catch_up()
         if not self.out.count:
             self.lose(None)
 
@@ -539,8 +543,12 @@ cdef class StreamTransport(SendingTransport):
         return 0
 
     cdef int force_close(self, object exc) except -1:
+        cdef int err
         if self.flags & LOST:
             return 0
+        err = self.offer()
+        if err and exc is None:
+            exc = os_error(-err)
         self.flags |= CLOSING | ABORTED
         self.stop_reading()
         if self.write_op and not self.flags & SENDING:
@@ -595,7 +603,8 @@ cdef class StreamTransport(SendingTransport):
             try:
                 detach(self)
             finally:
-                self.op_ended()
+                if self.let_go(self.read_op) and self.let_go(self.write_op):
+                    self.close_fd()
 
     cdef int close_fd(self) except -1:
         cdef int fd = self.fd
@@ -628,10 +637,19 @@ cdef class StreamTransport(SendingTransport):
 
     @property
     def _extra(self):
-        return self.extra if self.extra is not None else {}
+        for name in ("socket", "sockname", "peername"):
+            if self.extra is None or name not in self.extra:
+                self.remember(name, self.get_extra_info(name))
+        return self.extra
+
+    @property
+    def _server(self):
+        return self.server
 
     def get_extra_info(self, name, default=None):
         """'socket', 'peername', 'sockname', or what the maker of the transport added."""
+        if name == "socket":
+            self.catch_up()  # its user may shut it down, or write to it himself
         if self.extra is not None and name in self.extra:
             return self.extra[name]
         if name == "peername":

@@ -233,6 +233,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     # -- what is known about it -----------------------------------------------------------------
 
+    @property
+    def _proc(self) -> subprocess.Popen[bytes] | None:
+        return self._popen
+
     def get_pid(self) -> int:
         return self._pid
 
