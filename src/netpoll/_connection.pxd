@@ -82,8 +82,6 @@ cdef class Connection(Lender):
     cdef int push_view(self, object data) except -1
     cdef int push_lease(self, Lease lease) except -1
     cdef int pushed(self) except -1
-    cdef object too_much(self, Py_ssize_t refused_bytes)
-    cdef int end_leases(self, bint suspended) except -1
     cdef int wake(self, Wait wait) except -1
 
 

@@ -10,6 +10,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EBUSY, EDQUOT, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -390,23 +391,28 @@ cdef class Connection(Lender):
         """The lease's holds become the flow's: received memory goes straight out again."""
         cdef np_flow *flow
         cdef np_chunk *chunks
-        cdef Py_ssize_t i
-        lease.check()
-        if lease.exports or lease.is_released:
-            raise BufferError("release the memoryviews of a lease before it is sent")
-        if lease.loop is not self.host.loop:
-            # Its loop must get its buffers back without waiting for this one.
-            self.host.user_copied_bytes += lease.shed()
-        flow = self.outbound()
-        chunks = lease.first()
-        for i in range(lease.count):
-            if np_flow_push(flow, chunks[i].owner, chunks[i].base, chunks[i].len_bytes) < 0:
-                raise MemoryError
-            chunks[i].owner = NULL
-        lease.count = 0
-        lease.is_released = True
-        lease.unlink()
-        return 0
+        cdef Py_ssize_t i, copied_bytes, sent = 0
+        with cython.critical_section(lease.loop):
+            lease.check()
+            if lease.exports:
+                raise BufferError("release the memoryviews of a lease before it is sent")
+            if lease.loop is not self.host.loop:
+                # Its loop must get its buffers back without waiting for this one.
+                copied_bytes = lease.shed()
+                if copied_bytes < 0:
+                    raise MemoryError
+                self.host.user_copied_bytes += copied_bytes
+            flow = self.outbound()
+            chunks = lease.first()
+            try:
+                for i in range(lease.count):
+                    if np_flow_push(flow, chunks[i].owner, chunks[i].base,
+                                    chunks[i].len_bytes) < 0:
+                        raise MemoryError
+                    sent += 1
+            finally:
+                lease.moved(sent)
+        return lease.end()
 
     cdef int pushed(self) except -1:
         return self.host.send_soon(self.conn) if self.conn is not NULL else 0
@@ -594,19 +600,21 @@ cdef class Connection(Lender):
 
     # ---- leases -------------------------------------------------------------------------------
 
-    cdef int admit(self, Lease lease) except -1:
+    cdef int admit(self, Lease lease) noexcept:
         """Retained bytes pause reading above the limit, and are refused above twice of it."""
         if lease.is_counted:
             return 0
         if self.retained_bytes + lease.size_bytes > 2 * self.host.max_retained_bytes:
-            raise self.too_much(lease.size_bytes)
+            return -EDQUOT
         cdef Py_ssize_t held = lease.buffers()
         if held and 2 * (self.host.leased_chunks + held) > self.host.buffers_count:
             # Never the ring's last buffer: half of it stays for receiving, whatever is retained.
             if lease.exports:
-                raise BufferError("too many receive buffers are in retained leases, and this one "
-                                  "has memoryviews in use: release them, then retain() copies it")
-            self.host.user_copied_bytes += lease.shed()
+                return -EBUSY
+            held = lease.shed()
+            if held < 0:
+                return -ENOMEM
+            self.host.user_copied_bytes += held
             held = 0
         lease.counted_chunks = held
         self.host.leased_chunks += held
@@ -616,16 +624,25 @@ cdef class Connection(Lender):
             self.conn.flags |= NP_CONN_FULL
         return 0
 
-    cdef object too_much(self, Py_ssize_t refused_bytes):
-        return BufferError(
-            f"this connection has {self.retained_bytes + refused_bytes} bytes in leases that were "
-            f"not released, and max_retained_bytes is {self.host.max_retained_bytes}: release() "
-            "them, or keep copies")
+    cdef object refusal(self, int err, Py_ssize_t refused_bytes):
+        if self.retained_bytes + refused_bytes > 2 * self.host.max_retained_bytes:
+            return BufferError(
+                f"this connection has {self.retained_bytes + refused_bytes} bytes in leases that "
+                "were not released, and max_retained_bytes is "
+                f"{self.host.max_retained_bytes}: release() them, or keep copies")
+        if err == -ENOMEM:
+            return MemoryError()
+        return BufferError("too many receive buffers are in retained leases, and this one has "
+                           "memoryviews in use: release them, then retain() copies it")
 
     cdef int relieve(self, Lease lease) noexcept:
-        self.host.leased_chunks -= lease.counted_chunks
+        if self.host is not None:  # else the collector has taken us and our host apart
+            self.host.leased_chunks -= lease.counted_chunks
         self.retained_bytes -= lease.size_bytes
-        if self.conn is NULL or not self.conn.flags & NP_CONN_FULL:
+        return 0
+
+    cdef int relieved(self) noexcept:
+        if self.host is None or self.conn is NULL or not self.conn.flags & NP_CONN_FULL:
             return 0
         try:
             if PyThread_get_thread_ident() == self.host.thread_id:
@@ -639,32 +656,6 @@ cdef class Connection(Lender):
     def _relieved(self):
         if self.conn is not NULL:
             self.host.consumed(self.conn)
-
-    cdef int end_leases(self, bint suspended) except -1:
-        """The handler has returned (or its coroutine is suspended): what it did not retain ends.
-
-        suspended: BufferError when more is kept than may be.
-        """
-        cdef void *at = self.leases
-        cdef Lease lease
-        cdef Py_ssize_t refused_bytes = 0
-        refused = None
-        while at is not NULL:
-            lease = <Lease>at
-            at = lease.next
-            if suspended:
-                try:
-                    self.admit(lease)
-                except BufferError as exc:
-                    refused = exc
-                    refused_bytes += lease.size_bytes
-            elif not lease.is_retained:
-                lease.release()
-        if self.retained_bytes + refused_bytes > 2 * self.host.max_retained_bytes:
-            raise self.too_much(refused_bytes)
-        if refused is not None:
-            raise refused
-        return 0
 
 
 # Where in a Connection its weak references begin.

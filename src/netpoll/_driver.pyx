@@ -140,7 +140,7 @@ cdef class Session(Driver):
     cdef int suspend(self, object what) except -1:
         if self.connection.leases is not NULL:
             try:
-                self.connection.end_leases(True)
+                self.connection.end_leases(self.host.loop, True)
             except BufferError as exc:  # it keeps more than it may: it is told where it waits
                 if type(what) is not Wait and getattr(what, "_asyncio_future_blocking", None):
                     what._asyncio_future_blocking = False

@@ -1,6 +1,6 @@
 # The seam of _leases.pyx.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from netpoll._c cimport np_chunk, np_flow
 from netpoll._core cimport Loop
@@ -10,8 +10,11 @@ cdef class Lender:
     cdef void *leases           # the newest of those that have not ended
     cdef Py_ssize_t retained_bytes
 
-    cdef int admit(self, Lease lease) except -1
+    cdef int admit(self, Lease lease) noexcept
+    cdef object refusal(self, int err, Py_ssize_t refused_bytes)
+    cdef int end_leases(self, Loop loop, bint suspended) except -1
     cdef int relieve(self, Lease lease) noexcept
+    cdef int relieved(self) noexcept
 
 
 cdef class Lease:
@@ -31,9 +34,17 @@ cdef class Lease:
     cdef np_chunk *first(self) noexcept
     cdef int take(self, np_flow *flow, Py_ssize_t size_bytes, bint consumes) except -1
     cdef int enlist(self, Lender lender) except -1
-    cdef int unlink(self) noexcept
+    cdef Lender delist(self)
+    cdef int end_listed(self) except -1
+    cdef int moved(self, Py_ssize_t count) noexcept
     cdef int drop(self) noexcept
-    cdef Py_ssize_t shed(self) except -1
+    cdef Py_ssize_t shed(self) noexcept
+    cdef int end(self) except -1
+    cdef const uint8_t *at(self, Py_ssize_t offset, Py_ssize_t size) except NULL
+    cdef Py_ssize_t extent(self, Py_ssize_t offset) except -1
+    cdef int export(self, object exporter, Py_buffer *view, int flags, Py_ssize_t offset,
+                    Py_ssize_t size) except -1
+    cdef int end_export(self) except -1
     cdef Py_ssize_t buffers(self) noexcept
     cdef int join(self) except -1
     cdef int check(self) except -1

@@ -4,6 +4,9 @@
 A Lease owns holds on receive buffers (np_bufring.h), or on memory that bytes were copied to. The
 holds end when it was released and nobody uses a buffer of it (a memoryview, a BytesIO) any more.
 docs/leases.md says it in words.
+
+Any thread may release. Without a GIL the loop's critical section guards what that touches: the
+lease, its lender's list and counters, and whether the loop can still be woken.
 """
 
 cimport cython
@@ -31,17 +34,57 @@ cdef inline np_chunk *chunk_at(np_iov *iov, Py_ssize_t i) noexcept:
 cdef class Lender:
     """Who lends: a connection's account of its leases."""
 
-    cdef int admit(self, Lease lease) except -1:
-        """The lease is to outlive the handler: counts it. BufferError when it is one too many."""
+    cdef int admit(self, Lease lease) noexcept:
+        """The lease is to outlive the handler: counts it. 0, or -errno when it is one too many.
+
+        Called, as relieve is, in the critical section of the lease's loop.
+        """
+        return 0
+
+    cdef object refusal(self, int err, Py_ssize_t refused_bytes):
+        """The exception for what admit said, of so many bytes."""
         raise NotImplementedError
 
+    cdef int end_leases(self, Loop loop, bint suspended) except -1:
+        """What the handler that has returned did not retain ends; or, it is suspended, is counted:
+        BufferError when more is kept than may be.
+
+        A lease that another thread is freeing waits in end(), for us: it may be looked at, but not
+        referred to any more. Nothing is called that could let others in.
+        """
+        cdef void *at
+        cdef void *following
+        cdef Py_ssize_t refused_bytes = 0
+        cdef int err, refused = 0
+        with cython.critical_section(loop):
+            at = self.leases
+            while at is not NULL:
+                following = (<Lease>at).next
+                if suspended:
+                    err = self.admit(<Lease>at)
+                    if err:
+                        refused = err
+                        refused_bytes += (<Lease>at).size_bytes
+                elif not (<Lease>at).is_retained:
+                    (<Lease>at).end_listed()
+                at = following
+        if refused:
+            raise self.refusal(refused, refused_bytes)
+        return 0
+
     cdef int relieve(self, Lease lease) noexcept:
-        """A lease that was counted has ended."""
+        """A lease that was counted has ended: takes it off the account."""
+        return 0
+
+    cdef int relieved(self) noexcept:
+        """After that: what was waiting for it may go on."""
         return 0
 
 
+# The collector must see leases: a retained one may be kept by what its lender refers to
+# (Connection.state). It never clears them: end() needs lender and loop.
 @cython.final
-@cython.no_gc
+@cython.no_gc_clear
 @cython.freelist(64)
 cdef class Lease:
     """Received bytes, in place: len(), bytes(), memoryview(), and pieces() without joining.
@@ -55,8 +98,7 @@ cdef class Lease:
         raise TypeError("a Lease comes from Connection.next(), peek() or until()")
 
     def __dealloc__(self):
-        self.unlink()
-        self.drop()
+        self.end()
 
     cdef np_chunk *first(self) noexcept:
         return self.many if self.many is not NULL else &self.one
@@ -99,30 +141,54 @@ cdef class Lease:
         return 0
 
     cdef int enlist(self, Lender lender) except -1:
-        self.lender = lender
-        self.link = &lender.leases
-        self.next = lender.leases
-        if self.next is not NULL:
-            (<Lease>self.next).link = &self.next
-        lender.leases = <void*>self
+        with cython.critical_section(self.loop):
+            self.lender = lender
+            self.link = &lender.leases
+            self.next = lender.leases
+            if self.next is not NULL:
+                (<Lease>self.next).link = &self.next
+            lender.leases = <void*>self
         return 0
 
-    cdef int unlink(self) noexcept:
-        if self.link is NULL:
-            return 0
+    cdef Lender delist(self):
+        """Out of the lender's list, and of its account: the lender, if it was in that."""
+        cdef Lender lender = self.lender
         self.link[0] = self.next
         if self.next is not NULL:
             (<Lease>self.next).link = self.link
         self.link = NULL
         self.next = NULL
-        if self.is_counted:
-            self.is_counted = False
-            self.lender.relieve(self)
         self.lender = None
+        if not self.is_counted:
+            return None
+        self.is_counted = False
+        lender.relieve(self)
+        return lender
+
+    cdef int end(self) except -1:
+        """Released, or nobody refers to it any more. Again: nothing happens."""
+        cdef Lender lender = None
+        with cython.critical_section(self.loop):
+            self.is_released = True
+            if self.link is not NULL:
+                lender = self.delist()
+            if self.exports == 0:
+                self.drop()
+        if lender is not None:
+            lender.relieved()  # it may call Python: not while the loop is locked
         return 0
 
-    cdef Py_ssize_t shed(self) except -1:
-        """Copies what is in receive buffers, unless somebody looks at it there. Bytes copied."""
+    cdef int end_listed(self) except -1:
+        """end(), for who has the lock and goes through the list."""
+        self.is_released = True
+        self.delist()
+        if self.exports == 0:
+            self.drop()
+        return 0
+
+    cdef Py_ssize_t shed(self) noexcept:
+        """Copies what is in receive buffers, unless somebody looks at it there. The number of
+        bytes, or -1: no memory."""
         cdef np_chunk *chunks = self.first()
         cdef Py_ssize_t i, copied_bytes = 0
         cdef uint8_t *copy
@@ -132,7 +198,7 @@ cdef class Lease:
             if (<uintptr_t>chunks[i].owner & NP_OWNER_MASK) == NP_OWNER_BUF:
                 copy = <uint8_t*>malloc(chunks[i].len_bytes)
                 if copy is NULL:
-                    raise MemoryError
+                    return -1
                 memcpy(copy, chunks[i].base, chunks[i].len_bytes)
                 np_owner_drop(chunks[i].owner)
                 chunks[i].base = copy
@@ -144,18 +210,27 @@ cdef class Lease:
         """Lets go of the memory. Another thread's loop may sleep for want of it: it is woken."""
         cdef np_chunk *chunks = self.first()
         cdef void *reference
-        cdef Py_ssize_t i
-        for i in range(self.count):
+        cdef Py_ssize_t i, count = self.count
+        self.count = 0
+        for i in range(count):
             reference = np_owner_drop(chunks[i].owner)
             if reference is not NULL:
                 Py_DECREF(<PyObject*>reference)
-        self.count = 0
         free(self.many)
         self.many = NULL
-        if self.thread_id and self.thread_id != PyThread_get_thread_ident() \
+        if count and self.thread_id != PyThread_get_thread_ident() \
                 and self.loop.inbox.wake_fd >= 0:
             np_inbox_wake(&self.loop.inbox)
         return 0
+
+    cdef int moved(self, Py_ssize_t count) noexcept:
+        """The first `count` pieces are another's now: what is left of the lease ends."""
+        cdef np_chunk *chunks = self.first()
+        cdef Py_ssize_t i
+        for i in range(count):
+            chunks[i].owner = NULL
+        self.is_released = True
+        return self.drop()
 
     cdef int check(self) except -1:
         if self.is_released:
@@ -187,22 +262,58 @@ cdef class Lease:
         self.count = 1
         return 0
 
-    def __getbuffer__(self, Py_buffer *view, int flags):
+    cdef const uint8_t *at(self, Py_ssize_t offset, Py_ssize_t size) except NULL:
+        """Where `size` bytes from `offset` on are now: they may have been joined, or copied out of
+        the ring, since somebody looked last. Of one piece, or joined here."""
+        cdef np_chunk *chunk = self.first()
+        cdef Py_ssize_t left = self.count, skip = offset
         self.check()
+        while left and skip >= <Py_ssize_t>chunk.len_bytes:
+            skip -= chunk.len_bytes
+            chunk += 1
+            left -= 1
+        if left and size <= <Py_ssize_t>chunk.len_bytes - skip:
+            return chunk.base + skip
+        if size == 0:
+            return <const uint8_t*>EMPTY
+        if self.exports:
+            raise BufferError("its pieces are in use: release their memoryviews first")
+        self.join()
+        return self.one.base + offset
+
+    cdef Py_ssize_t extent(self, Py_ssize_t offset) except -1:
+        """How many bytes lie together from `offset` on."""
+        cdef np_chunk *chunk
+        with cython.critical_section(self.loop):
+            self.check()
+            chunk = self.first()
+            while offset >= <Py_ssize_t>chunk.len_bytes:
+                offset -= chunk.len_bytes
+                chunk += 1
+            return chunk.len_bytes - offset
+
+    cdef int export(self, object exporter, Py_buffer *view, int flags, Py_ssize_t offset,
+                    Py_ssize_t size) except -1:
+        """What the buffer protocol gives, for as long as `exports` counts it."""
         if flags & PyBUF_WRITABLE:
             raise BufferError("received bytes are read-only: copy them with bytearray(lease)")
-        if self.count > 1:
-            if self.exports:
-                raise BufferError("its pieces are in use: release their memoryviews first")
-            self.join()
-        cdef void *base = <void*>self.one.base if self.count else <void*>EMPTY
-        PyBuffer_FillInfo(view, self, base, self.size_bytes, 1, flags)
-        self.exports += 1
+        with cython.critical_section(self.loop):
+            PyBuffer_FillInfo(view, exporter, <void*>self.at(offset, size), size, 1, flags)
+            self.exports += 1
+        return 0
+
+    cdef int end_export(self) except -1:
+        with cython.critical_section(self.loop):
+            self.exports -= 1
+            if self.exports == 0 and self.is_released:
+                self.drop()
+        return 0
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        self.export(self, view, flags, 0, self.size_bytes)
 
     def __releasebuffer__(self, Py_buffer *view):
-        self.exports -= 1
-        if self.exports == 0 and self.is_released:
-            self.drop()
+        self.end_export()
 
     def __len__(self):
         return self.size_bytes
@@ -212,13 +323,15 @@ cdef class Lease:
 
     def tobytes(self):
         """A copy."""
-        cdef np_chunk *chunks = self.first()
+        cdef np_chunk *chunks
         cdef Py_ssize_t i, at = 0
-        self.check()
         data = PyBytes_FromStringAndSize(NULL, self.size_bytes)
-        for i in range(self.count):
-            memcpy(PyBytes_AS_STRING(data) + at, chunks[i].base, chunks[i].len_bytes)
-            at += chunks[i].len_bytes
+        with cython.critical_section(self.loop):
+            self.check()
+            chunks = self.first()
+            for i in range(self.count):
+                memcpy(PyBytes_AS_STRING(data) + at, chunks[i].base, chunks[i].len_bytes)
+                at += chunks[i].len_bytes
         return data
 
     def __eq__(self, other):
@@ -246,8 +359,14 @@ cdef class Lease:
 
     def pieces(self):
         """The pieces as memoryviews, in order: nothing is joined or copied."""
+        cdef Py_ssize_t size, offset = 0
+        cdef list pieces = []
         self.check()
-        return [memoryview(Piece.__new__(Piece, self, i)) for i in range(self.count)]
+        while offset < self.size_bytes:
+            size = self.extent(offset)
+            pieces.append(memoryview(make_piece(self, offset, size)))
+            offset += size
+        return pieces
 
     def retain(self):
         """Keeps the lease beyond its handler, until release(). Returns it.
@@ -255,19 +374,21 @@ cdef class Lease:
         Retained bytes are bounded, see docs/leases.md: BufferError when this connection has
         retained too many already. ValueError when the lease has ended.
         """
-        self.check()
-        if not self.is_retained and self.lender is not None:
-            self.lender.admit(self)
-            self.is_retained = True
+        cdef int err = 0
+        cdef Lender lender
+        with cython.critical_section(self.loop):
+            self.check()
+            lender = self.lender
+            if not self.is_retained and lender is not None:
+                err = lender.admit(self)
+                self.is_retained = err == 0
+        if err:
+            raise lender.refusal(err, self.size_bytes)
         return self
 
     def release(self):
         """Ends the lease. May be called again. Memoryviews of it stay valid until they end."""
-        if not self.is_released:
-            self.is_released = True
-            self.unlink()
-            if self.exports == 0:
-                self.drop()
+        self.end()
 
     def __enter__(self):
         self.check()
@@ -278,27 +399,30 @@ cdef class Lease:
 
 
 @cython.final
-@cython.no_gc
+@cython.no_gc_clear
 cdef class Piece:
-    """One piece of a lease, for a memoryview."""
+    """One piece of a lease, for a memoryview: asks the lease at each export where it is by then."""
     cdef Lease lease
-    cdef Py_ssize_t index
+    cdef Py_ssize_t offset, size_bytes
 
-    def __cinit__(self, Lease lease, Py_ssize_t index):
-        self.lease = lease
-        self.index = index
+    def __init__(self):
+        raise TypeError("the pieces of a lease come from its pieces()")
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        cdef np_chunk *chunk = &self.lease.first()[self.index]
-        if flags & PyBUF_WRITABLE:
-            raise BufferError("received bytes are read-only")
-        PyBuffer_FillInfo(view, self, <void*>chunk.base, chunk.len_bytes, 1, flags)
-        self.lease.exports += 1
+        if self.lease is None:
+            raise BufferError("a piece of no lease")
+        self.lease.export(self, view, flags, self.offset, self.size_bytes)
 
     def __releasebuffer__(self, Py_buffer *view):
-        self.lease.exports -= 1
-        if self.lease.exports == 0 and self.lease.is_released:
-            self.lease.drop()
+        self.lease.end_export()
+
+
+cdef Piece make_piece(Lease lease, Py_ssize_t offset, Py_ssize_t size):
+    cdef Piece piece = Piece.__new__(Piece)
+    piece.lease = lease
+    piece.offset = offset
+    piece.size_bytes = size
+    return piece
 
 
 cdef void *hold_or_copy(void *owner, np_chunk *chunk) noexcept:

@@ -131,7 +131,7 @@ cdef class Keeper(Host):
         except BaseException as exc:
             self.handler_failed("on_close() failed", exc, face)
         finally:
-            face.end_leases(False)
+            face.end_leases(self.loop, False)
             self.part(conn)
             if face.reading is not None:
                 face.wake(face.reading)

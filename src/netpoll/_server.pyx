@@ -297,7 +297,7 @@ cdef class Worker(Receiver):
         cdef np_flow *flow
         cdef int64_t copied_bytes
         if face.leases is not NULL and not self.is_session:
-            face.end_leases(False)
+            face.end_leases(self.loop, False)
         if conn.flags & NP_CONN_LOST:
             return 0
         flow = np_conn_in(conn)

@@ -1,5 +1,8 @@
 """Leases: who owns received bytes, and for how long."""
 
+import queue
+import threading
+
 import pytest
 
 import netpoll
@@ -183,3 +186,100 @@ def test_leases_come_from_connections_only() -> None:
         netpoll.Lease()
     with pytest.raises(TypeError):
         netpoll.Connection()
+
+
+def test_each_export_asks_again(serving: Serving) -> None:
+    """A view's owner, kept beyond its lease, shows nothing: the memory is other bytes' by then."""
+    exporters: list[object] = []
+    ends = ["release", "forward", "handler", "write"]
+
+    def on_data(conn: netpoll.Connection) -> None:
+        lease = conn.next()
+        exporters.extend([lease, lease.pieces()[0].obj])
+        match ends.pop(0):
+            case "release":
+                lease.release()
+                conn.write(b"ok")
+            case "forward":
+                conn.forward(lease)
+            case "write":
+                conn.write(lease)
+            case "handler":
+                conn.write(b"ok")
+
+    serving(on_data, config=SMALL_RING)
+    client = serving.connect()
+    for _ in range(len(ends)):
+        client.sendall(b"ok")
+        assert read_exactly(client, 2) == b"ok"
+    assert len(exporters) == 8
+    for exporter in exporters:
+        with pytest.raises(ValueError, match="released"):
+            memoryview(exporter)  # type: ignore[arg-type]
+
+
+def test_a_piece_is_found_again_after_a_join(serving: Serving) -> None:
+    """join() makes one piece of several, retain() may copy out of the ring: the bytes are there."""
+    data = pattern(20_000)
+    seen: list[tuple[int, bytes, bytes]] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        if conn.available < len(data):
+            return
+        lease = conn.next()
+        pieces = lease.pieces()
+        owners = [piece.obj for piece in pieces]
+        sizes = [len(piece) for piece in pieces]
+        del pieces
+        whole = bytes(memoryview(lease))
+        lease.retain()
+        parts = [bytes(memoryview(owner)) for owner in owners]
+        assert [len(part) for part in parts] == sizes
+        seen.append((len(parts), whole, b"".join(parts)))
+        lease.release()
+        conn.write(b"ok")
+
+    serving(on_data, config=LoopConfig(buf_count=8, buf_bytes=4096))
+    client = serving.connect()
+    client.sendall(data)
+    assert read_exactly(client, 2) == b"ok"
+    count, whole, parts = seen[0]
+    assert count > 1
+    assert whole == data
+    assert parts == data
+
+
+def test_leases_are_released_by_many_threads(serving: Serving) -> None:
+    """The lender's list and its counters, without a GIL too."""
+    retained: queue.SimpleQueue[netpoll.Lease | None] = queue.SimpleQueue()
+    rounds, size = 300, 16
+
+    def on_data(conn: netpoll.Connection) -> None:
+        while conn.available >= size:
+            retained.put(conn.next(size).retain())
+            conn.peek(size)
+        conn.write(b"k")
+
+    def release() -> None:
+        while (lease := retained.get()) is not None:
+            with memoryview(lease):
+                lease.release()
+            lease.release()
+
+    def send() -> None:
+        client = serving.connect()
+        for _ in range(rounds):
+            client.sendall(bytes(size * 40))
+            client.recv(100)
+
+    serving(on_data, workers=2)
+    releasing = [threading.Thread(target=release) for _ in range(4)]
+    sending = [threading.Thread(target=send) for _ in range(3)]
+    for thread in releasing + sending:
+        thread.start()
+    for thread in sending:
+        thread.join()
+    for _ in releasing:
+        retained.put(None)
+    for thread in releasing:
+        thread.join()
