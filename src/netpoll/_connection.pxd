@@ -82,6 +82,7 @@ cdef class Connection(Lender):
     cdef int push_view(self, object data) except -1
     cdef int push_lease(self, Lease lease) except -1
     cdef int pushed(self) except -1
+    cdef int count_lease(self, Lease lease) noexcept
     cdef int wake(self, Wait wait) except -1
 
 

@@ -10,7 +10,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.errno cimport EBUSY, EDQUOT, ENOMEM
+from libc.errno cimport EDQUOT, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -606,18 +606,30 @@ cdef class Connection(Lender):
             return 0
         if self.retained_bytes + lease.size_bytes > 2 * self.host.max_retained_bytes:
             return -EDQUOT
-        cdef Py_ssize_t held = lease.buffers()
+        cdef int err = self.share(lease)
+        if err < 0:
+            return err
+        return self.count_lease(lease)
+
+    cdef int share(self, Lease lease) noexcept:
+        """Never the ring's last buffer: half of it stays for receiving, whatever is retained or
+        looked at. What would be too much is copied before anybody looks at it."""
+        cdef Py_ssize_t held = 0 if lease.counted_chunks else lease.buffers()
         if held and 2 * (self.host.leased_chunks + held) > self.host.buffers_count:
-            # Never the ring's last buffer: half of it stays for receiving, whatever is retained.
-            if lease.exports:
-                return -EBUSY
             held = lease.shed()
             if held < 0:
                 return -ENOMEM
             self.host.user_copied_bytes += held
             held = 0
-        lease.counted_chunks = held
+        lease.counted_chunks += held
         self.host.leased_chunks += held
+        return 0
+
+    cdef int outlives(self, Lease lease) noexcept:
+        self.count_lease(lease)
+        return -EDQUOT if self.retained_bytes > 2 * self.host.max_retained_bytes else 0
+
+    cdef int count_lease(self, Lease lease) noexcept:
         self.retained_bytes += lease.size_bytes
         lease.is_counted = True
         if self.retained_bytes > self.host.max_retained_bytes and self.conn is not NULL:
@@ -628,17 +640,17 @@ cdef class Connection(Lender):
         if self.retained_bytes + refused_bytes > 2 * self.host.max_retained_bytes:
             return BufferError(
                 f"this connection has {self.retained_bytes + refused_bytes} bytes in leases that "
-                "were not released, and max_retained_bytes is "
+                "were not released, or that memoryviews still use, and max_retained_bytes is "
                 f"{self.host.max_retained_bytes}: release() them, or keep copies")
-        if err == -ENOMEM:
-            return MemoryError()
-        return BufferError("too many receive buffers are in retained leases, and this one has "
-                           "memoryviews in use: release them, then retain() copies it")
+        return MemoryError()
 
     cdef int relieve(self, Lease lease) noexcept:
         if self.host is not None:  # else the collector has taken us and our host apart
             self.host.leased_chunks -= lease.counted_chunks
-        self.retained_bytes -= lease.size_bytes
+        lease.counted_chunks = 0
+        if lease.is_counted:
+            lease.is_counted = False
+            self.retained_bytes -= lease.size_bytes
         return 0
 
     cdef int relieved(self) noexcept:

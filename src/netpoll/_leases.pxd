@@ -13,6 +13,8 @@ cdef class Lender:
     cdef int admit(self, Lease lease) noexcept
     cdef object refusal(self, int err, Py_ssize_t refused_bytes)
     cdef int end_leases(self, Loop loop, bint suspended) except -1
+    cdef int share(self, Lease lease) noexcept
+    cdef int outlives(self, Lease lease) noexcept
     cdef int relieve(self, Lease lease) noexcept
     cdef int relieved(self) noexcept
 
@@ -35,7 +37,7 @@ cdef class Lease:
     cdef int take(self, np_flow *flow, Py_ssize_t size_bytes, bint consumes) except -1
     cdef int enlist(self, Lender lender) except -1
     cdef Lender delist(self)
-    cdef int end_listed(self) except -1
+    cdef int end_listed(self) noexcept
     cdef int moved(self, Py_ssize_t count) noexcept
     cdef int drop(self) noexcept
     cdef Py_ssize_t shed(self) noexcept

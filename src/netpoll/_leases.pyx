@@ -41,13 +41,24 @@ cdef class Lender:
         """
         return 0
 
+    cdef int share(self, Lease lease) noexcept:
+        """The lease's memory is about to be given out: its buffers are counted, or it is copied
+        out of them. 0, or -ENOMEM."""
+        return 0
+
+    cdef int outlives(self, Lease lease) noexcept:
+        """The lease has ended but is in use, so it cannot be refused any more: counts it. 0, or
+        -errno when it is one too many."""
+        return 0
+
     cdef object refusal(self, int err, Py_ssize_t refused_bytes):
         """The exception for what admit said, of so many bytes."""
         raise NotImplementedError
 
     cdef int end_leases(self, Loop loop, bint suspended) except -1:
-        """What the handler that has returned did not retain ends; or, it is suspended, is counted:
-        BufferError when more is kept than may be.
+        """What the handler that has returned did not retain ends, and counts as retained while
+        memoryviews use it; or, it is suspended, is counted: BufferError when more is kept than may
+        be.
 
         A lease that another thread is freeing waits in end(), for us: it may be looked at, but not
         referred to any more. Nothing is called that could let others in.
@@ -66,7 +77,9 @@ cdef class Lender:
                         refused = err
                         refused_bytes += (<Lease>at).size_bytes
                 elif not (<Lease>at).is_retained:
-                    (<Lease>at).end_listed()
+                    err = (<Lease>at).end_listed()
+                    if err:
+                        refused = err
                 at = following
         if refused:
             raise self.refusal(refused, refused_bytes)
@@ -159,31 +172,35 @@ cdef class Lease:
         self.link = NULL
         self.next = NULL
         self.lender = None
-        if not self.is_counted:
+        if not self.is_counted and not self.counted_chunks:
             return None
-        self.is_counted = False
         lender.relieve(self)
         return lender
 
     cdef int end(self) except -1:
-        """Released, or nobody refers to it any more. Again: nothing happens."""
+        """Released, or nobody refers to it any more. Again: nothing happens.
+
+        While memoryviews use it, it stays in its lender's list and account.
+        """
         cdef Lender lender = None
         with cython.critical_section(self.loop):
             self.is_released = True
-            if self.link is not NULL:
-                lender = self.delist()
             if self.exports == 0:
+                if self.link is not NULL:
+                    lender = self.delist()
                 self.drop()
         if lender is not None:
             lender.relieved()  # it may call Python: not while the loop is locked
         return 0
 
-    cdef int end_listed(self) except -1:
-        """end(), for who has the lock and goes through the list."""
+    cdef int end_listed(self) noexcept:
+        """end(), for who has the lock and goes through the list. 0, or -errno when it is in use and
+        one too many."""
         self.is_released = True
+        if self.exports:
+            return 0 if self.is_counted else self.lender.outlives(self)
         self.delist()
-        if self.exports == 0:
-            self.drop()
+        self.drop()
         return 0
 
     cdef Py_ssize_t shed(self) noexcept:
@@ -239,11 +256,14 @@ cdef class Lease:
         return 0
 
     cdef Py_ssize_t buffers(self) noexcept:
-        """How many of its pieces keep a receive buffer."""
+        """How many receive buffers it keeps."""
         cdef np_chunk *chunks = self.first()
+        cdef void *last = NULL
         cdef Py_ssize_t i, n = 0
         for i in range(self.count):
-            n += (<uintptr_t>chunks[i].owner & NP_OWNER_MASK) == NP_OWNER_BUF
+            if (<uintptr_t>chunks[i].owner & NP_OWNER_MASK) == NP_OWNER_BUF:
+                n += chunks[i].owner is not last  # pieces of one buffer come in a row
+                last = chunks[i].owner
         return n
 
     cdef int join(self) except -1:
@@ -298,15 +318,23 @@ cdef class Lease:
         if flags & PyBUF_WRITABLE:
             raise BufferError("received bytes are read-only: copy them with bytearray(lease)")
         with cython.critical_section(self.loop):
+            self.at(offset, size)  # joined, if need be
+            if self.exports == 0 and self.lender is not None and self.lender.share(self) < 0:
+                raise MemoryError
             PyBuffer_FillInfo(view, exporter, <void*>self.at(offset, size), size, 1, flags)
             self.exports += 1
         return 0
 
     cdef int end_export(self) except -1:
+        cdef Lender lender = None
         with cython.critical_section(self.loop):
             self.exports -= 1
             if self.exports == 0 and self.is_released:
+                if self.link is not NULL:
+                    lender = self.delist()
                 self.drop()
+        if lender is not None:
+            lender.relieved()
         return 0
 
     def __getbuffer__(self, Py_buffer *view, int flags):

@@ -131,7 +131,10 @@ cdef class Keeper(Host):
         except BaseException as exc:
             self.handler_failed("on_close() failed", exc, face)
         finally:
-            face.end_leases(self.loop, False)
+            try:
+                face.end_leases(self.loop, False)
+            except (BufferError, MemoryError):
+                pass  # too much of it is looked at still; it is over anyway
             self.part(conn)
             if face.reading is not None:
                 face.wake(face.reading)

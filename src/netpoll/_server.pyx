@@ -297,7 +297,10 @@ cdef class Worker(Receiver):
         cdef np_flow *flow
         cdef int64_t copied_bytes
         if face.leases is not NULL and not self.is_session:
-            face.end_leases(self.loop, False)
+            try:
+                face.end_leases(self.loop, False)
+            except (BufferError, MemoryError) as exc:  # memoryviews that outlive the handler
+                self.fail_conn(conn, exc)
         if conn.flags & NP_CONN_LOST:
             return 0
         flow = np_conn_in(conn)

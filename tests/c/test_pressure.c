@@ -117,6 +117,40 @@ static void cancelled_while_starving(struct np_rig *rig)
     crowd_close(rig, &crowd);
 }
 
+/* Somebody holds every buffer and does not let go: to end a receive takes none. */
+static void cancelled_while_every_buffer_is_held(struct np_rig *rig)
+{
+    static struct crowd crowd;
+    static struct np_buf *held[CONNECTIONS * 64];
+    uint32_t held_count = 0;
+    crowd_open(rig, &crowd);
+    np_rig_turn(rig, 0);
+    for (int i = 0; i < CONNECTIONS; i++)
+        crowd_write(&crowd, i, PER_CONNECTION);
+    while (np_rig_stats(rig).bufs_free || !np_rig_stats(rig).enobufs) {
+        int n = np_rig_turn(rig, MS_NS);
+        for (int i = 0; i < n; i++) {
+            if (rig->events[i].kind != NP_OP_RECV || rig->events[i].res <= 0)
+                continue;
+            assert_true(held_count < CONNECTIONS * 64);
+            held[held_count] = rig->ops->buffer(rig->be, rig->events[i].data);
+            np_buf_hold(held[held_count++]);
+        }
+    }
+    for (int i = 0; i < CONNECTIONS; i++)
+        assert_int_equal(rig->ops->cancel(rig->be, crowd.recvs[i].op), 0);
+    for (int i = 0; i < CONNECTIONS; i++)
+        NP_UNTIL(rig, !crowd.recvs[i].armed);
+    while (held_count)
+        np_buf_release(held[--held_count]);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        crowd.recvs[i].lasts_count = 0;
+        np_rig_arm(rig, &crowd.recvs[i], NP_OP_RECV, crowd.fds[i][0]);
+    }
+    NP_UNTIL(rig, crowd_is_done(&crowd));
+    crowd_close(rig, &crowd);
+}
+
 static void starving_and_cancelled_and_moved(struct np_rig *rig)
 {
     static struct crowd crowd;
@@ -343,6 +377,7 @@ int main(void)
         NP_RIG_TEST(fifty_connections_share_two_buffers),
         NP_RIG_TEST(scarce_buffers_go_round),
         NP_RIG_TEST(cancelled_while_starving),
+        NP_RIG_TEST(cancelled_while_every_buffer_is_held),
         NP_RIG_TEST(starving_and_cancelled_and_moved),
         NP_RIG_TEST(one_event_at_a_time_loses_nothing),
         NP_RIG_TEST(a_hundred_operations_through_eight_entries),

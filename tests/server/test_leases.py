@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from typing import Any
 
 import pytest
 
@@ -283,3 +284,87 @@ def test_leases_are_released_by_many_threads(serving: Serving) -> None:
         retained.put(None)
     for thread in releasing:
         thread.join()
+
+
+@pytest.mark.parametrize("how", ["whole", "pieces"])
+def test_what_memoryviews_keep_counts_as_retained(serving: Serving, how: str) -> None:
+    """Views that outlive the handler cannot be taken back: who keeps too many is not read from,
+    then lost; the others are served, by half of the ring."""
+    views: list[memoryview] = []
+    errors: list[Any] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        if bytes(conn.peek(1)) != b"A":
+            conn.forward()
+            return
+        lease = conn.next()
+        views.extend([memoryview(lease)] if how == "whole" else lease.pieces())
+        conn.write(b"k")
+
+    server = serving(
+        on_data,
+        on_close=lambda conn, error: errors.append(error),
+        max_retained_bytes=16384,
+        config=SMALL_RING,
+    )
+    hoarder, other = serving.connect(), serving.connect()
+    kept_bytes = 0
+    while kept_bytes <= 16384:
+        hoarder.sendall(b"A" * 2000)
+        assert hoarder.recv(1) == b"k"
+        kept_bytes += 2000
+        other.send(b"hello")
+        assert read_exactly(other, 5) == b"hello"
+    hoarder.sendall(b"A" * 2000)
+    hoarder.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        hoarder.recv(1)
+    stats = server.stats()
+    assert stats["copied_bytes"] > 0, "beyond half of the ring they are copied"
+    assert all(bytes(view).strip(b"A") == b"" for view in views)
+    while views:  # and it is read from again
+        views.pop().release()
+    hoarder.settimeout(10)
+    assert hoarder.recv(1) == b"k"
+    views.clear()
+    assert not errors
+
+
+def test_memoryviews_of_more_than_twice_the_limit_lose_the_connection(serving: Serving) -> None:
+    views: list[memoryview] = []
+    errors: list[Any] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        if conn.available == 4000:
+            views.append(memoryview(conn.next()))
+
+    server = serving(
+        on_data, on_close=lambda conn, error: errors.append(error), max_retained_bytes=1000
+    )
+    hoarder, other = serving.connect(), serving.connect()
+    hoarder.sendall(b"A" * 4000)
+    assert hoarder.recv(1) == b""
+    assert isinstance(errors[0], BufferError)
+    assert "memoryviews" in str(errors[0])
+    assert views[0] == b"A" * 4000
+    other.close()
+    wait_for(lambda: server.stats()["connections"] == 0)
+    views.clear()
+
+
+def test_views_of_a_connection_that_is_over_go_without_it(serving: Serving) -> None:
+    views: list[memoryview] = []
+
+    def on_data(conn: netpoll.Connection) -> None:
+        views.append(memoryview(conn.next()))
+        conn.close()
+
+    server = serving(on_data, config=SMALL_RING)
+    for i in range(20):
+        client = serving.connect()
+        client.send(b"%d" % i * 500)
+        assert client.recv(1) == b""
+    wait_for(lambda: server.stats()["connections"] == 0)
+    assert [bytes(view[:1]) for view in views[:10]] == [b"%d" % i for i in range(10)]
+    assert server.stats()["copied_bytes"] > 0
+    views.clear()

@@ -271,8 +271,13 @@ def test_a_number_that_runs_code(serving: Serving, tls: bool, method: str, how: 
     log, got = Log(), []
 
     def on_data(conn: Connection) -> None:
+        if got:
+            conn.skip()
+            return
         value = getattr(conn, method)(Ending(conn, 5, how))
         got.append(value if isinstance(value, int) else bytes(value))
+        if how == "pause_reading":
+            conn.resume_reading()
 
     serving(on_data, **log.hooks, **secured(tls))
     client = connect(serving, tls)
@@ -280,7 +285,8 @@ def test_a_number_that_runs_code(serving: Serving, tls: bool, method: str, how: 
     wait_for(lambda: got)
     client.close()
     log.is_right(1)
-    there = b"01234" if how == "pause_reading" else b""
+    is_over = how != "pause_reading" and not (tls and how == "close")  # which says goodbye first
+    there = b"" if is_over else b"01234"
     assert got[0] == (len(there) if method == "skip" else there)
 
 
@@ -452,7 +458,8 @@ def test_a_pool_that_runs_code_when_it_goes(serving: Serving, tls: bool) -> None
             self.conn.abort()
 
     def on_data(conn: Connection) -> None:
-        conn.read()
+        if conn.read() == b"y":
+            return
         pool = Pool(1 << 20)
         pool.conn = conn
         buffer = pool.reserve(4096)
@@ -462,6 +469,9 @@ def test_a_pool_that_runs_code_when_it_goes(serving: Serving, tls: bool) -> None
     serving(on_data, **log.hooks, **secured(tls))
     client = connect(serving, tls)
     client.send(b"x")
+    read_exactly(client, 4096 + 201)
+    with contextlib.suppress(OSError):
+        client.send(b"y")  # the end of a send is heard of with what comes next
     log.is_right(1)
     assert len(ended) == 1 and ended[0] >= 0
 
