@@ -2,6 +2,7 @@
 
 from netpoll._c cimport np_event, np_udata
 from netpoll._core cimport Completion, Loop
+from netpoll._transport cimport StreamTransport
 
 
 cdef class Acceptor(Completion):
@@ -15,5 +16,7 @@ cdef class Acceptor(Completion):
 
     cdef int arm(self) except -1
     cdef int accepted(self, int fd) except -1
+    cdef int failed(self, StreamTransport transport, object exc) except -1
+    cdef int report_failed(self, object exc) except -1
     cdef int accept_ssl(self, object conn) except -1
     cdef int accept_failed(self, int err) except -1

@@ -11,7 +11,7 @@ from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
     PyObject, np_event, np_sock_close, np_sock_nodelay, np_sock_peer)
 from netpoll._core cimport Completion, Loop
-from netpoll._endpoint cimport os_error
+from netpoll._endpoint cimport CLOSING, os_error
 from netpoll._transport cimport StreamTransport, attach, detach
 
 import socket as py_socket
@@ -76,18 +76,30 @@ cdef class Acceptor(Completion):
             self.arm()
         return 0
 
+    # As in asyncio the protocol is made a turn after the connection was accepted, and told of it in
+    # the turn after that: what its factory posts runs before connection_made.
+
     cdef int accepted(self, int fd) except -1:
         """A new connection. What fails in its making closes it, and it alone."""
-        cdef StreamTransport transport = None
-        conn = None
+        cdef StreamTransport transport
+        if self.ssl_options is not None:
+            self.loop.soon(self._make_ssl, (py_socket.socket(fileno=fd),))
+            return 0
+        transport = StreamTransport.__new__(StreamTransport)
+        transport.loop = self.loop
+        transport.fd = fd
         try:
-            if self.ssl_options is not None:
-                conn = py_socket.socket(fileno=fd)  # the closer from here on
-                self.accept_ssl(conn)
-                return 0
-            transport = StreamTransport.__new__(StreamTransport)
-            transport.loop = self.loop
-            transport.fd = fd
+            self.loop.own_fd(fd, transport)
+            attach(self.server, transport)
+            self.loop.soon(self._make, (transport,))
+        except BaseException as exc:
+            self.failed(transport, exc)
+        return 0
+
+    def _make(self, StreamTransport transport):
+        if transport.flags & CLOSING:
+            return  # the server has closed its clients meanwhile
+        try:
             PyContext_Enter(<PyObject*>self.context)
             try:
                 transport.context = PyContext_CopyCurrent()
@@ -95,26 +107,36 @@ cdef class Acceptor(Completion):
             finally:
                 PyContext_Exit(<PyObject*>self.context)
             transport.set_protocol(protocol)
-            np_sock_peer(fd, &transport.peer)
-            self.loop.own_fd(fd, transport)
-            attach(self.server, transport)
-            transport.begin()
-        except (SystemExit, KeyboardInterrupt):
-            raise
+            np_sock_peer(transport.fd, &transport.peer)
+            self.loop.soon(transport._begin, (None,))
         except BaseException as exc:
-            if conn is not None:
-                conn.close()
-            elif transport is not None and transport.fd >= 0:
-                self.loop.disown_fd(fd, transport)
-                detach(transport)
-                transport.fd = -1
-                np_sock_close(fd)
-            self.loop.call_exception_handler({
-                "message": "Error on transport creation for incoming connection",
-                "exception": exc,
-                "socket": trsock.TransportSocket(self.sock),
-            })
+            self.failed(transport, exc)
+
+    cdef int failed(self, StreamTransport transport, object exc) except -1:
+        cdef int fd = transport.fd
+        if fd >= 0:
+            self.loop.disown_fd(fd, transport)
+            detach(transport)
+            transport.fd = -1
+            np_sock_close(fd)
+        return self.report_failed(exc)
+
+    cdef int report_failed(self, object exc) except -1:
+        if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+            raise exc
+        self.loop.call_exception_handler({
+            "message": "Error on transport creation for incoming connection",
+            "exception": exc,
+            "socket": trsock.TransportSocket(self.sock),
+        })
         return 0
+
+    def _make_ssl(self, conn):
+        try:
+            self.accept_ssl(conn)
+        except BaseException as exc:
+            conn.close()
+            self.report_failed(exc)
 
     cdef int accept_ssl(self, object conn) except -1:
         conn.setblocking(False)

@@ -29,6 +29,7 @@ cdef class SendingTransport(Endpoint):
     cdef np_iov out
     cdef uint16_t lost_writes_count
     cdef uint16_t small_reads_count     # the other half's: there is room for it here
+    cdef uint16_t heard_turn    # also its: loop.turns, the last bits, when bytes came last
     cdef object empty_waiter    # sendfile waits for the chain to run empty
 
     cdef int push(self, object data) except -1

@@ -14,6 +14,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN
+from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
 from netpoll._c cimport (
@@ -185,6 +186,7 @@ cdef class StreamTransport(SendingTransport):
         cdef Py_ssize_t size
         if event.res > 0:
             if not self.flags & CLOSING:
+                self.heard_turn = <uint16_t>self.loop.turns
                 size = event.res
                 if self.part is not None:
                     size += PyBytes_GET_SIZE(self.part)
@@ -334,6 +336,7 @@ cdef class StreamTransport(SendingTransport):
             if received is None:
                 return 0 if got == -EAGAIN else self.end_of_stream(got)
             budget -= got
+            self.heard_turn = <uint16_t>self.loop.turns
             self.deliver(received)
             received = None  # it may be used again from here on
             if got < want:
@@ -439,6 +442,7 @@ cdef class StreamTransport(SendingTransport):
                     if want == 0:
                         raise RuntimeError("get_buffer() returned an empty buffer")
                     if got > 0:
+                        self.heard_turn = <uint16_t>self.loop.turns
                         self.note_size(got)
                         message = "Fatal error: protocol.buffer_updated() call failed."
                         self.protocol.buffer_updated(got)
@@ -456,9 +460,18 @@ cdef class StreamTransport(SendingTransport):
         return 0
 
     cdef int end_of_stream(self, int end) except -1:
-        """end: 0, or -errno. While paused it waits, behind the bytes that wait."""
+        """end: 0, or -errno. While paused it waits, behind the bytes that wait.
+
+        asyncio finds the end a turn after the last bytes, so what data_received has posted runs
+        before eof_received. The kernel says it again to who asks again.
+        """
         if self.flags & (PAUSED | RESUMING):
-            self.stash_end = end
+            if end < 0:
+                self.stash_end = end
+            return 0
+        if end == 0 and self.heard_turn == <uint16_t>self.loop.turns:
+            if not self.read_op and not self.flags & CLOSING:
+                self.arm_read()
             return 0
         if end < 0:
             return self.fail(os_error(end), "Fatal read error on socket transport")

@@ -47,21 +47,51 @@ TRANSPORT_ENDS = (4, 6)
 class ShuffledSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """Hands out what is ready in an order of its own: order 0 is the kernel's.
 
-    An odd order prefers some descriptors to others all the time, an even one changes its mind.
+    Order 1 is `like`'s, which tries to do as another loop did. Else an odd one prefers some
+    descriptors to others all the time, an even one changes its mind.
     """
 
     order = 0
     random = random.Random(0)
+    # Sockets that receive when the selector finds them ready, not when the transport asks.
+    early: dict[int, EarlySocket]
+    like: Callable[[int], int]
 
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(timeout)
+        for key, _mask in ready:
+            if key.fd in self.early:
+                self.early[key.fd].receive()
         if self.order == 0 or len(ready) == 1:
             return ready
-        if self.order % 2:
+        if self.order == 1:
+            ready.sort(key=lambda item: self.like(item[0].fd))
+        elif self.order % 2:
             ready.sort(key=lambda item: hash((item[0].fd, self.order)))
         else:
             self.random.shuffle(ready)
         return ready
+
+
+class EarlySocket(socket.socket):
+    """A socket whose recv returns what was there when the selector looked, as a kernel that
+    receives by itself does."""
+
+    received: bytes | OSError | None = None
+
+    def receive(self) -> None:
+        try:
+            self.received = super().recv(1 << 18)
+        except OSError as exc:
+            self.received = exc
+
+    def recv(self, *args: Any) -> bytes:
+        received, self.received = self.received, None
+        if received is None:
+            return super().recv(*args)
+        if isinstance(received, OSError):
+            raise received
+        return received
 
 
 class Helper:
@@ -133,8 +163,14 @@ class Traced(asyncio.Protocol):
 class Run:
     """One run of one program on one loop."""
 
-    def __init__(self, loop: Any, helper: Helper, program: Program) -> None:
-        self.loop, self.helper, self.program = loop, helper, program
+    def __init__(
+        self,
+        loop: Any,
+        helper: Helper,
+        program: Program,
+        early: dict[int, EarlySocket] | None = None,
+    ) -> None:
+        self.loop, self.helper, self.program, self.early = loop, helper, program, early
         self.trace: list[str] = []
         self.ends: dict[int, socket.socket] = {}
         self.handles: list[Any] = []
@@ -222,7 +258,8 @@ class Run:
     # -- what steps are made of -----------------------------------------------------------------
 
     def note(self, line: str) -> None:
-        self.trace.append(line)
+        if not self.is_over:
+            self.trace.append(line)
 
     def steps(self, body: Any) -> None:
         for name, *args in body:
@@ -235,7 +272,11 @@ class Run:
 
     def end(self, number: int) -> socket.socket:
         if number not in self.ends:
-            self.ends[number & ~1], self.ends[number | 1] = unix_pair()
+            left, right = unix_pair()
+            if self.early is not None and number & ~1 in TRANSPORT_ENDS:
+                left = EarlySocket(fileno=left.detach())
+                self.early[left.fileno()] = left
+            self.ends[number & ~1], self.ends[number | 1] = left, right
         return self.ends[number]
 
     def called(self, label: int, body: list[Step]) -> None:
@@ -571,14 +612,59 @@ class Reference:
 
     def __init__(self) -> None:
         self.selector = ShuffledSelector()
+        self.selector.early = {}
         self.loop = asyncio.SelectorEventLoop(self.selector)
 
-    def traces(self, helper: Helper, program: Program, count: int) -> Iterator[list[str]]:
-        """asyncio's trace, then those with other orders of what is ready at once."""
+    def traces(
+        self, helper: Helper, program: Program, found: list[str], count: int, is_early: bool
+    ) -> Iterator[list[str]]:
+        """asyncio's trace, then those with other orders of what is ready at once.
+
+        found: the other loop's trace, whose order is tried, too.
+        is_early: also those of an asyncio that receives when the turn polls, as netpoll does.
+        """
+        is_early = is_early and "connect" in step_names(program)
         for order in range(count):
-            self.selector.order = order
-            self.selector.random = random.Random(order)
-            yield Run(self.loop, helper, program).result()
+            for early in ({}, None) if is_early else (None,):
+                self.selector.order = order
+                self.selector.random = random.Random(order)
+                self.selector.early = {} if early is None else early
+                run = Run(self.loop, helper, program, early)
+                if order == 1:
+                    self.selector.like = Likeness(run, found).rank
+                yield run.result()
+
+
+class Likeness:
+    """Finds out of a trace in which order a loop took the descriptors, turn by turn."""
+
+    def __init__(self, run: Run, trace: list[str]) -> None:
+        self.run = run
+        self.turns: list[list[int]] = []
+        end_of = {str(label): end for label, end in labelled_ends(run.program)}
+        for line in trace:
+            first, _, rest = line.partition(" ")
+            if first == "turn":
+                self.turns.append([])
+            elif self.turns and rest and first in end_of:
+                self.turns[-1].append(end_of[first])
+
+    def rank(self, fd: int) -> int:
+        """The place of a descriptor among those of the coming turn."""
+        turn = self.turns[self.run.turn] if self.run.turn < len(self.turns) else []
+        for place, end in enumerate(turn):
+            sock = self.run.ends.get(end)
+            if sock is not None and sock.fileno() == fd:
+                return place
+        return len(turn)
+
+
+def labelled_ends(program: Program) -> Iterator[tuple[int, int]]:
+    """(label, end) of all readers, writers and connections of a program."""
+    for burst in program["bursts"]:
+        for name, *args in all_steps(burst):
+            if name in ("reader", "writer", "connect"):
+                yield args[0], args[1]
 
 
 class Comparison:
@@ -597,16 +683,18 @@ class Comparison:
     def run(self, program: Program) -> list[str]:
         return Run(self.loop, self.helper, program).result()
 
-    def difference(self, program: Program) -> str | None:
+    def difference(self, program: Program, is_early: bool = True) -> str | None:
         """What is different about this program's run, in words; None: nothing.
 
+        is_early: receiving when the turn polls is not taken for a difference.
         A machine that is busy can make a timer late: only what is different each time counts.
         """
         found: list[str] = []
         expected: list[str] = []
-        for count in (1, 12, 60):
+        for count in (2, 12, 60):
             found = self.run(program)
-            for order, trace in enumerate(self.reference.traces(self.helper, program, count)):
+            traces = self.reference.traces(self.helper, program, found, count, is_early)
+            for order, trace in enumerate(traces):
                 if trace == found:
                     return None
                 if order == 0:
@@ -632,18 +720,19 @@ def describe(program: Program, expected: list[str], found: list[str]) -> str:
 def step_names(program: Program) -> Iterator[str]:
     """The names of all steps and awaits of a program."""
     for burst in program["bursts"]:
-        yield from body_names(burst)
+        for name, *_ in all_steps(burst):
+            yield name
 
 
-def body_names(body: list[Step]) -> Iterator[str]:
-    for name, *args in body:
-        yield name
-        for part in args:
+def all_steps(body: list[Step]) -> Iterator[Step]:
+    for step in body:
+        yield step
+        for part in step[1:]:
             if isinstance(part, list):
-                yield from body_names(part)
+                yield from all_steps(part)
             elif isinstance(part, dict):
                 for inner in part.values():
-                    yield from body_names(inner)
+                    yield from all_steps(inner)
 
 
 def smaller(program: Program) -> Iterator[Program]:
