@@ -44,6 +44,10 @@ RAW_ENDS = (0, 1, 2, 3)
 TRANSPORT_ENDS = (4, 6)
 
 
+# How the lines of what an event brings begin, behind the label.
+BY_EVENT = ("reader", "writer", "data", "eof")
+
+
 class ShuffledSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """Hands out what is ready in an order of its own: order 0 is the kernel's.
 
@@ -169,8 +173,10 @@ class Run:
         helper: Helper,
         program: Program,
         early: dict[int, EarlySocket] | None = None,
+        pause_s: float = IDLE_PAUSE_S,
     ) -> None:
         self.loop, self.helper, self.program, self.early = loop, helper, program, early
+        self.pause_s = pause_s
         self.trace: list[str] = []
         self.ends: dict[int, socket.socket] = {}
         self.handles: list[Any] = []
@@ -220,7 +226,7 @@ class Run:
         self.helper.jobs.put(lambda: self._bring(number + 1))
 
     def _bring(self, number: int) -> None:
-        time.sleep(IDLE_PAUSE_S)
+        time.sleep(self.pause_s)
         if number < len(self.program["bursts"]):
             self.loop.call_soon_threadsafe(self._burst, number)
         else:
@@ -613,6 +619,7 @@ class Reference:
     def __init__(self) -> None:
         self.selector = ShuffledSelector()
         self.selector.early = {}
+        self.pause_s = IDLE_PAUSE_S
         self.loop = asyncio.SelectorEventLoop(self.selector)
 
     def traces(
@@ -629,7 +636,7 @@ class Reference:
                 self.selector.order = order
                 self.selector.random = random.Random(order)
                 self.selector.early = {} if early is None else early
-                run = Run(self.loop, helper, program, early)
+                run = Run(self.loop, helper, program, early, self.pause_s)
                 if order == 1:
                     self.selector.like = Likeness(run, found).rank
                 yield run.result()
@@ -646,7 +653,7 @@ class Likeness:
             first, _, rest = line.partition(" ")
             if first == "turn":
                 self.turns.append([])
-            elif self.turns and rest and first in end_of:
+            elif self.turns and first in end_of and rest.startswith(BY_EVENT):
                 self.turns[-1].append(end_of[first])
 
     def rank(self, fd: int) -> int:
@@ -681,14 +688,17 @@ class Comparison:
         self.loop.close()
 
     def run(self, program: Program) -> list[str]:
-        return Run(self.loop, self.helper, program).result()
+        pause_s = self.reference.pause_s
+        return Run(self.loop, self.helper, program, pause_s=pause_s).result()
 
     def difference(self, program: Program, is_early: bool = True) -> str | None:
         """What is different about this program's run, in words; None: nothing.
 
         is_early: receiving when the turn polls is not taken for a difference.
-        A machine that is busy can make a timer late: only what is different each time counts.
+        A busy machine can make a thread late: only what is different each time counts, and each
+        time the pauses are longer.
         """
+        self.reference.pause_s = IDLE_PAUSE_S
         found: list[str] = []
         expected: list[str] = []
         for count in (2, 12, 60):
@@ -699,6 +709,7 @@ class Comparison:
                     return None
                 if order == 0:
                     expected = trace
+            self.reference.pause_s *= 4
         return describe(program, expected, found)
 
     def is_different(self, program: Program) -> bool:
