@@ -13,13 +13,23 @@ END = "<!-- end -->"
 COLUMNS = ("project", "version", "on asyncio", "on uring", "on epoll", "excepted", "not judged")
 
 
-def text(verdicts: dict[str, list[Verdict]]) -> str:
-    """One row per project: how many tests pass on asyncio, and how many of them on netpoll."""
-    rows = [_row(name, verdicts[name]) for name in projects() if verdicts.get(name)]
-    total = ["total", "", *(str(sum(int(row[i]) for row in rows)) for i in range(2, 7))]
+def text(verdicts: dict[str, list[Verdict]], old: str = "") -> str:
+    """One row per project: how many tests pass on asyncio, and how many of them on netpoll.
+
+    Projects that were not run keep the row that `old` has.
+    """
+    rows = _rows_of(old)
+    rows |= {name: _row(name, found) for name, found in verdicts.items() if found}
+    kept = [rows[name] for name in projects() if name in rows]
+    total = ["total", "", *(str(sum(int(row[i]) for row in kept)) for i in range(2, 7))]
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * 2 + "---:|" * 5]
-    lines += ["| " + " | ".join(row) + " |" for row in [*rows, total]]
+    lines += ["| " + " | ".join(row) + " |" for row in [*kept, total]]
     return "\n".join(lines)
+
+
+def _rows_of(table: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return {row[0]: row for row in rows if len(row) == len(COLUMNS) and row[0] in projects()}
 
 
 def _row(name: str, verdicts: list[Verdict]) -> list[str]:
@@ -39,8 +49,8 @@ def write(verdicts: dict[str, list[Verdict]], page: Path = PAGE) -> None:
     """Puts the table between its two marks."""
     old = page.read_text(encoding="utf-8")
     before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    table, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(f"{page}: the marks of the table are not there")
     about = f"CPython {platform.python_version()}, Linux {platform.release().split('-')[0]}."
-    page.write_text(f"{before}{BEGIN}\n{about}\n\n{text(verdicts)}\n{END}{after}", "utf-8")
+    page.write_text(f"{before}{BEGIN}\n{about}\n\n{text(verdicts, table)}\n{END}{after}", "utf-8")

@@ -244,6 +244,9 @@ def test_the_table_goes_between_its_marks(
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert f"| anyio | {projects.projects()['anyio'].version} | 2 | 2 | 1 | 0 | 0 |" in text
+    table.write({"tornado": [Verdict("tornado", "uring", ["a"])]}, page)  # the other row stays
+    text = page.read_text()
+    assert "| anyio |" in text and "| total |  | 3 | 3 | 1 | 0 | 0 |" in text
     page.write_text("no marks")
     with pytest.raises(SystemExit):
         table.write(verdicts, page)
