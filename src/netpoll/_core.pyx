@@ -635,7 +635,11 @@ cdef class Loop(FdTables):
         cdef Completion owner = owner_of(event.owner)
         if not event.flags & NP_EV_MORE:
             drop_owner(event.owner)
-            owner.on_loop_closed(self, event)
+            try:
+                owner.on_loop_closed(self, event)
+            except BaseException as exc:  # the others have to be told, too
+                self.call_exception_handler(
+                    {"message": f"Fatal error: closing {owner!r} failed", "exception": exc})
         return 0
 
     def stats(self):

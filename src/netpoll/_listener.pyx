@@ -85,7 +85,13 @@ cdef class Listener(Completion):
         least.dealt_count += 1
         if least.loop is self.loop:
             return least.adopt(fd)
-        least.loop.call_soon_threadsafe(least._adopt, fd)
+        least.dealt.append(fd)
+        try:
+            least.loop.call_soon_threadsafe(least._adopt_dealt)
+        except RuntimeError:
+            least.is_over = True  # its loop is closed
+        if least.is_over:
+            least.close_dealt()
         return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:

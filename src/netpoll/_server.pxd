@@ -13,6 +13,8 @@ cdef class Worker(Receiver):
     cdef object handler, on_connect
     cdef bint is_session
     cdef set sessions
+    cdef list dealt             # descriptors that the dealer put here, to be adopted
+    cdef bint is_over           # its loop is closed: nothing is adopted any more
     cdef bint is_marked         # in the loop's list for the end of the turn
     cdef double tick_s
     cdef object ticker
@@ -20,6 +22,7 @@ cdef class Worker(Receiver):
     cdef uint64_t shed_bytes, file_bytes, recv_bytes, sent_bytes
 
     cdef int adopt(self, int fd) except -1
+    cdef int close_dealt(self) except -1
     cdef int announce(self, np_conn *conn) except -1
     cdef int happened(self, np_conn *conn, np_event *event) except -1
     cdef int count_buffers(self) noexcept

@@ -21,8 +21,8 @@ from netpoll._c cimport (
     NP_TASK_PUSH, PyObject, PyObject_CallOneArg, Py_DECREF, np_buf, np_buf_hold, np_chunk, np_conn,
     np_conn_at, np_conn_in, np_conn_of, np_conn_pin, np_conn_slab_close, np_conn_slab_init,
     np_event, np_flow, np_flow_at, np_flow_gather, np_flow_get, np_flow_push, np_flow_put,
-    np_flow_shed, np_iov_advance, np_owner_drop, np_sock_sendfile, np_sock_shutdown, np_stats,
-    np_task, np_task_claim, np_task_pause, np_task_wake)
+    np_flow_shed, np_iov_advance, np_owner_drop, np_sock_close, np_sock_sendfile, np_sock_shutdown,
+    np_stats, np_task, np_task_claim, np_task_pause, np_task_wake)
 from netpoll._connection cimport Connection, Driver, FileSpan, unpin
 from netpoll._core cimport Loop
 from netpoll._driver cimport Session, make_session
@@ -61,6 +61,7 @@ cdef class Worker(Receiver):
         self.may_ship = loop.backend == "uring"
         self.closed_hook = options["ended"]
         self.sessions = set()
+        self.dealt = []
         np_conn_slab_init(&self.slab)
         idle_timeout_s = options["idle_timeout_s"]
         if idle_timeout_s is not None:
@@ -82,8 +83,15 @@ cdef class Worker(Receiver):
 
     # ---- birth --------------------------------------------------------------------------------
 
-    def _adopt(self, int fd):
-        self.adopt(fd)
+    def _adopt_dealt(self):
+        while self.dealt:
+            self.adopt(self.dealt.pop(0))
+
+    cdef int close_dealt(self) except -1:
+        while self.dealt:
+            self.ended_count += 1
+            np_sock_close(self.dealt.pop(0))
+        return 0
 
     cdef Connection adopt_quietly(self, int fd):
         cdef Connection face
@@ -604,16 +612,22 @@ cdef class Worker(Receiver):
                 self.close_conn(conn)
 
     def _abort_all(self):
-        """Ends what is left."""
+        """Ends what is left, all of it; then raises what an on_close() has."""
         cdef uint32_t i
         cdef np_conn *conn
+        failed = None
         for session in list(self.sessions):
             session.cancel()
         for i in range(self.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&self.slab, i)
             if conn.flags & NP_CONN_OPEN and conn.fd >= 0:
-                self.lose(conn, ConnectionAbortedError(
-                    errno.ECONNABORTED, "the server stopped"))
+                try:
+                    self.lose(conn, ConnectionAbortedError(
+                        errno.ECONNABORTED, "the server stopped"))
+                except BaseException as exc:
+                    failed = exc
+        if failed is not None:
+            raise failed
 
     def _end(self):
         if self in self.loop.keepers:

@@ -10,6 +10,7 @@ transports over our readiness calls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -89,6 +90,8 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._acceptors: dict[int, _acceptor.Acceptor] = {}
         self._child_watches: set[ExitWatch] = set()
         self._datagram_memory: _address.DatagramMemory | None = None  # with the first of them
+        # What ends with the loop, its servers: a call before operations end, and one after that.
+        self._at_close: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._ssock: socket.socket | None = None
         self._csock: socket.socket | None = None
 
@@ -140,13 +143,24 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        for acceptor in list(self._acceptors.values()):
-            acceptor.stop()
+        # The last one first. One that fails does not keep the others from being done.
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._forget_files)
+            for _, after in list(self._at_close):
+                steps.callback(after)
+            steps.callback(self._close_native)
+            steps.callback(setattr, self, "_closed", True)  # whatever the next one did
+            steps.callback(super().close)  # signal handlers, the wake-up pipe, the executor
+            for watch in list(self._child_watches):
+                steps.callback(watch.stop)
+            for acceptor in list(self._acceptors.values()):
+                steps.callback(acceptor.stop)
+            for before, _ in list(self._at_close):
+                steps.callback(before)
+
+    def _forget_files(self) -> None:
         self._acceptors.clear()
-        for watch in list(self._child_watches):
-            watch.stop()
-        super().close()  # signal handlers, the wake-up pipe, the executor
-        self._close_native()
+        self._at_close.clear()
         self._reader_files.clear()
         self._writer_files.clear()
         self._datagram_memory = None

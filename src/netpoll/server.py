@@ -16,21 +16,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import math
 import os
 import signal
 import socket
 import ssl as _ssl
 import threading
+import time
 from asyncio import events
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Self
 
+from netpoll import _ends
 from netpoll._buffers import BufferPool
 from netpoll._connection import Connection
 from netpoll._listener import Listener
 from netpoll._secure import SecureWorker
 from netpoll._server import Worker
 from netpoll.config import BufferConfig, LoopConfig
+from netpoll.listening import UnixFile, inet_sockets, unix_socket
 from netpoll.loop import EventLoop
 
 __all__ = ["Server", "serve"]
@@ -41,6 +45,10 @@ LOOP_STATS = ("enters", "submissions", "enobufs", "ops_live", "zc_bytes")
 GRACE_DEFAULT_S = 5.0
 HANDSHAKE_DEFAULT_S = 60.0
 START_TIMEOUT_S = 30.0
+# Beyond the grace: what handlers and tasks have to end when they are cancelled, and what a thread
+# has that a handler blocks, before it is left behind.
+ABORT_TIMEOUT_S = 1.0
+THREAD_TIMEOUT_S = 3.0
 
 
 class _Thread:
@@ -49,17 +57,21 @@ class _Thread:
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self.ready = threading.Event()
-        self.error: BaseException | None = None
+        self.error: BaseException | None = None  # why it ended, when nobody asked for it
+        self.is_asked = False
+        self.is_over = False  # nothing runs in its loop any more
         self.loop: EventLoop | None = None
         self.worker: Worker | None = None
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self.thread.start()
-        self.ready.wait(START_TIMEOUT_S)
+        is_ready = self.ready.wait(START_TIMEOUT_S)
         if self.error is not None:
             self.thread.join()
             raise self.error
+        if not is_ready:
+            raise TimeoutError(f"{self.thread.name} did not start within {START_TIMEOUT_S} s")
 
     def _run(self) -> None:
         try:
@@ -67,19 +79,47 @@ class _Thread:
             self.worker = self.server._new_worker(self.loop)
             self.loop.call_soon(self.worker._start)
             self.loop.call_soon(self.ready.set)
+            self.loop.run_forever()
+            if not self.is_asked:
+                raise RuntimeError("a handler has stopped its worker's loop: stop the server")
         except BaseException as exc:
             self.error = exc
-            self.ready.set()
-            return
-        try:
-            self.loop.run_forever()
-        finally:
-            self.worker._end()
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-            self.loop.close()
+        if self.loop is not None and os.getpid() != self.server._pid:
+            return  # a child that was forked in a handler: nothing of this is its own
+        failed = self.error is not None and self.ready.is_set()
+        if failed:
+            self.server._thread_failed(self)
+        self._close()
+        self.ready.set()
+        if failed:
+            self.server._stop_threads(GRACE_DEFAULT_S)
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Runs function(*args) in the worker's thread; returns what it returns."""
+    def _close(self) -> None:
+        """Ends what is left in this thread; whatever fails, the rest is done."""
+        loop, worker = self.loop, self.worker
+        steps: list[Callable[[], Any]] = []
+        if worker is not None:
+            steps += [worker._abort_all, self._cancel_tasks]
+            steps.append(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
+            steps += [lambda: _ends.end_connections(worker), worker._end]
+        if loop is not None:
+            steps.append(loop.close)
+        if worker is not None:
+            steps.append(lambda: _ends.close_rest(worker))
+        _each(loop, steps)
+        self.is_over = True
+
+    def _cancel_tasks(self) -> None:
+        """What handlers have started ends with the loop, as with asyncio.run()."""
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=ABORT_TIMEOUT_S))
+
+    def call(self, function: Callable[..., Any], *args: Any, until_s: float = math.inf) -> Any:
+        """Runs function(*args) in the worker's thread; returns what it returns. None when that
+        thread has ended, or has not come to it by until_s (time.monotonic())."""
         done = threading.Event()
         result: list[Any] = []
 
@@ -90,16 +130,44 @@ class _Thread:
                 result.extend((None, exc))
             done.set()
 
-        self.loop.call_soon_threadsafe(run)
-        done.wait()
+        try:
+            self.loop.call_soon_threadsafe(run)
+        except RuntimeError:
+            return None  # it is closed
+        while not done.wait(0.02):
+            if self.is_over or time.monotonic() > until_s:
+                return None
         if len(result) > 1:
             raise result[1]
         return result[0]
 
-    def stop(self) -> None:
+    def stop(self, until_s: float = math.inf) -> bool:
+        """Asks the thread to end, and waits for it. False: a handler blocks it."""
+        self.is_asked = True
+        if self.thread is threading.current_thread():
+            return True
         with contextlib.suppress(RuntimeError):  # closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
+        while self.thread.is_alive() and time.monotonic() < until_s:
+            if self.is_over and self.error is not None:
+                return True  # it waits for its turn to stop the server
+            self.thread.join(0.02)
+        return not self.thread.is_alive()
+
+
+def _each(loop: EventLoop | None, steps: Iterable[Callable[[], Any]]) -> None:
+    """Takes every step, also when one of them raises: the loop's exception handler hears of it."""
+    for step in steps:
+        try:
+            step()
+        except BaseException as exc:
+            _tell(loop, "an end was not an orderly one", exc)
+
+
+def _tell(loop: EventLoop | None, message: str, exc: BaseException | None) -> None:
+    if loop is not None:
+        with contextlib.suppress(Exception):
+            loop.call_exception_handler({"message": f"netpoll.Server: {message}", "exception": exc})
 
 
 class Server:
@@ -107,8 +175,9 @@ class Server:
 
     handler: a plain function on_data(conn), called when bytes are there, which must not block; or
         an `async def session(conn)`: one coroutine per connection, which closes when it returns.
-    host, port: where to listen; host None is every address, port 0 a free one (see `port`).
-    unix: the path of a Unix socket instead. sockets: listening sockets instead, the server's now.
+    host, port: where to listen; host None or "" is every address, port 0 a free one (see `port`).
+    unix: the path of a Unix socket instead, or an abstract name. sockets: listening sockets
+        instead, the server's now.
     ssl: the server's ssl.SSLContext: what is accepted speaks TLS, and handlers see plaintext. A
         connection whose handshake takes longer than handshake_timeout_s ends.
     workers: so many threads with a ring each; connections go to the least loaded one. With 1,
@@ -129,8 +198,13 @@ class Server:
     max_retained_bytes: of one connection's retained leases: above, its reading pauses; twice as
         many are refused.
 
+    A worker's thread that ends by itself (SystemExit in a handler, a loop that fails) takes the
+    server with it: the loop's exception handler is told, the other workers stop with grace, and
+    stop() raises what it was. In a child process that was forked the server is not the child's:
+    there, stop() closes the copies of its descriptors and touches nothing else.
+
     Raises OSError when an address cannot be had (start), ValueError and TypeError for arguments
-    that make no sense. start, stop: the thread that made it.
+    that make no sense. start, stop: any thread but the workers' own.
     """
 
     def __init__(
@@ -171,6 +245,7 @@ class Server:
         self._is_session = _is_coroutine_function(handler)
         self._address = (host, port) if port is not None else None
         self._unix = os.fspath(unix) if unix is not None else None
+        self._unix_file: UnixFile | None = None
         self._given = list(sockets) if sockets is not None else None
         self._workers_count = workers
         self._backlog = backlog
@@ -198,7 +273,19 @@ class Server:
         self._workers: list[Worker] = []
         self._listeners: list[Listener] = []
         self._sockets: list[socket.socket] = []
+        self._begin_state()
+
+    def _begin_state(self) -> None:
         self._state = "new"
+        self._is_down = False  # nothing is left to be stopped
+        self._pid = os.getpid()
+        self._stop_lock = threading.Lock()
+        self._deadline_s = math.inf  # of the grace, in time.monotonic()
+        self._failure_lock = threading.Lock()
+        self._failure: BaseException | None = None  # what ended a worker's thread
+        self._is_failure_raised = False
+        self._last_port = 0
+        self._on_failure: Callable[[], Any] | None = None
         self._last_stats: dict[str, Any] = {}
 
     # ---- what it is ---------------------------------------------------------------------------
@@ -210,10 +297,14 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that it listens on. RuntimeError when it does not run, or has none (Unix)."""
+        """The port that it listens on, or did before it failed. RuntimeError when it does not run,
+        or has none (Unix)."""
         for sock in self._sockets:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
-                return sock.getsockname()[1]
+                with contextlib.suppress(OSError):  # closed
+                    return sock.getsockname()[1]
+        if self._state == "failed" and self._last_port:
+            return self._last_port
         raise RuntimeError("the server does not listen on a port now")
 
     def stats(self) -> dict[str, Any]:
@@ -225,7 +316,7 @@ class Server:
         joined or kept; shed_bytes: moved out of receive buffers to free these. enters: system calls
         of the loops that wait or submit. With ssl: handshakes, failed_handshakes, encrypted_bytes.
         """
-        if not self._workers:
+        if self._is_down or not self._workers:
             return dict(self._last_stats)
         each = []
         for worker, loop in zip(self._workers, self._loops(), strict=True):
@@ -243,7 +334,11 @@ class Server:
         return [self._inside] if self._inside else [thread.loop for thread in self._threads]
 
     def __repr__(self) -> str:
-        where = ", ".join(str(sock.getsockname()) for sock in self._sockets) or "nowhere"
+        names = []
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):  # a worker's thread may close it meanwhile
+                names.append(str(sock.getsockname()))
+        where = ", ".join(names) or "nowhere"
         return f"<netpoll.Server {self._state}, listens on {where}>"
 
     # ---- start --------------------------------------------------------------------------------
@@ -253,17 +348,20 @@ class Server:
         if self._state != "new":
             raise RuntimeError("a server is started once; make another one")
         running = events._get_running_loop()
-        self._sockets = self._open_sockets()
+        self._pid = os.getpid()
         try:
+            self._open_sockets()
             if isinstance(running, EventLoop) and self._workers_count == 1:
                 self._start_inside(running)
             else:
                 self._start_threads()
         except BaseException:
+            self._is_down = True
             self._close_sockets()
             self._state = "stopped"
             raise
-        self._state = "running"
+        if self._state == "new":  # else a thread has failed already
+            self._state = "running"
         return self
 
     def _start_inside(self, loop: EventLoop) -> None:
@@ -271,7 +369,12 @@ class Server:
         worker = self._new_worker(loop)
         worker._start()
         self._workers = [worker]
-        self._listen(loop)
+        try:
+            self._listen(loop)
+        except BaseException:
+            _each(loop, [self._stop_listening, worker._end])
+            raise
+        loop._at_close.append((self._loop_closes, self._loop_closed))
 
     def _start_threads(self) -> None:
         try:
@@ -279,13 +382,13 @@ class Server:
                 thread = _Thread(self, f"netpoll-server-{i}")
                 self._threads.append(thread)
                 thread.start()
+            self._workers = [thread.worker for thread in self._threads]
+            self._threads[0].call(self._listen, self._threads[0].loop)
         except BaseException:
             for thread in self._threads:
-                if thread.error is None:
-                    thread.stop()
+                if thread.worker is not None:
+                    thread.stop(time.monotonic() + THREAD_TIMEOUT_S)
             raise
-        self._workers = [thread.worker for thread in self._threads]
-        self._threads[0].call(self._listen, self._threads[0].loop)
 
     def _listen(self, loop: EventLoop) -> None:
         for sock in self._sockets:
@@ -327,98 +430,217 @@ class Server:
                 with contextlib.suppress(RuntimeError):  # closed
                     loop.call_soon_threadsafe(listener.connection_ended)
 
-    def _open_sockets(self) -> list[socket.socket]:
+    def _open_sockets(self) -> None:
         if self._given is not None:
-            made = self._given
+            self._sockets = self._given
         elif self._unix is not None:
-            made = [_unix_socket(self._unix)]
+            sock, self._unix_file = unix_socket(self._unix)
+            self._sockets = [sock]
         else:
-            made = _inet_sockets(*self._address, self._reuse_port)
-        for sock in made:
+            self._sockets = inet_sockets(*self._address, self._reuse_port)
+        for sock in self._sockets:
             sock.listen(self._backlog)
             sock.setblocking(False)
-        return made
 
     def _close_sockets(self) -> None:
+        if self._unix_file is not None:
+            self._unix_file.remove()
+            self._unix_file = None
         for sock in self._sockets:
             sock.close()
         self._sockets = []
-        if self._unix is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._unix)
 
     # ---- stop ---------------------------------------------------------------------------------
 
     def stop(self, grace_s: float = GRACE_DEFAULT_S) -> None:
         """Stops accepting, lets handlers finish for grace_s seconds, then aborts what is left.
 
-        Blocks until all is over. Within a running loop that it serves in: use `await astop()`.
-        May be called again.
+        Blocks until all is over; a thread that a handler blocks is left behind, and told of.
+        May be called again. RuntimeError in a handler, which it would wait for, and for a server
+        that runs inside a loop: there, `await astop()`. What ended a worker's thread by itself is
+        raised here, once, when all is over.
         """
-        if self._inside is not None and self._state == "running":
-            raise RuntimeError("this server runs inside a loop: use 'await server.astop()'")
-        if self._begin_stop():
-            first = self._threads[0]
-            first.call(self._stop_listening)
-            for thread in self._threads:
-                thread.call(thread.worker._begin_stop)
-            for step in self._stop_steps(grace_s):
-                threading.Event().wait(step)
-            self._ended()
+        if self._pid != os.getpid():
+            return self._forget()
+        if self._inside is not None:
+            if self._state in ("running", "stopping"):
+                raise RuntimeError("this server runs inside a loop: use 'await server.astop()'")
+            return None
+        if any(thread.thread is threading.current_thread() for thread in self._threads):
+            raise RuntimeError(
+                "stop() in a handler would wait for that handler: call it in another thread, or "
+                "use conn.loop.create_task(server.astop())"
+            )
+        self._stop_threads(grace_s)
+        for thread in self._threads:
+            thread.thread.join(0.5)  # the one that has stopped the others
+        if self._failure is not None and not self._is_failure_raised:
+            self._is_failure_raised = True
+            raise self._failure
+        return None
+
+    def _stop_threads(self, grace_s: float) -> None:
+        # Two may stop it at once: the shorter grace counts for both.
+        self._deadline_s = min(self._deadline_s, time.monotonic() + grace_s)
+        with self._stop_lock:
+            if self._is_down:
+                return
+            if self._state in ("new", "running"):
+                self._state = "stopping" if self._threads else "stopped"
+            if self._threads:
+                self._stop_accepting()
+                for thread in self._threads:
+                    thread.call(thread.worker._begin_stop, until_s=self._patience_s())
+                for step in self._stop_steps():
+                    time.sleep(step)
+                self._join_threads()
+            self._is_down = True
+
+    def _patience_s(self) -> float:
+        """Until when a worker's thread is waited for."""
+        return max(self._deadline_s + THREAD_TIMEOUT_S, time.monotonic() + 0.5)
+
+    def _stop_accepting(self) -> None:
+        first = self._threads[0]
+        if first.is_over:
+            self._stop_listening()
+        else:
+            first.call(self._stop_listening, until_s=self._patience_s())
+        for sock in self._sockets:
+            if sock.fileno() >= 0:  # that thread is blocked: nobody is accepted even so
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _join_threads(self) -> None:
+        for thread in self._threads:
+            if not thread.stop(self._patience_s()):
+                error = TimeoutError(f"{thread.thread.name} is blocked and was left behind")
+                _tell(thread.loop, "a handler does not return", error)
+        self._ended()
+        self._workers = []
 
     async def astop(self, grace_s: float = GRACE_DEFAULT_S) -> None:
-        """stop(), awaited: the loop goes on meanwhile."""
+        """stop(), awaited: the loop goes on meanwhile.
+
+        RuntimeError in a session of this server, which it would wait for: there,
+        `conn.loop.create_task(server.astop())`.
+        """
+        if self._pid != os.getpid():
+            return self._forget()
+        if self._workers and _ends.is_session_of(asyncio.current_task(), self._workers):
+            raise RuntimeError(
+                "'await astop()' in a session would wait for that session: use "
+                "conn.loop.create_task(server.astop())"
+            )
         if self._inside is None:
             await asyncio.get_running_loop().run_in_executor(None, self.stop, grace_s)
-        elif self._begin_stop():
-            self._stop_listening()
-            self._workers[0]._begin_stop()
-            for step in self._stop_steps(grace_s):
-                await asyncio.sleep(step)
-            self._workers[0]._end()
-            self._ended()
+            return None
+        self._deadline_s = min(self._deadline_s, time.monotonic() + grace_s)
+        if self._state == "running":
+            self._state = "stopping"
+            try:
+                self._stop_listening()
+                self._workers[0]._begin_stop()
+                for step in self._stop_steps():
+                    await asyncio.sleep(step)
+            finally:  # if it was cancelled, what is left ends now
+                self._end_inside()
+        while not self._is_down:  # another astop() is at it
+            await asyncio.sleep(0.005)
+        return None
 
-    def _begin_stop(self) -> bool:
-        was_running = self._state == "running"
-        self._state = "stopping" if was_running else "stopped"
-        return was_running
+    def _end_inside(self) -> None:
+        loop, worker = self._inside, self._workers[0]
+        steps: list[Callable[[], Any]] = [self._stop_listening]
+        if not worker.is_empty:
+            steps.append(worker._abort_all)
+        _each(loop, [*steps, worker._end, self._ended])
+        if worker.is_empty:  # else its sessions end with the loop
+            loop._at_close.remove((self._loop_closes, self._loop_closed))
+            self._workers = []
+        self._is_down = True
+
+    def _loop_closes(self) -> None:
+        """The loop that it runs inside is being closed: everything ends now."""
+        if self._pid != os.getpid():
+            return self._forget()
+        for worker in self._workers:
+            _each(self._inside, [lambda w=worker: _ends.end_connections(w), worker._end])
+        if not self._is_down:
+            _each(self._inside, [self._stop_listening, self._ended])
+            self._is_down = True
+        return None
+
+    def _loop_closed(self) -> None:
+        if self._pid == os.getpid():
+            _each(self._inside, [lambda w=worker: _ends.close_rest(w) for worker in self._workers])
+        self._workers = []
 
     def _stop_listening(self) -> None:
-        for listener in self._listeners:
-            listener.stop()
+        _each(self._loops()[0], [listener.stop for listener in self._listeners])
 
-    def _stop_steps(self, grace_s: float) -> Iterable[float]:
+    def _stop_steps(self) -> Iterable[float]:
         """Pauses, in seconds, until every connection is over: the grace, then the abort."""
-        clock = self._loops()[0]
-        deadline_s = clock.time() + grace_s
         pause_s = 0.001
-        aborted = False
-        while not all(worker.is_empty for worker in self._workers):
-            if clock.time() >= deadline_s:
-                if aborted:
-                    return  # sessions that do not end: they go with their loop
-                aborted = True
-                deadline_s = clock.time() + 1.0
+        aborted_s = math.inf
+        while not all(worker.is_empty for worker in self._live_workers()):
+            now_s = time.monotonic()
+            if now_s >= aborted_s + ABORT_TIMEOUT_S:
+                return  # sessions that do not end: they go with their loop
+            if now_s >= self._deadline_s and aborted_s == math.inf:
+                aborted_s = now_s
                 self._abort_all()
             yield pause_s
             pause_s = min(pause_s * 1.5, 0.05)
 
+    def _live_workers(self) -> list[Worker]:
+        if self._inside is not None:
+            return self._workers
+        return [thread.worker for thread in self._threads if not thread.is_over]
+
     def _abort_all(self) -> None:
         if self._inside is not None:
-            self._workers[0]._abort_all()
+            _each(self._inside, [self._workers[0]._abort_all])
         for thread in self._threads:
-            thread.call(thread.worker._abort_all)
+            _each(
+                thread.loop,
+                [lambda t=thread: t.call(t.worker._abort_all, until_s=self._patience_s())],
+            )
 
     def _ended(self) -> None:
         self._last_stats = self.stats()
         self._close_sockets()
-        for thread in self._threads:
-            thread.stop()
         if self._pool is not None:
             if self._inside is not None:
                 self._pool.detach(self._inside)
             with contextlib.suppress(BufferError):  # somebody keeps a Buffer: the last one frees it
                 self._pool.close()
+        if self._state != "failed":
+            self._state = "stopped"
+
+    def _thread_failed(self, thread: _Thread) -> None:
+        """In a worker's thread that ends: clients are not let wait for nobody."""
+        with contextlib.suppress(RuntimeError, OSError):
+            self._last_port = self.port
+        with self._failure_lock:
+            if self._failure is None:
+                self._failure = thread.error
+        if self._state in ("new", "running"):
+            self._state = "failed"
+        _tell(thread.loop, "a worker's thread has ended, so the server stops", thread.error)
+        if self._on_failure is not None:
+            self._on_failure()
+        if thread is self._threads[0]:
+            self._stop_listening()
+
+    def _forget(self) -> None:
+        """In a child process: the parent's sockets, threads and files stay as they are."""
+        for worker in self._workers:
+            _ends.forget(worker)
+        self._unix_file = None
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
         self._workers = []
         self._state = "stopped"
 
@@ -446,7 +668,8 @@ def serve(
 ) -> None:
     """Runs a Server until SIGINT or SIGTERM, then stops it with grace. Main thread only.
 
-    ready(server) is called when it listens; options are those of Server.
+    ready(server) is called when it listens; options are those of Server. Raises what ended a
+    worker's thread by itself: SystemExit of a handler, say.
     """
     server = Server(handler, host, port, **options)
     # Not an Event: a signal that comes while its lock is being taken deadlocks or is lost.
@@ -457,6 +680,7 @@ def serve(
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     wakeup_before = signal.set_wakeup_fd(ask.fileno(), warn_on_full_buffer=False)
+    server._on_failure = lambda: ask.send(b"\0")
     try:
         server.start()
         if ready is not None:
@@ -466,12 +690,13 @@ def serve(
             if wakeup_before != -1:  # somebody else's, who is to hear of signals as before
                 with contextlib.suppress(OSError):
                     os.write(wakeup_before, numbers)
-            if {signal.SIGINT, signal.SIGTERM} & set(numbers):
+            if {signal.SIGINT, signal.SIGTERM, 0} & set(numbers):  # 0: a worker has failed
                 break
     finally:
         signal.set_wakeup_fd(wakeup_before, warn_on_full_buffer=False)
         for number, handler_before in before.items():
             signal.signal(number, handler_before)
+        server._on_failure = None
         asked.close()
         ask.close()
         server.stop(grace_s)
@@ -508,38 +733,3 @@ def _check_times(idle_timeout_s: float | None, context: object, handshake_timeou
 def _is_coroutine_function(handler: Handler) -> bool:
     call = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)
     return inspect.iscoroutinefunction(inspect.unwrap(handler)) or inspect.iscoroutinefunction(call)
-
-
-def _unix_socket(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _inet_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.socket]:
-    """A bound socket for each address of host; with port 0 all get the same free one."""
-    found = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-    )
-    made: list[socket.socket] = []
-    try:
-        for family, kind, proto, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, kind, proto)
-            made.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if port == 0 and len(made) > 1:
-                address = (address[0], made[0].getsockname()[1], *address[2:])
-            sock.bind(address)
-    except BaseException:
-        for sock in made:
-            sock.close()
-        raise
-    return made
