@@ -115,12 +115,12 @@ class Program:
     def operation(self, own: Connection | None = None) -> None:
         if self.depth >= DEPTH or self.is_calm or threading.get_ident() != self.thread_id:
             return  # the last: the collector may run in the clients' thread
-        others = self.conns[-40:]
         conn = own if own is not None and self.random.random() < 0.6 else None
         if conn is None:
-            if not others:
+            try:  # no slice: CPython 3.11 crashes when the collector shortens the list meanwhile
+                conn = self.conns[-1 - self.random.randrange(40)]
+            except IndexError:
                 return
-            conn = self.random.choice(others)
         self.count += 1
         self.depth += 1
         try:
