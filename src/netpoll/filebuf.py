@@ -449,16 +449,15 @@ class BinaryFile(Turns):
         while self._out:
             if len(self._out) > 1:
                 self._out = [b"".join(self._out)]
-            data = self._out[0]
-            if self._polls:
-                data = memoryview(data)[: select.PIPE_BUF]  # as much as never blocks a thread
-            taken = await self._write_once(data, self._drop_written)
+            taken = await self._write_once(self._out[0], self._drop_written)
             if taken == 0:
                 raise OSError(errno.EIO, "the file takes no more bytes")
             self._drop_written(taken)
 
     async def _write_once(self, data: Any, absorb: Callable[[int], None]) -> int:
         start = self._start()
+        if self._polls:
+            data = memoryview(data)[: select.PIPE_BUF]  # as much as never blocks a thread
 
         def settle(count: int) -> None:
             self._settle(start, len(data), count, True)

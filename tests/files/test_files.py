@@ -1,6 +1,7 @@
 """What built-in files have no counterpart for: order, cancelling, pipes, descriptors, limits."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import gc
@@ -10,6 +11,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import warnings
 from pathlib import Path
 from typing import Any
@@ -387,3 +389,30 @@ async def test_cycles_leave_nothing(tmp_path: Path, loop: Any, backend: str) -> 
         assert rss_kib() - before_kib < 1000
     if is_netpoll(backend):
         await until(lambda: loop.stats()["ops_live"] <= 2)  # the loop's own watchers
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+async def test_a_write_that_nobody_reads_can_be_given_up(
+    loop: Any, buffering: int, kind: str
+) -> None:
+    """No thread waits in it for ever, so the loop's executor, and the program, can end."""
+    if kind == "pipe":
+        reader, writer = os.pipe()
+    else:
+        pair = socket.socketpair()
+        reader, writer = (end.detach() for end in pair)
+    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
+    file = await netpoll.open(writer, "wb", buffering=buffering)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            while True:  # at last nothing more fits
+                await file.write(b"x" * 200_000)
+    await asyncio.wait_for(loop.run_in_executor(None, int), 5)  # its only thread is free
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(reader, 1 << 20):
+            pass
+    os.close(reader)
+    with contextlib.suppress(OSError):
+        await file.close()
