@@ -647,18 +647,27 @@ class Likeness:
 
     def __init__(self, run: Run, trace: list[str]) -> None:
         self.run = run
-        self.turns: list[list[int]] = []
+        self.is_idle = bool(run.program["idle"])
+        self.turns: list[list[int]] = [[]] if self.is_idle else []
         end_of = {str(label): end for label, end in labelled_ends(run.program)}
         for line in trace:
             first, _, rest = line.partition(" ")
-            if first == "turn":
+            if first == "turn" and not self.is_idle:
                 self.turns.append([])
             elif self.turns and first in end_of and rest.startswith(BY_EVENT):
                 self.turns[-1].append(end_of[first])
 
+    @staticmethod
+    def of(run: Run) -> list[str]:
+        """The lines so far that events have brought."""
+        return [line for line in run.trace if line.partition(" ")[2].startswith(BY_EVENT)]
+
     def rank(self, fd: int) -> int:
         """The place of a descriptor among those of the coming turn."""
-        turn = self.turns[self.run.turn] if self.run.turn < len(self.turns) else []
+        if self.is_idle:  # no turns to be seen: what has not happened yet
+            turn = self.turns[0][len(Likeness.of(self.run)) :]
+        else:
+            turn = self.turns[self.run.turn] if self.run.turn < len(self.turns) else []
         for place, end in enumerate(turn):
             sock = self.run.ends.get(end)
             if sock is not None and sock.fileno() == fd:
