@@ -38,6 +38,12 @@ int np_inbox_push(struct np_inbox *inbox, struct np_inbox_node *node);
 int np_inbox_wake(struct np_inbox *inbox);
 /* Everything queued so far, oldest first, linked through `next`; NULL when empty. */
 struct np_inbox_node *np_inbox_take(struct np_inbox *inbox);
+/* The newest of what is queued, linked through `next` to the oldest, and left there. Only while
+ * nobody takes. */
+static inline struct np_inbox_node *np_inbox_peek(const struct np_inbox *inbox)
+{
+    return atomic_load_explicit(&inbox->head, memory_order_acquire);
+}
 int np_inbox_is_empty(struct np_inbox *inbox);
 int np_inbox_sleep(struct np_inbox *inbox);
 void np_inbox_awake(struct np_inbox *inbox);

@@ -11,8 +11,8 @@ cdef class BufferPool:
     cdef readonly object config
     cdef bint is_open
     cdef dict last_stats        # of the closed pool
-    cdef list loops             # that this memory was offered to
-    cdef dict refusals          # loop -> why its ring has not registered it
+    cdef object loops           # that this memory was offered to
+    cdef object refusals        # loop -> why its ring has not registered it
 
     cdef int check_open(self) except -1
     cdef int detach_native(self, Loop loop) except -1

@@ -18,6 +18,7 @@ from netpoll._c cimport (
 from netpoll._core cimport Loop
 
 import asyncio
+import weakref
 
 from netpoll.config import BufferConfig
 from netpoll.errors import PoolExhaustedError
@@ -41,7 +42,8 @@ cdef str refusal_text(int err):
     return REFUSALS.get(-err) or f"registering failed: {strerror(-err).decode()}"
 
 
-@cython.no_gc
+# Blocks and buffers are never cleared by the collector: who has a view of one can rely on it.
+@cython.no_gc_clear
 @cython.freelist(64)
 cdef class PoolBlock:
     def __dealloc__(self):
@@ -67,8 +69,9 @@ cdef class BufferPool:
     """
 
     def __cinit__(self, *args, **kwargs):
-        self.loops = []
-        self.refusals = {}
+        # Weak: a loop refers to its pools until it is closed.
+        self.loops = weakref.WeakSet()
+        self.refusals = weakref.WeakKeyDictionary()
 
     def __init__(self, size_bytes=BufferConfig.size_bytes, classes=BufferConfig.classes,
                  hugepages=BufferConfig.hugepages):
@@ -170,7 +173,7 @@ cdef class BufferPool:
             raise RuntimeError("attach() is for the loop's own thread once the loop has run")
         if err < 0:
             self.refusals[native] = refusal_text(err)
-        self.loops.append(native)
+        self.loops.add(native)
         if native.buffer_pools is None:
             native.buffer_pools = []
         native.buffer_pools.append(self)
@@ -200,7 +203,7 @@ cdef class BufferPool:
 
     def _forget(self, Loop loop):
         """The loop is closed, or has given the memory back."""
-        self.loops.remove(loop)
+        self.loops.discard(loop)
         self.refusals.pop(loop, None)
 
     cdef bint is_registered(self, Loop loop) noexcept:
@@ -263,7 +266,7 @@ cdef class BufferPool:
         }
 
 
-@cython.no_gc
+@cython.no_gc_clear
 @cython.freelist(64)
 cdef class Buffer:
     """A block of a pool: filled by the program, then sent without a copy in user space.

@@ -245,6 +245,7 @@ cdef extern from "np_inbox.h" nogil:
     int np_inbox_push(np_inbox *inbox, np_inbox_node *node)
     int np_inbox_wake(np_inbox *inbox)
     np_inbox_node *np_inbox_take(np_inbox *inbox)
+    np_inbox_node *np_inbox_peek(const np_inbox *inbox)
     int np_inbox_is_empty(np_inbox *inbox)
     int np_inbox_sleep(np_inbox *inbox)
     void np_inbox_awake(np_inbox *inbox)
@@ -599,7 +600,15 @@ cdef extern from "Python.h":
     ctypedef struct PyAsyncMethods:
         void *am_send
 
+    ctypedef int (*visitproc)(PyObject *what, void *arg) noexcept
+    ctypedef int (*traverseproc)(PyObject *self, visitproc visit, void *arg) noexcept
+    ctypedef int (*inquiry)(PyObject *self) noexcept
+    unsigned long Py_TPFLAGS_HAVE_GC
+
     ctypedef struct PyTypeObject:
+        unsigned long tp_flags
+        traverseproc tp_traverse
+        inquiry tp_clear
         PyAsyncMethods *tp_as_async
         void *tp_iternext
         object tp_descr_get(object descriptor, object instance, PyObject *cls)

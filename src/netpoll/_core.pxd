@@ -43,8 +43,10 @@ cdef class Loop(FdTables):
     cdef uint32_t ready_head, ready_count, ready_cap
     # Whoever has something to do before the turn's system call (writes, watchers to arm again).
     cdef PyObject **dirty
-    cdef uint32_t dirty_count, dirty_cap
+    cdef uint32_t dirty_next, dirty_count, dirty_cap    # from dirty_next on: to be done
     cdef list keepers           # Completions that keep receive buffers: asked before each turn
+    cdef list hosts             # workers of servers that have connections: these lead to them
+    cdef bint is_away           # in the kernel, without the GIL
     cdef list buffer_pools      # None, or those registered with our ring: they outlive it
     cdef np_inbox inbox
     cdef uint64_t turns

@@ -8,6 +8,7 @@ connection is in loop.py. A loop belongs to the thread that runs it; call_soon_t
 through it are the only things another thread may use.
 """
 
+cimport cython
 from cpython.object cimport PyObject_Call
 from libc.errno cimport EBADF, EINTR, ENOENT
 from libc.math cimport ceil
@@ -16,12 +17,12 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset, strerror
 
 from netpoll._c cimport (
-    ECANCELED, METH_FASTCALL, METH_KEYWORDS, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI,
+    ECANCELED, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI,
     NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2,
     NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL,
     NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT,
-    NP_OP_CHUNK_SLOTS, NP_OP_POLL, NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyDescr_NewMethod,
-    PyErr_CheckSignals, PyMethodDef, PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF,
+    NP_OP_CHUNK_SLOTS, NP_OP_POLL, NP_WAIT_MAX_NS, PyContext_CopyCurrent,
+    PyErr_CheckSignals, PyMethodDef, Py_DECREF, Py_INCREF,
     np_arena_kind_name, np_backend_head, np_clock_ns, np_config, np_epoll_ops, np_head,
     np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push,
     np_inbox_sleep, np_inbox_take, np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata,
@@ -30,6 +31,7 @@ from netpoll._c cimport (
 from netpoll._handles cimport (
     Handle, InboxItem, TimerHandle, handle_from_call, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
+from netpoll._methods cimport add_method
 from netpoll._tables cimport FdTables
 
 import asyncio
@@ -111,6 +113,7 @@ cdef class Loop(FdTables):
     def __cinit__(self, *args, **kwargs):
         self.inbox.wake_fd = -1
         self.keepers = []
+        self.hosts = []
         self._readers = {}
         self._writers = {}
         self.future_arguments = {"loop": self}  # made once: a call with keywords makes a dict
@@ -152,7 +155,7 @@ cdef class Loop(FdTables):
             np_inbox_close(&self.inbox)
         for i in range(self.ready_count):
             Py_DECREF(self.ready[(self.ready_head + i) & (self.ready_cap - 1)])
-        for i in range(self.dirty_count):
+        for i in range(self.dirty_next, self.dirty_count):
             Py_DECREF(self.dirty[i])
         free(self.ready)
         free(self.dirty)
@@ -225,25 +228,19 @@ cdef class Loop(FdTables):
 
     cdef int _end_turn(self) except -1:
         """Runs the dirty list. An entry that fails does not take the others with it."""
-        cdef uint32_t i = 0
         cdef Completion who
-        while i < self.dirty_count:
-            who = <Completion>self.dirty[i]
-            Py_DECREF(self.dirty[i])
-            i += 1
+        while self.dirty_next < self.dirty_count:
+            who = <Completion>self.dirty[self.dirty_next]
+            self.dirty_next += 1
+            Py_DECREF(<PyObject*>who)
             try:
                 who.on_turn_end(self)
+            except (SystemExit, KeyboardInterrupt):
+                raise  # what comes after it stays for the next call; it is not lost
             except BaseException as exc:
-                # What comes after it stays for the next call; it is not lost.
-                self.dirty_count -= i
-                for j in range(self.dirty_count):
-                    self.dirty[j] = self.dirty[i + j]
-                i = 0
-                if isinstance(exc, (SystemExit, KeyboardInterrupt)):
-                    raise
                 self.call_exception_handler(
                     {"message": "Fatal error: flushing a transport failed", "exception": exc})
-        self.dirty_count = 0
+        self.dirty_next = self.dirty_count = 0
         return 0
 
     # -- operations -----------------------------------------------------------------------------
@@ -437,8 +434,10 @@ cdef class Loop(FdTables):
         cdef int n
         if timeout_ns and not np_inbox_sleep(&self.inbox):
             timeout_ns = 0  # something came in meanwhile
+        self.is_away = True
         with nogil:
             n = self.ops.turn(self.be, self.events, NP_HARVEST_MAX_EVENTS, timeout_ns)
+        self.is_away = False
         np_inbox_awake(&self.inbox)
         self.events_next = 0
         self.events_count = n if n > 0 else 0
@@ -576,8 +575,9 @@ cdef class Loop(FdTables):
         for pool in self.buffer_pools or ():
             pool._forget(self)
         self.buffer_pools = None
-        np_inbox_close(&self.inbox)
-        self.inbox.wake_fd = -1
+        with cython.critical_section(self):  # a lease may be waking us
+            np_inbox_close(&self.inbox)
+            self.inbox.wake_fd = -1
         self.future_arguments = None
 
     cdef int _drop_queues(self) except -1:
@@ -590,9 +590,10 @@ cdef class Loop(FdTables):
             self.ready_head = (self.ready_head + 1) & (self.ready_cap - 1)
             self.ready_count -= 1
             release_handle(item)
-        while self.dirty_count:
+        while self.dirty_count > self.dirty_next:
             self.dirty_count -= 1
             Py_DECREF(self.dirty[self.dirty_count])
+        self.dirty_next = self.dirty_count = 0
         while True:
             timer = np_timer_pop_due(&self.timers, INT64_MAX)
             if timer is NULL:
@@ -608,7 +609,7 @@ cdef class Loop(FdTables):
         cdef np_backend_head *head = np_head(self.be)
         cdef np_op *op
         cdef uint32_t slot
-        cdef int n, i, turns = 0
+        cdef int n, turns = 0
         if head.slab.live_count:
             if self.ops.enable(self.be) < 0:
                 self.ops.forked(self.be)  # cannot be had in this thread: given up with its ring
@@ -618,8 +619,9 @@ cdef class Loop(FdTables):
                 if op.state != NP_FREE:
                     self.ops.cancel(self.be, np_op_udata(op))
         while True:
-            for i in range(self.events_next, self.events_count):
-                self._drop_event(&self.events[i])
+            while self.events_next < self.events_count:
+                self.events_next += 1
+                self._drop_event(&self.events[self.events_next - 1])
             self.events_next = self.events_count = 0
             if turns == CLOSE_TURNS_MAX_COUNT:
                 self.ops.forked(self.be)
@@ -705,24 +707,12 @@ cdef PyMethodDef call_soon_def
 cdef PyMethodDef call_soon_threadsafe_def
 
 
-cdef int add_method(PyMethodDef *method, const char *name, void *function,
-                    const char *doc) except -1:
-    cdef PyTypeObject *cls = <PyTypeObject*>Loop
-    method.ml_name = name
-    method.ml_meth = function
-    method.ml_flags = METH_FASTCALL | METH_KEYWORDS
-    method.ml_doc = doc
-    (<dict>cls.tp_dict)[name.decode()] = PyDescr_NewMethod(cls, method)
-    PyType_Modified(cls)
-    return 0
-
-
 add_method(
-    &call_soon_def, "call_soon", <void*>call_soon,
+    Loop, &call_soon_def, "call_soon", <void*>call_soon,
     "call_soon($self, callback, /, *args, context=None)\n--\n\n"
     "Runs callback(*args) in the next turn. Only from the loop's thread.\n\n"
     "Returns a Handle with cancel(). Raises RuntimeError when the loop is closed.")
 add_method(
-    &call_soon_threadsafe_def, "call_soon_threadsafe", <void*>call_soon_threadsafe,
+    Loop, &call_soon_threadsafe_def, "call_soon_threadsafe", <void*>call_soon_threadsafe,
     "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
     "call_soon from any thread; wakes the loop if it sleeps.")

@@ -27,7 +27,7 @@ cdef class Handle:
     cdef int arguments_count
     cdef char is_shared         # call_soon_threadsafe's: others may wait until it has run
     cdef char is_running        # noted of shared ones only
-    cdef HandleOwner loop
+    cdef HandleOwner loop       # None: it has run or was cancelled
     cdef bint is_cancelled
     cdef bint is_permanent      # runs more than once: a reader's or writer's
     cdef InboxItem inbox_item
@@ -51,6 +51,7 @@ cdef Handle handle_from_call(HandleOwner self, str name, bint is_shared,
                              PyObject *const *args, Py_ssize_t count, PyObject *kwnames)
 cdef int run_handle(Handle handle) except -1
 cdef TimerHandle timer_owner(np_timer *timer)
+cdef PyObject *timer_place(np_timer *timer) noexcept
 
 
 cdef inline int set_arguments(Handle handle, tuple args) except -1:
@@ -71,5 +72,6 @@ cdef inline int release_handle(PyObject *item) except -1:
             handle.arguments = None
             handle.arguments_count = 0
             handle.context = None
+            handle.loop = None
     Py_DECREF(item)
     return 0

@@ -3,7 +3,8 @@
 
 Handles are not the garbage collector's business: there are as many as callbacks, and looking at
 them was half of the cost of call_soon. They cannot leak by a cycle, because a pending one is the
-loop's and a handle that has run or was cancelled refers to nothing any more (release_handle).
+loop's, which shows the collector what it refers to (_collect.pyx), and a handle that has run or was
+cancelled refers to nothing any more (release_handle), not even to its loop.
 """
 
 cimport cython
@@ -135,11 +136,12 @@ cdef class TimerHandle(Handle):
         return self.when_s
 
     def cancel(self):
+        cdef HandleOwner loop = self.loop
         if self.is_cancelled:
             return
         drop_callback(self)
-        if self.timer.pos and self.loop.is_ours():  # else it stays until it is due
-            np_timer_remove(&self.loop.timers, &self.timer)
+        if self.timer.pos and loop.is_ours():  # else it stays until it is due
+            np_timer_remove(&loop.timers, &self.timer)
             Py_DECREF(<PyObject*>self)
 
     def _repr_info(self):
@@ -189,6 +191,8 @@ cdef int drop_callback(Handle handle) except -1:
                 handle.callback = None
                 handle.arguments = None
                 handle.context = None
+                if not handle.is_running:
+                    handle.loop = None
                 return 0
         wait_until_idle(handle)
 
@@ -200,7 +204,11 @@ cdef int wait_until_idle(Handle handle) except -1:
     cleared is_running: one of the two sees the other.
     """
     cdef bint waits
-    if not handle.is_running or handle.loop.is_ours():
+    cdef HandleOwner loop
+    with cython.critical_section(handle):
+        waits = handle.is_running
+        loop = handle.loop
+    if not waits or loop.is_ours():
         return 0
     event = idle_events.setdefault(id(handle), threading.Event())
     with cython.critical_section(handle):
@@ -280,9 +288,11 @@ cdef int run_handle(Handle handle) except -1:
     """Runs the callback in its context; its exception goes to the exception handler."""
     cdef PyObject *result
     cdef object callback, arguments, context  # kept alive here if it cancels itself
+    cdef HandleOwner loop
     cdef int count
     with cython.critical_section(handle):
-        if handle.is_cancelled:
+        loop = handle.loop
+        if handle.is_cancelled or loop is None:
             return 0
         callback = handle.callback
         arguments = handle.arguments
@@ -308,7 +318,7 @@ cdef int run_handle(Handle handle) except -1:
         raise
     except BaseException as exc:
         args = (arguments,) if count == 1 else arguments if count else ()
-        handle.loop._callback_failed(handle, callback, args, exc)
+        loop._callback_failed(handle, callback, args, exc)
     finally:
         if handle.is_shared:
             end_shared(handle)
@@ -327,6 +337,11 @@ cdef inline PyObject **tuple_items(tuple args) noexcept:
 cdef TimerHandle timer_owner(np_timer *timer):
     """The handle that embeds this timer."""
     return <TimerHandle><void*>(<char*>timer - TIMER_OFFSET)
+
+
+cdef PyObject *timer_place(np_timer *timer) noexcept:
+    """The same, borrowed."""
+    return <PyObject*>(<char*>timer - TIMER_OFFSET)
 
 
 cdef Py_ssize_t _timer_offset():

@@ -39,7 +39,7 @@ cdef class Keeper(Host):
             np_sock_close(fd)
             return NULL
         if self.slab.live_count == 1:
-            Py_INCREF(<PyObject*>self)  # the connections' reference: their cookies lead here
+            self.loop.hosts.append(self)  # for the connections: their cookies lead here
         np_conn_pin(conn)
         conn.flags = NP_CONN_OPEN
         self.accepted_count += 1
@@ -190,7 +190,7 @@ cdef class Keeper(Host):
                 self.closed_hook()
         finally:
             if is_last:
-                Py_DECREF(<PyObject*>self)
+                self.loop.hosts.remove(self)
         return 0
 
     # ---- the end of the loop ------------------------------------------------------------------

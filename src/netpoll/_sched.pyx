@@ -15,11 +15,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from netpoll._c cimport (
-    METH_FASTCALL, METH_KEYWORDS, NP_ALARM_NEVER_NS, NP_HAS_GIL, NP_HOME_ANY, NP_IDLE_STOP,
+    NP_ALARM_NEVER_NS, NP_HAS_GIL, NP_HOME_ANY, NP_IDLE_STOP,
     NP_LANES, NP_LANE_NORMAL, NP_WAIT_BUCKETS, NP_WORKERS_MAX_COUNT, PYGEN_ERROR, PYGEN_NEXT,
-    PYGEN_RETURN, PyCoro_CheckExact, PyDescr_NewMethod, PyIter_Send, PyMethodDef, PyObject,
+    PYGEN_RETURN, PyCoro_CheckExact, PyIter_Send, PyMethodDef, PyObject,
     PyObject_Call, PyObject_CallNoArgs, PyObject_CallOneArg, PyObject_GC_UnTrack, PySendResult,
-    PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTypeObject, PyType_Modified, Py_DECREF, Py_INCREF,
+    PyTuple_GET_ITEM, PyTuple_GET_SIZE, Py_DECREF, Py_INCREF,
     Py_XDECREF, np_alarms_next_ns, np_lock_drop, np_lock_take, np_sched_close, np_sched_config,
     np_sched_get, np_sched_injected_count, np_sched_live_add, np_sched_live_count,
     np_sched_now_ns, np_sched_offer, np_sched_open, np_sched_put, np_sched_records_count,
@@ -31,6 +31,7 @@ from netpoll._c cimport (
 from netpoll._context cimport (
     enter_own, enter_snapshot, is_context_changed, leave_context, shared_context)
 from netpoll._futures cimport enter_loop, is_still_waiting, leave_loop, wait_for_future
+from netpoll._methods cimport add_method
 from netpoll._task cimport (
     KIND_NATIVE, KIND_POST, KIND_TASK, KIND_TICKET, Core, Suspension, Task, Worker, check_lane,
     finish, fire_alarms, forks, push_entry, push_record, register, set_thread_worker,
@@ -695,25 +696,13 @@ cdef PyMethodDef post_def
 cdef PyMethodDef spawn_def
 
 
-cdef int add_method(PyMethodDef *method, const char *name, void *function,
-                    const char *doc) except -1:
-    cdef PyTypeObject *cls = <PyTypeObject*>SchedulerCore
-    method.ml_name = name
-    method.ml_meth = function
-    method.ml_flags = METH_FASTCALL | METH_KEYWORDS
-    method.ml_doc = doc
-    (<dict>cls.tp_dict)[name.decode()] = PyDescr_NewMethod(cls, method)
-    PyType_Modified(cls)
-    return 0
-
-
 add_method(
-    &post_def, "post", <void*>post,
+    SchedulerCore, &post_def, "post", <void*>post,
     "post($self, fn, /, *args, priority=Priority.NORMAL)\n--\n\n"
     "Runs fn(*args) in a worker; there is no result. From any thread.\n\n"
     "An exception goes to the scheduler's exception handler. Raises RuntimeError after shutdown.")
 add_method(
-    &spawn_def, "spawn", <void*>spawn,
+    SchedulerCore, &spawn_def, "spawn", <void*>spawn,
     "spawn($self, target, /, *args, priority=Priority.NORMAL, affinity=None, name=None)\n--\n\n"
     "Runs target(*args), or the coroutine `target`, in a worker; returns its Task. From any thread."
     "\n\naffinity: the index of the only worker that may run it.")

@@ -26,6 +26,7 @@ from typing import Any
 from netpoll import (
     _acceptor,
     _address,
+    _collect,  # noqa: F401 - tells the garbage collector of what loops refer to
     _core,
     _datagram,
     _pipes,

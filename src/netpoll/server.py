@@ -27,7 +27,10 @@ from asyncio import events
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Self
 
-from netpoll import _ends
+from netpoll import (
+    _collectserver,  # noqa: F401 - tells the garbage collector of connections
+    _ends,
+)
 from netpoll._buffers import BufferPool
 from netpoll._connection import Connection
 from netpoll._listener import Listener
