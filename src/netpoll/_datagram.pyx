@@ -100,9 +100,10 @@ cdef class DatagramTransport(Endpoint):
         if self.fd < 0:
             return
         text = repr(self)
-        self.loop.disown_fd(self.fd, self)
-        self.fd = -1
-        self.sock.close()
+        # What is in flight refers to us: then the loop is garbage, too, and has not been closed.
+        self.loop.cancel(self.read_op)
+        self.loop.cancel(self.write_op)
+        self.close_fd()
         warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
 
     cdef list activity(self):
@@ -279,6 +280,9 @@ cdef class DatagramTransport(Endpoint):
         """No datagram_received until resume_reading(). The kernel's buffer fills meanwhile."""
         if not self.flags & (CLOSING | PAUSED):
             self.flags |= PAUSED
+            if self.read_op and not self.flags & DIRTY:
+                self.flags |= DIRTY
+                self.loop.mark_dirty(self)
 
     def resume_reading(self):
         if self.flags & CLOSING or not self.flags & PAUSED:
@@ -420,6 +424,8 @@ cdef class DatagramTransport(Endpoint):
 
     cdef int on_turn_end(self, Loop loop) except -1:
         self.flags &= ~DIRTY
+        if self.flags & PAUSED:
+            loop.cancel(self.read_op)  # as in asyncio, a paused one is not kept alive by its loop
         return self.flush()
 
     cdef int flush(self) except -1:
@@ -624,7 +630,7 @@ cdef class DatagramTransport(Endpoint):
         if fd < 0:
             return 0
         self.fd = -1
-        if self.loop.be is not NULL and self.loop.fd_owner(fd) is self:
+        if self.loop.be is not NULL and self.loop.is_ours() and self.loop.fd_owner(fd) is self:
             self.loop.ops.forget(self.loop.be, fd)
         self.loop.disown_fd(fd, self)
         self.sock.close()  # the socket object is the closer: its number dies with it

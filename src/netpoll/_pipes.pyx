@@ -161,7 +161,7 @@ cdef class PipeTransport(Endpoint):
             return 0
         self.fd = -1
         self.let_go(self.op)
-        if self.loop.be is not NULL and self.loop.fd_owner(fd) is self:
+        if self.loop.be is not NULL and self.loop.is_ours() and self.loop.fd_owner(fd) is self:
             self.loop.ops.forget(self.loop.be, fd)
         self.loop.disown_fd(fd, self)
         pipe = self.pipe
@@ -334,7 +334,15 @@ cdef class ReadPipeTransport(PipeTransport):
 
     def pause_reading(self):
         """No data_received until resume_reading()."""
-        self.flags |= PAUSED
+        if not self.flags & PAUSED:
+            self.flags |= PAUSED
+            if self.op:
+                self.loop.mark_dirty(self)
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        if self.flags & PAUSED:
+            loop.cancel(self.op)  # as in asyncio, a paused one is not kept alive by its loop
+        return 0
 
     def resume_reading(self):
         if self.flags & CLOSING or not self.flags & PAUSED:

@@ -24,8 +24,8 @@ from netpoll._c cimport (
 from netpoll._core cimport Loop
 from netpoll._endpoint cimport CLOSING, LOST, PAUSED, STARTED, os_error
 from netpoll._sending cimport (
-    CANCELLED, EOF_SEEN, BUFFERED, BULK, ABORTED, SENDING, GONE, READING, LENT, RESUMING, PULLING,
-    SendingTransport)
+    ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
+    SENDING, SendingTransport)
 from netpoll._streams cimport adopt_reader
 
 import asyncio
@@ -104,12 +104,10 @@ cdef class StreamTransport(SendingTransport):
         if self.fd < 0:
             return
         text = repr(self)
-        self.loop.disown_fd(self.fd, self)
-        if self.sock is not None:
-            self.sock.close()
-        else:
-            np_sock_close(self.fd)
-        self.fd = -1
+        # What is in flight refers to us: then the loop is garbage, too, and has not been closed.
+        self.loop.cancel(self.read_op)
+        self.loop.cancel(self.write_op)
+        self.close_fd()
         detach(self)
         warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
 
@@ -268,7 +266,7 @@ cdef class StreamTransport(SendingTransport):
             if self.stash is None:
                 self.stash = []
             self.stash.append(PyBytes_FromStringAndSize(data, size))
-            # Only now: a pause that ends before anything arrives costs nothing.
+            # Here or at the end of the turn: a pause that ends before costs nothing.
             return self.stop_reading()
         if self.reader is not None:
             return self.reader.feed(data, size)
@@ -496,6 +494,14 @@ cdef class StreamTransport(SendingTransport):
         self.loop.check_ours()
         if not self.flags & (CLOSING | PAUSED):
             self.flags |= PAUSED
+            if self.read_op and not self.flags & DIRTY:
+                self.flags |= DIRTY
+                self.loop.mark_dirty(self)
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        if self.flags & PAUSED:
+            self.stop_reading()  # as in asyncio, a paused one is not kept alive by its loop
+        return SendingTransport.on_turn_end(self, loop)
 
     def resume_reading(self):
         self.loop.check_ours()
@@ -625,7 +631,7 @@ cdef class StreamTransport(SendingTransport):
             return 0
         self.fd = -1
         self.leave_bulk()
-        if self.loop.be is not NULL and self.loop.fd_owner(fd) is self:
+        if self.loop.be is not NULL and self.loop.is_ours() and self.loop.fd_owner(fd) is self:
             self.loop.ops.forget(self.loop.be, fd)
         self.loop.disown_fd(fd, self)
         if self.sock is None:
