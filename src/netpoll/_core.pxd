@@ -37,6 +37,7 @@ cdef class Loop(FdTables):
     cdef const np_backend_ops *ops
     cdef readonly str backend
     cdef public bint _stopping
+    cdef readonly bint _in_turn
     cdef public object _thread_id
     # The queue of callbacks: a ring of Handle references.
     cdef PyObject **ready
@@ -62,6 +63,7 @@ cdef class Loop(FdTables):
 
     cdef int check_closed(self) except -1
     cdef int check_ours(self) except -1
+    cdef int enter_turn(self) except -1
     cdef int post(self, Handle handle) except -1
     cdef int _grow_ready(self) except -1
     cdef int _end_turn(self) except -1

@@ -48,6 +48,10 @@ cdef enum:
     # Callbacks that may be due "now": what the clock cannot tell apart.
     RESOLUTION_NS = 1
 
+NO_NESTING = (
+    "a netpoll event loop cannot run within itself, as nest_asyncio makes asyncio's loop do: "
+    "await what is to be run, or run it in a thread of its own")
+
 cdef object Future = asyncio.Future
 cdef object BaseEventLoop = asyncio.BaseEventLoop
 
@@ -371,12 +375,31 @@ cdef class Loop(FdTables):
 
     def _run_turns(self):
         """Runs turns until stop() was called; the last one is complete."""
+        self.enter_turn()
         try:
             self._turn()
             while not self._stopping:
                 self._turn()
         finally:  # SystemExit out of a callback is no reason to lose what others have written
+            self._in_turn = False
             self._settle()
+
+    def _run_patched_turns(self):
+        """The same where a subclass, or a program, has put its own _run_once in place."""
+        try:
+            self._run_once()
+            while not self._stopping:
+                self._run_once()
+        finally:
+            self._settle()
+
+    cdef int enter_turn(self) except -1:
+        """The turn's places in queue and batch are its own: there is no turn within a turn."""
+        self.check_closed()
+        if self._in_turn:
+            raise RuntimeError(NO_NESTING)
+        self._in_turn = True
+        return 0
 
     cdef int _not_forked(self) except -1:
         self.ops.forked(self.be)
@@ -528,8 +551,12 @@ cdef class Loop(FdTables):
 
     def _run_once(self):
         """One turn; waits if there is nothing to do."""
-        self._enable()
-        self._turn()
+        self.enter_turn()
+        try:
+            self._enable()
+            self._turn()
+        finally:
+            self._in_turn = False
 
     @property
     def _ready(self):

@@ -128,7 +128,10 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             )
             events._set_running_loop(self)
             self._watch_signals()
-            self._run_turns()
+            if getattr(self._run_once, "__func__", None) is _core.Loop._run_once:
+                self._run_turns()
+            else:
+                self._run_patched_turns()
         finally:
             self._stopping = False
             self._running_in(0)
@@ -138,9 +141,16 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             if self._ssock is not None:
                 self._remove_reader(self._ssock.fileno())
 
+    @property
+    def _nest_patched(self):
+        """Looked for by nest_asyncio and its kind, when they are about to patch this class."""
+        if hasattr(asyncio, "_nest_patched"):
+            raise RuntimeError(_core.NO_NESTING)
+        raise AttributeError("_nest_patched")
+
     def close(self) -> None:
         """Ends every operation and frees the ring. Raises RuntimeError while running."""
-        if self.is_running():
+        if self.is_running() or self._in_turn:
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return

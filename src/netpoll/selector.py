@@ -68,6 +68,13 @@ class SelectorView:
         """The key of one descriptor; KeyError when not watched, ValueError when none."""
         return self.get_map()[fileobj]
 
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Refused: whoever calls it is a loop of his own, patched over netpoll's."""
+        raise RuntimeError(
+            "a netpoll event loop has no selector to wait with; what replaces its _run_once() "
+            "has to call the original"
+        )
+
     def close(self) -> None:
         """Nothing to close."""
 
