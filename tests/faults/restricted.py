@@ -18,6 +18,7 @@ SYSCALLS = {
     "io_uring_enter": 426,
     "io_uring_register": 427,
     "pidfd_open": 434,
+    "epoll_pwait2": 441,
 }
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
