@@ -108,6 +108,16 @@ DIRECTIVES = {
     "boundscheck": DEBUG,
     "initializedcheck": DEBUG,
     "embedsignature": True,
+    "embedsignature.format": "clinic",  # what inspect.signature() reads
+    # Methods of extension types are CPython's own kind, which look at the type of `self`: Cython's
+    # functions take any object for it, and Type.method(None) is a crash.
+    "binding": False,
+    # No function takes None for an object of ours unless it says so ("or None"), and an attribute
+    # that is None is an AttributeError, not a crash.
+    "allow_none_for_extension_args": False,
+    "nonecheck": True,
+    # Cython's own pickling would make objects without their makers.
+    "auto_pickle": False,
 }
 
 

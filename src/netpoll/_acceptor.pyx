@@ -12,6 +12,7 @@ from netpoll._c cimport (
     PyObject, np_event, np_sock_close, np_sock_nodelay, np_sock_peer)
 from netpoll._core cimport Completion, Loop
 from netpoll._endpoint cimport CLOSING, os_error
+from netpoll._seal cimport seal_types
 from netpoll._transport cimport StreamTransport, attach, detach
 
 import socket as py_socket
@@ -26,7 +27,7 @@ cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef class Acceptor(Completion):
     """Accepts on one listening socket of a server, for as long as it serves."""
 
-    def __init__(self, Loop loop, sock, factory, server, ssl_options):
+    def __cinit__(self, Loop loop, sock, factory, server, ssl_options):
         self.loop = loop
         self.sock = sock
         self.factory = factory
@@ -162,3 +163,6 @@ cdef class Acceptor(Completion):
         })
         self.retry = self.loop.call_later(ACCEPT_RETRY_DELAY_S, self._retry)
         return 0
+
+
+seal_types(globals(), (Acceptor,))

@@ -16,6 +16,7 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 from netpoll._c cimport (
     INET6_ADDRSTRLEN, Py_DECREF, Py_INCREF, Py_XDECREF, PyObject, htonl, htons, inet_ntop,
     inet_pton, np_dgram_in_close, np_dgram_in_open, ntohl, ntohs, sockaddr_in, sockaddr_in6)
+from netpoll._seal cimport seal_types
 
 import os
 import socket as py_socket
@@ -269,3 +270,6 @@ cdef class DatagramMemory:
         Py_XDECREF(oldest.key)
         Py_XDECREF(oldest.address)
         return 0
+
+
+seal_types(globals(), (DatagramMemory,))

@@ -9,6 +9,7 @@ from netpoll._c cimport (
     PYGEN_NEXT, PYGEN_RETURN, Py_INCREF, PyErr_SetObject, PyExc_StopIteration, PyObject,
     PyTypeObject)
 from netpoll._core cimport Completion, Loop
+from netpoll._seal cimport seal_types
 
 import asyncio
 
@@ -114,3 +115,6 @@ cdef int install_awaitable_slots(object cls) except -1:
     slots.tp_as_async.am_send = <void*>awaitable_am_send
     slots.tp_iternext = <void*>awaitable_iternext
     return 0
+
+
+seal_types(globals())

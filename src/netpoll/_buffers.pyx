@@ -16,6 +16,7 @@ from netpoll._c cimport (
     iovec, np_arena_kind_name, np_head, np_pool_base, np_pool_close, np_pool_drop,
     np_pool_get_stats, np_pool_open, np_pool_stats, np_pool_take, np_region_of)
 from netpoll._core cimport Loop
+from netpoll._seal cimport seal_types
 
 import asyncio
 import weakref
@@ -386,3 +387,6 @@ cdef class Buffer:
         with cython.critical_section(self):
             self.exports_count -= 1
             self.writers_count -= not view.readonly
+
+
+seal_types(globals(), (BufferPool,))

@@ -19,6 +19,7 @@ from netpoll._c cimport (
     np_bufring_consume, np_bufring_find, np_bufring_open, np_bufring_peek, np_bufring_recycle,
     np_bufring_rewind, np_conn, np_conn_at, np_conn_pin, np_event, np_sock_recv)
 from netpoll._connection cimport unpin
+from netpoll._seal cimport seal_types
 from netpoll._shipment cimport Sender
 
 cdef enum:
@@ -205,3 +206,6 @@ cdef class Receiver(Sender):
             conn.next = self.dirty
             self.dirty = conn.index + 1
         return 0
+
+
+seal_types(globals())

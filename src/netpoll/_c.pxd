@@ -596,6 +596,7 @@ cdef extern from "Python.h":
     int METH_KEYWORDS
     object PyDescr_NewMethod(PyTypeObject *type, PyMethodDef *method)
     void PyType_Modified(PyTypeObject *type)
+    unsigned long Py_TPFLAGS_HEAPTYPE
 
     ctypedef struct PyAsyncMethods:
         void *am_send
@@ -611,6 +612,9 @@ cdef extern from "Python.h":
         inquiry tp_clear
         PyAsyncMethods *tp_as_async
         void *tp_iternext
+        void *tp_init
+        void *tp_vectorcall
+        unsigned long tp_flags
         object tp_descr_get(object descriptor, object instance, PyObject *cls)
         int tp_descr_set(object descriptor, object instance, object value) except -1
         PyObject *tp_dict

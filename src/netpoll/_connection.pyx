@@ -24,6 +24,7 @@ from netpoll._c cimport (
 from netpoll._buffers cimport Buffer, PoolBlock
 from netpoll._core cimport Completion, Loop
 from netpoll._leases cimport Lease, Lender
+from netpoll._seal cimport seal_types
 
 import asyncio
 import os
@@ -267,7 +268,7 @@ cdef class Connection(Lender):
         """Awaits until most of what was written has been taken by the kernel."""
         return self._wait(WAIT_DRAIN, 0, None)
 
-    def _wait(self, int kind, Py_ssize_t n, bytes separator):
+    def _wait(self, int kind, Py_ssize_t n, bytes separator or None):
         if n < 0 or (self.host is not None and n > self.host.max_unread_bytes):
             raise ValueError(f"{n} bytes: at most max_unread_bytes = "
                              f"{self.host.max_unread_bytes} can wait to be read")
@@ -772,3 +773,6 @@ cdef class Wait(Awaitable):
 
     def done(self):
         return bool(self.is_done) if self.future is None else self.future.done()
+
+
+seal_types(globals())

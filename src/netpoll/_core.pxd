@@ -62,6 +62,7 @@ cdef class Loop(FdTables):
     cdef object __weakref__
 
     cdef int check_closed(self) except -1
+    cdef int check_open(self) except -1
     cdef int check_ours(self) except -1
     cdef int enter_turn(self) except -1
     cdef int post(self, Handle handle) except -1

@@ -32,6 +32,7 @@ from netpoll._handles cimport (
     Handle, InboxItem, TimerHandle, handle_from_call, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
 from netpoll._methods cimport add_method
+from netpoll._seal cimport seal_types
 from netpoll._tables cimport FdTables
 
 import asyncio
@@ -129,6 +130,8 @@ cdef class Loop(FdTables):
     def _open_backend(self, str name, config):
         """Makes the backend. Raises OSError when the kernel refuses it, MemoryError."""
         cdef np_config c
+        if self.backend is not None:
+            raise RuntimeError("an event loop is made once")
         memset(&c, 0, sizeof(c))
         c.sq_entries = config.sq_entries
         c.cq_entries = config.cq_entries
@@ -170,6 +173,14 @@ cdef class Loop(FdTables):
     cdef int check_closed(self) except -1:
         if self._closed:
             raise RuntimeError("Event loop is closed")
+        return 0
+
+    cdef inline int check_open(self) except -1:
+        """There is a backend, and it is this process's."""
+        if self.be is NULL:
+            raise RuntimeError("Event loop is closed")
+        if self.fork_generation != fork_count:
+            self._not_forked()
         return 0
 
     cdef int check_ours(self) except -1:
@@ -257,10 +268,7 @@ cdef class Loop(FdTables):
         cdef np_op *op
         cdef np_udata udata
         cdef int err
-        if self.be is NULL:
-            raise RuntimeError("Event loop is closed")
-        if self.fork_generation != fork_count:
-            self._not_forked()
+        self.check_open()
         op = np_op_alloc(&np_head(self.be).slab, kind, fd, <void*>owner)
         if op is NULL:
             raise MemoryError("no memory for an operation")
@@ -313,7 +321,7 @@ cdef class Loop(FdTables):
         return handle
 
     def _start_timer(self, TimerHandle handle):
-        if handle.is_cancelled:
+        if handle.is_cancelled or handle.timer.pos:
             return
         if np_timer_add(&self.timers, &handle.timer) < 0:
             raise MemoryError
@@ -367,8 +375,7 @@ cdef class Loop(FdTables):
 
     def _enable(self):
         """The calling thread is going to run the loop."""
-        if self.fork_generation != fork_count:
-            self._not_forked()
+        self.check_open()
         cdef int err = self.ops.enable(self.be)
         if err < 0:
             raise os_error(err, "taking the event loop's ring to this thread")
@@ -591,6 +598,8 @@ cdef class Loop(FdTables):
         cdef uint32_t i
         if self.be is NULL:
             return
+        if self.running_ident:
+            raise RuntimeError("Cannot close a running event loop")
         self._drop_queues()
         if self.fork_generation == fork_count:
             self._end_operations()
@@ -743,3 +752,6 @@ add_method(
     Loop, &call_soon_threadsafe_def, "call_soon_threadsafe", <void*>call_soon_threadsafe,
     "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
     "call_soon from any thread; wakes the loop if it sleeps.")
+
+
+seal_types(globals(), (Loop,))

@@ -27,6 +27,7 @@ from netpoll._core cimport Loop
 from netpoll._endpoint cimport (
     CLOSING, ENDPOINT_FLAGS_END, ENTERED, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint,
     is_inherited, os_error)
+from netpoll._seal cimport seal_types
 
 import asyncio
 import socket as py_socket
@@ -681,7 +682,8 @@ cdef int reraise() except -1:
     return -1
 
 
-def make_datagram_transport(Loop loop, memory, sock, protocol, address, waiter, dict extra):
+def make_datagram_transport(Loop loop, DatagramMemory memory, sock, protocol, address, waiter,
+                            dict extra or None):
     """A transport over a nonblocking Python socket, which it owns from now on.
 
     memory: the loop's DatagramMemory. address: where everything goes, or None. connection_made and
@@ -710,3 +712,6 @@ def make_datagram_transport(Loop loop, memory, sock, protocol, address, waiter, 
     loop.own_fd(transport.fd, transport)
     loop.soon(transport._begin, (waiter,))
     return transport
+
+
+seal_types(globals())

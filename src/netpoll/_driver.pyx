@@ -12,6 +12,7 @@ from netpoll._c cimport (
     PYGEN_ERROR, PYGEN_NEXT, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyIter_Send,
     PyObject, Py_DECREF, np_conn)
 from netpoll._connection cimport Connection, Driver, Host, Wait
+from netpoll._seal cimport seal_types
 
 import asyncio
 import inspect
@@ -435,3 +436,6 @@ cdef class Session(Driver):
 cdef int reraise() except -1:
     """The C API has set an exception: hand it to Cython's error return."""
     return -1
+
+
+seal_types(globals())

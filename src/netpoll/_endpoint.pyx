@@ -11,6 +11,7 @@ from libc.string cimport strerror
 from netpoll._c cimport NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF
 from netpoll._core cimport Completion
 from netpoll._limits cimport watermarks, whole_bytes
+from netpoll._seal cimport seal_types
 
 
 cdef object os_error(int err):
@@ -180,3 +181,6 @@ cdef class Endpoint(Completion):
     @property
     def _low_water(self):
         return self.low_bytes
+
+
+seal_types(globals())

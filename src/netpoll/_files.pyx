@@ -20,6 +20,7 @@ from netpoll._c cimport (
     io_uring_sqe, np_event, np_sock_close, np_sqe_close, np_sqe_fsync, np_sqe_openat, np_sqe_read,
     np_sqe_write, np_udata)
 from netpoll._core cimport Loop
+from netpoll._seal cimport seal_types
 from netpoll._sqe cimport submit_one
 
 import os
@@ -315,3 +316,6 @@ def open(Loop loop, path, int flags, uint32_t mode=0o666):
 def close(Loop loop, int fd):
     """Awaitable: None when fd is closed; it is, whatever becomes of the task that waits."""
     return begin(CloseOp.__new__(CloseOp), loop, fd)
+
+
+seal_types(globals())

@@ -9,6 +9,7 @@ and asyncio.TaskGroup work in it, and a future that it awaits wakes it by its ca
 cimport cython
 
 from netpoll._c cimport NP_HOME_ANY, PyObject
+from netpoll._seal cimport seal_types
 from netpoll._task cimport Suspension, Task, Worker, thread_worker, wake_task
 
 import asyncio
@@ -79,3 +80,6 @@ cdef int leave_loop(Worker *worker, Task task) except -1:
     leave_task(<object>worker.loop, task)
     set_running_loop(None)
     return 0
+
+
+seal_types(globals())

@@ -14,6 +14,7 @@ from netpoll._c cimport (
     PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject, PyObject_CallNoArgs,
     PyObject_CallOneArg, PyObject_Vectorcall, PyTupleObject, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
     Py_DECREF, np_timer, np_timer_remove)
+from netpoll._seal cimport seal_types
 
 import asyncio
 import threading
@@ -350,3 +351,6 @@ cdef Py_ssize_t _timer_offset():
 
 
 cdef Py_ssize_t TIMER_OFFSET = _timer_offset()
+
+
+seal_types(globals())

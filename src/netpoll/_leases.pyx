@@ -22,6 +22,7 @@ from netpoll._c cimport (
     np_buf, np_buf_hold, np_chunk, np_flow, np_inbox_wake, np_iov, np_iov_advance, np_iov_pop,
     np_owner_drop)
 from netpoll._core cimport Loop
+from netpoll._seal cimport seal_types
 
 
 cdef const char *EMPTY = ""
@@ -468,3 +469,6 @@ cdef void *hold_or_copy(void *owner, np_chunk *chunk) noexcept:
     memcpy(copy, chunk.base, chunk.len_bytes)
     chunk.base = copy
     return copy + NP_OWNER_HEAP
+
+
+seal_types(globals())

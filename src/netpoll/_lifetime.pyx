@@ -21,6 +21,7 @@ from netpoll._c cimport (
     np_task_is_queued, np_task_pause)
 from netpoll._connection cimport Connection, Host, unpin
 from netpoll._core cimport Loop
+from netpoll._seal cimport seal_types
 from netpoll._wheel cimport WHEEL_IDLE_TICKS
 
 
@@ -238,3 +239,6 @@ cdef class Keeper(Host):
                 self.finish(conn)
         self.last_run = NULL
         return 0
+
+
+seal_types(globals())

@@ -11,6 +11,7 @@ from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
 from netpoll._core cimport Completion, Loop
 from netpoll._endpoint cimport os_error
+from netpoll._seal cimport seal_types
 from netpoll._server cimport Worker
 
 import socket as py_socket
@@ -25,7 +26,7 @@ cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef class Listener(Completion):
     """Accepts on one socket and deals the connections to the workers, the least loaded first."""
 
-    def __init__(self, Loop loop, sock, list workers, Py_ssize_t max_connections, told):
+    def __cinit__(self, Loop loop, sock, list workers, Py_ssize_t max_connections, told):
         self.loop = loop
         self.sock = sock
         self.workers = workers
@@ -37,7 +38,8 @@ cdef class Listener(Completion):
             np_sock_nodelay(self.fd)
 
     def start(self):
-        self.arm()
+        if not self.op and not self.is_closed:
+            self.arm()
 
     @property
     def is_waiting(self):
@@ -78,7 +80,7 @@ cdef class Listener(Completion):
         return total
 
     cdef int deal(self, int fd) except -1:
-        cdef Worker worker, least = <Worker>self.workers[0]
+        cdef Worker worker, least = self.workers[0]
         for worker in self.workers:
             if worker.dealt_count - worker.ended_count < least.dealt_count - least.ended_count:
                 least = worker
@@ -153,3 +155,6 @@ cdef class Listener(Completion):
             self.retry.cancel()
             self.retry = None
         self.go_on()
+
+
+seal_types(globals(), (Listener,))

@@ -17,13 +17,14 @@ from netpoll._c cimport (
     NP_HOME_ANY, NP_TASK_PUSH, PyObject, Py_DECREF, Py_INCREF, np_task, np_task_claim,
     np_task_init, np_task_pause, np_task_wake)
 from netpoll._sched cimport SchedulerCore
+from netpoll._seal cimport seal_types
 from netpoll._task cimport KIND_NATIVE, check_lane
 
 
 cdef class Outbox:
     """The way back to one loop: replies of its connections, from any worker."""
 
-    def __init__(self, loop):
+    def __cinit__(self, loop):
         self.loop = loop
         self.replies = []
 
@@ -61,8 +62,8 @@ cdef class ConnectionTask:
     and fail(exception) run in the thread of the outbox's loop.
     """
 
-    def __init__(self, SchedulerCore scheduler not None, Outbox outbox not None, handler, write,
-                 fail, int priority):
+    def __cinit__(self, SchedulerCore scheduler, Outbox outbox, handler, write, fail,
+                  int priority):
         scheduler.check_usable()
         check_lane(priority)
         np_task_init(&self.node, KIND_NATIVE, priority)
@@ -136,3 +137,6 @@ cdef int run_connection(np_task *record) except -1:
         if np_task_pause(record) == NP_TASK_PUSH:
             task.push()
     return 0
+
+
+seal_types(globals(), (Outbox, ConnectionTask))

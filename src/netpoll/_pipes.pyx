@@ -21,6 +21,7 @@ from netpoll._chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
 from netpoll._core cimport Loop
 from netpoll._endpoint cimport (
     CLOSING, ENDPOINT_FLAGS_END, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint, os_error)
+from netpoll._seal cimport seal_types
 from netpoll._streams cimport Sink, adopt_reader, adopt_stream_reader
 
 import asyncio
@@ -559,7 +560,7 @@ cdef class ChildPipe:
     cdef readonly object transport
     cdef readonly bint disconnected
 
-    def __init__(self, process, int child_fd):
+    def __cinit__(self, process, int child_fd):
         self.process = process
         self.child_fd = child_fd
 
@@ -617,3 +618,5 @@ def make_write_transport(Loop loop, pipe, protocol, waiter=None, extra=None):
     transport.open(loop, pipe, protocol, waiter, extra)
     return transport
 
+
+seal_types(globals(), (ChildPipe,))

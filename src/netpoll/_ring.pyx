@@ -15,6 +15,7 @@ from netpoll._c cimport (
     np_worker_ride, np_worker_rouse)
 from netpoll._core cimport Loop
 from netpoll._sched cimport SchedulerCore, run_slice
+from netpoll._seal cimport seal_types
 
 cdef enum:
     # Tasks of one turn, and their time: how late the ring's events may be because of tasks. A task
@@ -27,8 +28,12 @@ cdef enum:
 cdef class RingLoop(Loop):
     """The native half of a worker's event loop (sched.py has the other)."""
 
-    def _ride(self, SchedulerCore core not None, unsigned int index):
+    def _ride(self, SchedulerCore core, unsigned int index):
         """The worker `index`, whose thread calls this, sleeps here from now on."""
+        if self.core is not None or index >= core.workers_count \
+                or core.worker_here() is not &core.workers[index] \
+                or core.workers[index].loop is not NULL:
+            raise RuntimeError("only a worker can sleep in a loop, and only in one")
         self.core = core
         self.index = index
         self.native = core.workers[index].native
@@ -49,7 +54,7 @@ cdef class RingLoop(Loop):
 
     @property
     def _is_over(self):
-        return bool(np_worker_is_over(self.native))
+        return self.native is not NULL and bool(np_worker_is_over(self.native))
 
     cdef int64_t _timeout_ns(self) noexcept:
         if self.core is not None and (self.has_more or np_worker_has_own(self.native)):
@@ -85,3 +90,6 @@ cdef class RingLoop(Loop):
         if not self.has_more and not self.is_ending and np_worker_is_over(self.native):
             self._stopping = True
         return 0
+
+
+seal_types(globals(), (RingLoop,))

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from netpoll._c cimport np_task
-from netpoll._task cimport Core
+from netpoll._task cimport Core, Worker
 
 # Of a KIND_POST record: what its `argument` is.
 cdef enum Arguments:
@@ -20,6 +20,7 @@ cdef class SchedulerCore(Core):
     cdef bint is_cancelling
     cdef int64_t slice_end_ns
 
+    cdef Worker *worker_at(self, uint32_t index, bint is_virtual) except NULL
     cdef int push_native(self, np_task *task) noexcept
 
 

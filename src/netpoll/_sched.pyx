@@ -32,6 +32,7 @@ from netpoll._context cimport (
     enter_own, enter_snapshot, is_context_changed, leave_context, shared_context)
 from netpoll._futures cimport enter_loop, is_still_waiting, leave_loop, wait_for_future
 from netpoll._methods cimport add_method
+from netpoll._seal cimport seal_types
 from netpoll._task cimport (
     KIND_NATIVE, KIND_POST, KIND_TASK, KIND_TICKET, Core, Suspension, Task, Worker, check_lane,
     finish, fire_alarms, forks, push_entry, push_record, register, set_thread_worker,
@@ -350,6 +351,8 @@ cdef class SchedulerCore(Core):
               bint is_lazy):
         cdef np_sched_config config
         cdef uint32_t i
+        if self.sched is not NULL:
+            raise RuntimeError("a Scheduler is made once")
         if not 1 <= workers_count <= NP_WORKERS_MAX_COUNT:
             raise ValueError(f"workers must be 1 to {NP_WORKERS_MAX_COUNT}, not {workers_count}")
         memset(&config, 0, sizeof(config))
@@ -376,6 +379,15 @@ cdef class SchedulerCore(Core):
         if self.sched is not NULL:
             np_sched_close(self.sched)
 
+    cdef Worker *worker_at(self, uint32_t index, bint is_virtual) except NULL:
+        """A worker of the kind that a method is for."""
+        self.check_made()
+        if index >= self.workers_count:
+            raise IndexError(f"there are {self.workers_count} workers")
+        if bool(self.sched.config.is_virtual) != is_virtual:
+            raise RuntimeError("virtual workers have no threads, others have nothing else")
+        return &self.workers[index]
+
     cdef int push_native(self, np_task *task) noexcept:
         """Queues a record of KIND_NATIVE: 0, or -ESHUTDOWN."""
         cdef Worker *worker = self.worker_here()
@@ -388,9 +400,12 @@ cdef class SchedulerCore(Core):
 
     def _work(self, uint32_t index):
         """The life of worker `index`: the calling thread returns when the scheduler is stopped."""
-        cdef Worker *worker = &self.workers[index]
+        cdef Worker *worker = self.worker_at(index, False)
         cdef np_worker *native = worker.native
         cdef int found
+        if worker.has_thread:
+            raise RuntimeError("this worker has its thread")
+        worker.has_thread = True
         set_thread_worker(worker)
         try:
             while True:
@@ -413,11 +428,11 @@ cdef class SchedulerCore(Core):
 
     def _board(self, uint32_t index):
         """As a task of worker `index`: its loop is ready for it."""
-        self.workers[index].is_boarding = True
+        self.worker_at(index, False).is_boarding = True
 
     def _step(self, uint32_t index):
         """Virtual workers: runs at most one task as worker `index`; whether there was one."""
-        cdef Worker *worker = &self.workers[index]
+        cdef Worker *worker = self.worker_at(index, True)
         cdef Worker *before = thread_worker()
         cdef np_task *record
         set_thread_worker(worker)
@@ -437,18 +452,22 @@ cdef class SchedulerCore(Core):
     def _end_workers(self):
         """Virtual workers: as when their threads end."""
         cdef uint32_t i
+        self.worker_at(0, True)
         for i in range(self.workers_count):
             np_worker_end(self.workers[i].native)
 
     def _now_ns(self):
+        self.check_made()
         return np_sched_now_ns(self.sched)
 
     def _next_alarm_ns(self):
         """The earliest deadline, or None."""
+        self.check_made()
         cdef int64_t next_ns = np_alarms_next_ns(&self.sched.alarms)
         return None if next_ns == NP_ALARM_NEVER_NS else next_ns
 
     def _set_clock_ns(self, int64_t now_ns):
+        self.worker_at(0, True)
         np_sched_set_clock(self.sched, now_ns)
 
     def _stop(self, bint cancel):
@@ -490,10 +509,12 @@ cdef class SchedulerCore(Core):
         return found
 
     def _live_count(self):
+        self.check_made()
         return np_sched_live_count(self.sched)
 
     def _record_count(self):
         """Records in use; while workers run, also those in their caches."""
+        self.check_made()
         return np_sched_records_count(self.sched)
 
     def _counters(self):
@@ -501,6 +522,7 @@ cdef class SchedulerCore(Core):
         cdef np_worker_numbers numbers
         cdef uint32_t i
         cdef int lane, bucket
+        self.check_made()
         workers = []
         for i in range(self.workers_count):
             np_worker_read_stats(self.workers[i].native, &numbers)
@@ -706,3 +728,6 @@ add_method(
     "spawn($self, target, /, *args, priority=Priority.NORMAL, affinity=None, name=None)\n--\n\n"
     "Runs target(*args), or the coroutine `target`, in a worker; returns its Task. From any thread."
     "\n\naffinity: the index of the only worker that may run it.")
+
+
+seal_types(globals(), (SchedulerCore,))

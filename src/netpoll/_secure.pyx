@@ -24,6 +24,7 @@ from netpoll._c cimport (
     np_flow_push_front, np_iov_advance, np_owner_drop, np_sock_send)
 from netpoll._connection cimport FileSpan
 from netpoll._core cimport Loop
+from netpoll._seal cimport seal_types
 from netpoll._server cimport Worker
 from netpoll._session cimport TLS_AGAIN, TLS_END, TLS_FAILED, open_session
 
@@ -45,8 +46,7 @@ cdef class SecureWorker(Worker):
     options: those of a Worker; ssl, the server's ssl.SSLContext; handshake_timeout_s.
     """
 
-    def __init__(self, Loop loop, handler, bint is_session, on_connect, on_close, dict options):
-        Worker.__init__(self, loop, handler, is_session, on_connect, on_close, options)
+    def __cinit__(self, Loop loop, handler, bint is_session, on_connect, on_close, dict options):
         self.context = options["ssl"]
         self.handshake_timeout_s = options["handshake_timeout_s"]
         self.secured = []
@@ -373,3 +373,6 @@ cdef int forget_head(np_flow *flow, size_t size, list kept) except -1:
                 Py_DECREF(<PyObject*>reference)
         if n < OWNERS_COUNT:
             return 0
+
+
+seal_types(globals(), (SecureWorker,))

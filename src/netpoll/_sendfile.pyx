@@ -12,6 +12,7 @@ from libc.string cimport strerror
 from netpoll._await cimport install_awaitable_slots
 from netpoll._c cimport np_sock_sendfile
 from netpoll._core cimport Loop
+from netpoll._seal cimport seal_types
 from netpoll._sock cimport SockOp
 
 import asyncio
@@ -118,3 +119,6 @@ def send_file(Loop loop, sock, file, offset, count):
     # An empty file is done before it has begun, also one that only pretends (in /proc).
     op.count = count if count else -1 if op.size_bytes else 0
     return op
+
+
+seal_types(globals())

@@ -18,6 +18,7 @@ from netpoll._chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
 from netpoll._core cimport Loop
 from netpoll._endpoint cimport (
     CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, is_inherited, last_event_of, os_error)
+from netpoll._seal cimport seal_types
 
 import socket as py_socket
 from asyncio import log
@@ -346,3 +347,6 @@ cdef class SendingTransport(Endpoint):
 
     cdef int lose(self, object exc) except -1:
         raise NotImplementedError
+
+
+seal_types(globals())

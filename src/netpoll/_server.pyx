@@ -27,6 +27,7 @@ from netpoll._connection cimport Connection, Driver, FileSpan, unpin
 from netpoll._core cimport Loop
 from netpoll._driver cimport Session, make_session
 from netpoll._endpoint cimport os_error
+from netpoll._seal cimport seal_types
 from netpoll._wheel cimport WHEEL_IDLE_TICKS, Wheel
 
 import errno
@@ -47,7 +48,7 @@ cdef class Worker(Receiver):
     when_full ("close" or "raise"), pool: a function that gives the BufferPool.
     """
 
-    def __init__(self, Loop loop, handler, bint is_session, on_connect, on_close, dict options):
+    def __cinit__(self, Loop loop, handler, bint is_session, on_connect, on_close, dict options):
         self.loop = loop
         self.handler = handler
         self.is_session = is_session
@@ -656,3 +657,6 @@ cdef class Worker(Receiver):
 cdef int reraise() except -1:
     """The C API has set an exception: hand it to Cython's error return."""
     return -1
+
+
+seal_types(globals(), (Worker,))

@@ -36,6 +36,7 @@ from netpoll._c cimport (
     RTLD_NOLOAD, PyCFunction_GetFunction, PyObject, Py_DECREF, Py_INCREF, _PyBytes_Resize, dlopen,
     np_bio, np_bio_drop_spill, np_bio_lend_in, np_bio_lend_out, np_bio_put, np_bio_take,
     np_openssl, np_openssl_load)
+from netpoll._seal cimport seal_types
 
 import os
 import ssl as py_ssl
@@ -393,7 +394,7 @@ cdef class NativeSession(Session):
                 continue
             err = LIB.SSL_get_error(self.ssl, n)
             if err == NP_SSL_ERROR_WANT_READ or err == NP_SSL_ERROR_WANT_WRITE:
-                self.inside_bytes += before - self.window.in_bytes
+                self.inside_bytes = self.inside_bytes + before - self.window.in_bytes
                 self.status = TLS_AGAIN
             elif err == NP_SSL_ERROR_ZERO_RETURN:
                 self.status = TLS_END
@@ -494,3 +495,6 @@ cdef class NativeSession(Session):
 
     cdef Py_ssize_t output_bytes(self) except -1:
         return self.window.out_bytes + self.window.spill_bytes
+
+
+seal_types(globals())

@@ -18,6 +18,7 @@ from netpoll._connection cimport Connection, unpin
 from netpoll._core cimport Completion, Loop
 from netpoll._endpoint cimport os_error
 from netpoll._lifetime cimport Keeper
+from netpoll._seal cimport seal_types
 
 cdef enum:
     # Zero-copy sends of a connection whose memory the kernel still holds; they are counted in the
@@ -146,3 +147,6 @@ cdef class Sender(Keeper):
         if err < 0:
             raise os_error(err)
         return udata
+
+
+seal_types(globals())

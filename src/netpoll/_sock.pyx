@@ -1,4 +1,4 @@
-# cython: language_level=3, freethreading_compatible=True
+# cython: language_level=3, freethreading_compatible=True, binding=True
 """loop.sock_*: one completion each, and nothing lost when the waiting task is cancelled.
 
 Each call first tries the system call itself: when it need not wait, there is nothing to schedule.
@@ -23,6 +23,7 @@ from netpoll._c cimport (
     _PyBytes_Resize, iovec, np_event, np_sock_error, np_sock_recv, np_sock_send, np_udata)
 from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Loop
+from netpoll._seal cimport seal_types
 
 import socket as _py_socket
 import ssl as _ssl
@@ -325,3 +326,6 @@ cdef CallOp call(Loop loop, object sock, uint32_t mask, str method, tuple args):
     op.method = method
     op.args = args
     return begin(op, loop, sock, mask)
+
+
+seal_types(globals())

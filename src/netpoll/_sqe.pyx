@@ -15,6 +15,7 @@ from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, NP_SQE_BYTES, PyObject, Py_INCREF, io_uring_sqe, np_event, np_sock_close,
     np_udata)
 from netpoll._core cimport Completion, Loop
+from netpoll._seal cimport seal_types
 
 import asyncio
 from collections import deque
@@ -250,3 +251,6 @@ def submit_entries(Loop loop, bytes entries, keep):
     finally:
         free(owners)
     return made
+
+
+seal_types(globals())

@@ -21,6 +21,7 @@ from netpoll._await cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Completion
 from netpoll._endpoint cimport is_plain
 from netpoll._limits cimport doubled_bytes
+from netpoll._seal cimport seal_types
 from netpoll._sending cimport PULLING
 from netpoll._tls cimport TlsTransport
 from netpoll._transport cimport StreamTransport
@@ -539,3 +540,6 @@ cdef ReaderCore adopt_stream_reader(object reader, object transport):
     state["_core"] = core
     reader.__class__ = StreamReader
     return core
+
+
+seal_types(globals())

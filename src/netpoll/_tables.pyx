@@ -2,12 +2,16 @@
 """What a loop keeps beside its operations: who owns which fd, hints, objects for bulk receives."""
 
 cimport cython
+import os
+
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
+from posix.fcntl cimport F_GETFD, fcntl
 
 from netpoll._c cimport (
     NP_CAN_REUSE_BYTES, PyBytes_New, PyObject, Py_INCREF, Py_REFCNT, Py_XDECREF, np_bytes_renew)
 from netpoll._handles cimport HandleOwner
+from netpoll._seal cimport seal_types
 
 
 cdef class FdTables(HandleOwner):
@@ -28,6 +32,7 @@ cdef class FdTables(HandleOwner):
     cdef int _grow_fd_owners(self, int fd) except -1:
         cdef uint32_t cap = self.fd_owners_cap or 64
         cdef PyObject **owners
+        os.fstat(fd)  # OSError for what is no fd: a table as long as its number is not wanted
         while cap <= <uint32_t>fd:
             cap *= 2
         owners = <PyObject**>realloc(self.fd_owners, cap * sizeof(PyObject*))
@@ -93,7 +98,7 @@ cdef class FdTables(HandleOwner):
         cdef uint8_t *hints
         cdef uint32_t cap
         if <uint32_t>fd >= self.hints_cap:
-            if fd < 0:
+            if fcntl(fd, F_GETFD) < 0:
                 return NULL
             cap = self.hints_cap or 64
             while cap <= <uint32_t>fd:
@@ -119,3 +124,6 @@ cdef class FdTables(HandleOwner):
                 if self.fd_owners[i] is not NULL:
                     found.append(<object>self.fd_owners[i])
         return found
+
+
+seal_types(globals())

@@ -21,6 +21,7 @@ cdef struct Worker:
     PyObject *loop      # the event loop that it sleeps in, borrowed; NULL: none
     uint32_t slice_count
     bint is_boarding    # it is to go on in its loop; its own thread's
+    bint has_thread
 
 
 cdef class Suspension:
@@ -72,6 +73,7 @@ cdef class Core:
     cdef object __weakref__
 
     cdef int check_usable(self) except -1
+    cdef int check_made(self) except -1
     cdef Worker *worker_here(self) noexcept
 
 

@@ -19,6 +19,7 @@ from netpoll._c cimport (
     np_sched_now_ns, np_sched_push, np_task, np_task_finish, np_task_is_queued, np_task_lane,
     np_task_pause, np_task_revoke, np_task_set_lane, np_task_wake, np_thread_worker,
     np_thread_worker_set, np_timer, np_worker_get, np_worker_push)
+from netpoll._seal cimport seal_types
 
 import asyncio
 import os
@@ -69,6 +70,9 @@ cdef class Core:
         if self.fork_generation != fork_count:
             raise RuntimeError("this scheduler was made before a fork: its threads are the "
                                "parent's; make a new one in the child")
+        return self.check_made()
+
+    cdef int check_made(self) except -1:
         if self.sched is NULL:
             raise RuntimeError("Scheduler.__init__ was not called")
         return 0
@@ -90,6 +94,14 @@ cdef class Suspension:
 
     cdef int detach(self, Task waiter) except -1:
         raise NotImplementedError
+
+
+cdef object asked(Suspension what, bint *is_asked):
+    """What an await gives to the task. Who only iterates would get it without end."""
+    if is_asked[0]:
+        raise RuntimeError(f"{type(what).__name__.lower()} is for `await` in a task of a Scheduler")
+    is_asked[0] = True
+    return what
 
 
 cdef int64_t deadline_ns(Core core, double delay_s) noexcept:
@@ -135,8 +147,9 @@ cdef class Sleep(Timed):
     """What sleep() returns: awaited once, by one task."""
     cdef Task task
     cdef char is_over
+    cdef bint is_asked      # by a coroutine whose task has not attached itself yet
 
-    def __init__(self, double delay_s):
+    def __cinit__(self, double delay_s):
         self.delay_s = delay_s
 
     def __await__(self):
@@ -148,9 +161,10 @@ cdef class Sleep(Timed):
     def __next__(self):
         if np_flag_get(&self.is_over):
             raise StopIteration
-        return self
+        return asked(self, &self.is_asked)
 
     cdef int attach(self, Task waiter) except -1:
+        self.is_asked = False
         if np_flag_get(&self.is_over):
             return 1
         if self.core is None:
@@ -173,8 +187,9 @@ cdef class Sleep(Timed):
 cdef class Join(Suspension):
     """Awaited, it waits until a task is done, however it ends."""
     cdef Task task
+    cdef bint is_asked
 
-    def __init__(self, Task task not None):
+    def __cinit__(self, Task task):
         self.task = task
 
     def __await__(self):
@@ -186,9 +201,10 @@ cdef class Join(Suspension):
     def __next__(self):
         if np_flag_get(&self.task.is_done):
             raise StopIteration
-        return self
+        return asked(self, &self.is_asked)
 
     cdef int attach(self, Task waiter) except -1:
+        self.is_asked = False
         return self.task.attach(waiter)
 
     cdef int detach(self, Task waiter) except -1:
@@ -199,7 +215,7 @@ cdef class Alarm(Timed):
     """Calls back in a worker after `delay_s` seconds, unless cancel() comes first."""
     cdef object callback
 
-    def __init__(self, Core core not None, double delay_s, callback):
+    def __cinit__(self, Core core, double delay_s, callback):
         core.check_usable()
         self.delay_s = delay_s
         self.callback = callback
@@ -647,3 +663,6 @@ def current_scheduler():
     """The Scheduler that this thread works for, or None."""
     cdef Worker *worker = thread_worker()
     return None if worker is NULL else <object>worker.core
+
+
+seal_types(globals(), (Sleep, Join, Alarm))

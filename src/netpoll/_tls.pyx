@@ -10,6 +10,7 @@ from libc.stdint cimport SIZE_MAX
 from netpoll._core cimport Loop
 from netpoll._endpoint cimport drop_attributes
 from netpoll._limits cimport watermarks, whole_bytes
+from netpoll._seal cimport seal_types
 from netpoll._session cimport open_session
 from netpoll._tlslayer cimport CLOSED, ESTABLISHED, MADE, PAUSED, WRITING_PAUSED, TlsLayer
 
@@ -53,7 +54,7 @@ cdef class TlsTransport:
         drop_attributes(self)
 
     def __del__(self):
-        if not self.layer.flags & CLOSED:
+        if self.layer is not None and not self.layer.flags & CLOSED:
             self.layer.flags |= CLOSED
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
 
@@ -242,3 +243,6 @@ def make_layer(Loop loop, protocol, sslcontext, waiter, *, server_side=False,
     layer.transport = transport
     layer.set_app_protocol(protocol)
     return layer
+
+
+seal_types(globals())

@@ -20,6 +20,7 @@ from libc.string cimport memcpy
 from netpoll._c cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject
 from netpoll._core cimport Completion, Loop
 from netpoll._endpoint cimport is_plain
+from netpoll._seal cimport seal_types
 from netpoll._session cimport (
     TLS_AGAIN, TLS_END, TLS_FAILED, TLS_MORE, Session)
 from netpoll._streams cimport Sink, adopt_reader
@@ -719,3 +720,6 @@ cdef class TlsLayer(Sink):
     @property
     def _transport(self):
         return self.below
+
+
+seal_types(globals())

@@ -23,6 +23,7 @@ from netpoll._c cimport (
     np_sock_peer, np_sock_recv)
 from netpoll._core cimport Loop
 from netpoll._endpoint cimport CLOSING, LOST, PAUSED, STARTED, os_error
+from netpoll._seal cimport seal_types
 from netpoll._sending cimport (
     ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
     SENDING, SendingTransport)
@@ -703,7 +704,7 @@ cdef class StreamTransport(SendingTransport):
             return default
 
 
-def make_transport(Loop loop, sock, protocol, waiter, dict extra, server):
+def make_transport(Loop loop, sock, protocol, waiter, dict extra or None, server):
     """A transport over a connected, nonblocking Python socket, which it owns from now on.
 
     connection_made and the waiter follow in the next turn. The verb behind
@@ -724,3 +725,6 @@ def make_transport(Loop loop, sock, protocol, waiter, dict extra, server):
         attach(server, transport)
     loop.soon(transport._begin, (waiter,))
     return transport
+
+
+seal_types(globals())

@@ -1,4 +1,4 @@
-# cython: language_level=3, freethreading_compatible=True
+# cython: language_level=3, freethreading_compatible=True, binding=True
 """add_reader and add_writer: a POLL that is armed again each time it has fired.
 
 The handler runs at the event's own place in the batch, as asyncio's runs at its handle's place in
@@ -11,6 +11,7 @@ from netpoll._c cimport (
     ECANCELED, NP_OP_POLL, NP_POLL_ASIDE, NP_POLL_LEVEL, PyObject, Py_INCREF, np_event, np_udata)
 from netpoll._core cimport Completion, Loop, drop_owner
 from netpoll._handles cimport Handle, new_handle
+from netpoll._seal cimport seal_types
 
 from errno import EBADF as _EBADF
 
@@ -149,3 +150,6 @@ def remove_watcher(Loop self, int fd, bint writer):
         return False
     watcher.retire(self)
     return True
+
+
+seal_types(globals())

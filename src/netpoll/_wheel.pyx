@@ -9,6 +9,7 @@ spoke.
 from libc.stdint cimport uint16_t, uint32_t
 
 from netpoll._c cimport NP_CONN_TIMED, np_conn, np_conn_at, np_conn_slab
+from netpoll._seal cimport seal_types
 
 
 cdef class Wheel:
@@ -55,3 +56,6 @@ cdef class Wheel:
             if idle >= WHEEL_IDLE_TICKS:
                 return conn
             self.add(conn, WHEEL_IDLE_TICKS - idle)
+
+
+seal_types(globals())
