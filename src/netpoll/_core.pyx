@@ -403,6 +403,7 @@ cdef class Loop(FdTables):
     cdef int enter_turn(self) except -1:
         """The turn's places in queue and batch are its own: there is no turn within a turn."""
         self.check_closed()
+        self.check_open()
         if self._in_turn:
             raise RuntimeError(NO_NESTING)
         self._in_turn = True
@@ -416,6 +417,8 @@ cdef class Loop(FdTables):
     cdef int _settle(self) except -1:
         """What callbacks of the last turn wrote leaves, though no turn follows."""
         cdef int err
+        if self.be is NULL or self.fork_generation != fork_count:
+            return 0
         self._end_turn()
         with nogil:
             err = self.ops.flush(self.be)
