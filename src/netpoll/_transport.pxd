@@ -27,6 +27,8 @@ cdef class StreamTransport(SendingTransport):
     cdef int read_again(self) except -1
     cdef int stop_reading(self) except -1
     cdef int on_recv(self, np_event *event) except -1
+    cdef int on_bytes(self, np_event *event) except -1
+    cdef int receive_ended(self, int res) except -1
     cdef int on_readable(self, np_event *event) except -1
     cdef int take(self, const char *data, Py_ssize_t size) except -1
     cdef int deliver(self, bytes data) except -1

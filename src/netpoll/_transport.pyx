@@ -182,37 +182,46 @@ cdef class StreamTransport(SendingTransport):
         return self.on_readable(event)
 
     cdef int on_recv(self, np_event *event) except -1:
-        cdef Py_ssize_t size
-        if event.res > 0:
-            if not self.flags & CLOSING:
-                self.heard_turn = <uint16_t>self.loop.turns
-                size = event.res
-                if self.part is not None:
-                    size += PyBytes_GET_SIZE(self.part)
-                if event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE \
-                        and size < BULK_ENTER_BYTES \
-                        and not self.flags & (BULK | PAUSED | RESUMING):
-                    return self.join_part(event)
-                if self.part is not None:
-                    self.join_part(event)
-                    self.take_part()
-                else:
-                    self.take(<const char*>event.data, event.res)
-                if size >= BULK_ENTER_BYTES and not self.flags & (BULK | CLOSING):
-                    self.enter_bulk()
-                    self.stop_reading()  # its last event arms the POLL
-            if event.flags & NP_EV_MORE:
-                return 0
-        self.read_op = 0
+        cdef bint is_last = not event.flags & NP_EV_MORE
+        cdef int res = event.res
+        if is_last:
+            self.read_op = 0  # before the protocol is called: it may close, or pause and resume
+        try:
+            if res > 0 and not self.flags & CLOSING:
+                self.on_bytes(event)
+        finally:  # an interrupt out of the protocol ends the turn, not the reading
+            if is_last:
+                self.receive_ended(res)
+        return 0
+
+    cdef int on_bytes(self, np_event *event) except -1:
+        cdef Py_ssize_t size = event.res
+        self.heard_turn = <uint16_t>self.loop.turns
+        if self.part is not None:
+            size += PyBytes_GET_SIZE(self.part)
+        if event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE \
+                and size < BULK_ENTER_BYTES \
+                and not self.flags & (BULK | PAUSED | RESUMING):
+            return self.join_part(event)
+        if self.part is not None:
+            self.join_part(event)
+            self.take_part()
+        else:
+            self.take(<const char*>event.data, event.res)
+        if size >= BULK_ENTER_BYTES and not self.flags & (BULK | CLOSING):
+            self.enter_bulk()
+            self.stop_reading()  # its last event arms the POLL
+        return 0
+
+    cdef int receive_ended(self, int res) except -1:
+        """No receive is in flight any more: another one is, or will be, or the stream ends."""
         if self.part is not None:
             self.take_part()
         if self.flags & CLOSING:
             return self.op_ended()
-        if event.res <= 0 and event.res != -ECANCELED:
-            return self.end_of_stream(event.res)
-        if not self.flags & (PAUSED | RESUMING):
-            self.arm_read()
-        return 0
+        if res <= 0 and res != -ECANCELED:
+            return self.end_of_stream(res)
+        return self.read_again()
 
     # A shared buffer ended in the middle of what the socket held: the rest is the next event. The
     # peer's small messages stay whole, as they do with a buffer of one's own.
