@@ -53,6 +53,9 @@ NO_NESTING = (
     "a netpoll event loop cannot run within itself, as nest_asyncio makes asyncio's loop do: "
     "await what is to be run, or run it in a thread of its own")
 
+# Up to here each whole number of seconds is a double.
+cdef double WHOLE_MAX_S = 2.0 ** 53
+
 cdef object Future = asyncio.Future
 cdef object BaseEventLoop = asyncio.BaseEventLoop
 
@@ -335,7 +338,9 @@ cdef class Loop(FdTables):
             self.check_closed()
             self._check_thread()
             self._check_callback(callback, "call_at")
-        return self._call_at(when, callback, args or None, context)
+        cdef TimerHandle handle = self._call_at(when, callback, args or None, context)
+        handle.is_whole = type(when) is int and -WHOLE_MAX_S < handle.when_s < WHOLE_MAX_S
+        return handle
 
     def call_later(self, delay, callback, *args, context=None):
         """Runs callback(*args) after `delay` seconds."""

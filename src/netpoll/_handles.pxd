@@ -42,6 +42,7 @@ cdef class DebugHandle(Handle):
 cdef class TimerHandle(Handle):
     cdef np_timer timer
     cdef double when_s
+    cdef bint is_whole          # call_at was given an int: so is when()
     cdef public object _source_traceback    # in debug mode
 
 

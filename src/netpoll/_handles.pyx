@@ -126,15 +126,15 @@ cdef class TimerHandle(Handle):
 
     @property
     def _when(self):
-        return self.when_s
+        return self.when()
 
     @property
     def _scheduled(self):
         return self.timer.pos != 0
 
     def when(self):
-        """The deadline, in seconds of loop.time()."""
-        return self.when_s
+        """The deadline, in seconds of loop.time(): an int if call_at() was given one."""
+        return int(self.when_s) if self.is_whole else self.when_s
 
     def cancel(self):
         cdef HandleOwner loop = self.loop
@@ -149,7 +149,7 @@ cdef class TimerHandle(Handle):
         info = ["TimerHandle"]
         if self.is_cancelled:
             info.append("cancelled")
-        info.append(f"when={self.when_s}")
+        info.append(f"when={self.when()}")
         if self.callback is not None:
             info.append(format_helpers._format_callback_source(self.callback, self._args))
         if self._source_traceback:

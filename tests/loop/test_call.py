@@ -305,3 +305,14 @@ def test_pending_callbacks_and_timers_die_with_the_loop(loop: Any) -> None:
     del things
     gc.collect()
     assert [ref() for ref in refs] == [None] * 3
+
+
+async def test_when_is_what_call_at_was_given(loop: Any) -> None:
+    """aiohttp asks whether the time of its handle is an int."""
+    for when in (10**6, float(10**6), 10**6 + 0.5, True + 10**6):
+        handle = loop.call_at(when, print)
+        assert handle.when() == when and type(handle.when()) is type(when)
+        handle.cancel()
+    later = loop.call_later(1000, print)
+    assert type(later.when()) is float
+    later.cancel()
