@@ -48,6 +48,12 @@ int np_sock_close(int fd)
     return close(fd) < 0 ? -errno : 0;
 }
 
+void np_sock_reset_at_close(int fd)
+{
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)); /* not a socket: nothing to do */
+}
+
 int np_sock_error(int fd)
 {
     int error = 0;

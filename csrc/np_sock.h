@@ -30,6 +30,9 @@ ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes);
 /* SHUT_RD, SHUT_WR or SHUT_RDWR; 0 or -errno. */
 int np_sock_shutdown(int fd, int how);
 int np_sock_close(int fd);
+/* The close is going to reset the connection (SO_LINGER 0): the kernel drops what is unsent, and
+ * lets go of the memory that it is in. */
+void np_sock_reset_at_close(int fd);
 /* SO_ERROR: 0, or the pending error as -errno. */
 int np_sock_error(int fd);
 /* Fills *peer; family AF_UNSPEC when the socket is not an internet one or not connected. */

@@ -417,6 +417,7 @@ cdef extern from "np_sock.h" nogil:
     ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes)
     int np_sock_shutdown(int fd, int how)
     int np_sock_close(int fd)
+    void np_sock_reset_at_close(int fd)
     int np_sock_error(int fd)
     void np_sock_peer(int fd, np_peer *peer)
     void np_sock_nodelay(int fd)

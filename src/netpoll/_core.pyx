@@ -72,6 +72,10 @@ cdef dict FEATURES = {  # the names are config.FEATURES
 cdef uint32_t fork_count = 0
 # All loops: the verbs of those that a child inherits must leave the parent's ring and set alone.
 cdef object all_loops = weakref.WeakSet()
+# Those that ran when a child inherited them: they go on, for the program's way out (asyncio.Runner
+# cancels tasks, ends generators), and once the child has left their run, also wait for timers.
+cdef object inherited_runs = weakref.WeakSet()
+cdef object left_loops = weakref.WeakSet()
 
 
 def _after_fork_in_child():
@@ -82,6 +86,9 @@ def _after_fork_in_child():
         loop = inherited
         if loop.be is not NULL:
             loop.ops.forked(loop.be)
+        loop.events_next = loop.events_count  # what has come in is the parent's to handle
+        if loop.running_ident and loop.is_ours():
+            inherited_runs.add(loop)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -113,6 +120,19 @@ cdef inline object future_of(Loop loop, object kind):
     if loop.future_arguments is None:
         return kind(loop=loop)
     return PyObject_Call(kind, (), loop.future_arguments)
+
+
+cdef bint is_leaving(Loop loop) except -1:
+    return loop.fork_generation != fork_count and loop in inherited_runs
+
+
+cdef int wait_inherited(Loop loop, int64_t timeout_ns) except -1:
+    """The wait of a loop in a child: for timers, once it is left, and for nothing that the parent
+    waits for. A wait that could have no end is refused."""
+    if timeout_ns < 0 or (timeout_ns and loop not in left_loops):
+        loop._not_forked()
+    time.sleep(timeout_ns * 1e-9)
+    return 0
 
 
 cdef class Loop(FdTables):
@@ -247,6 +267,8 @@ cdef class Loop(FdTables):
     cdef int _end_turn(self) except -1:
         """Runs the dirty list. An entry that fails does not take the others with it."""
         cdef Completion who
+        if self.fork_generation != fork_count:
+            return 0  # what waits to be sent, or watched, is the parent's
         while self.dirty_next < self.dirty_count:
             who = <Completion>self.dirty[self.dirty_next]
             self.dirty_next += 1
@@ -285,7 +307,7 @@ cdef class Loop(FdTables):
 
     cdef int cancel(self, np_udata op) except -1:
         cdef int err
-        if self.be is not NULL and op:
+        if self.be is not NULL and op and self.fork_generation == fork_count:
             err = self.ops.cancel(self.be, op)
             if err < 0 and err != -ENOENT:
                 raise os_error(err, "cancelling an operation")
@@ -380,6 +402,8 @@ cdef class Loop(FdTables):
 
     def _enable(self):
         """The calling thread is going to run the loop."""
+        if is_leaving(self):
+            return
         self.check_open()
         cdef int err = self.ops.enable(self.be)
         if err < 0:
@@ -396,6 +420,11 @@ cdef class Loop(FdTables):
             self._in_turn = False
             self._settle()
 
+    @property
+    def _is_inherited(self):
+        """This is a child process, and the loop its parent's."""
+        return self.fork_generation != fork_count
+
     def _run_patched_turns(self):
         """The same where a subclass, or a program, has put its own _run_once in place."""
         try:
@@ -408,7 +437,8 @@ cdef class Loop(FdTables):
     cdef int enter_turn(self) except -1:
         """The turn's places in queue and batch are its own: there is no turn within a turn."""
         self.check_closed()
-        self.check_open()
+        if not is_leaving(self):
+            self.check_open()
         if self._in_turn:
             raise RuntimeError(NO_NESTING)
         self._in_turn = True
@@ -422,7 +452,10 @@ cdef class Loop(FdTables):
     cdef int _settle(self) except -1:
         """What callbacks of the last turn wrote leaves, though no turn follows."""
         cdef int err
-        if self.be is NULL or self.fork_generation != fork_count:
+        if self.be is NULL:
+            return 0
+        if self.fork_generation != fork_count:
+            left_loops.add(self)
             return 0
         self._end_turn()
         with nogil:
@@ -470,6 +503,8 @@ cdef class Loop(FdTables):
 
     cdef int _wait(self, int64_t timeout_ns) except -1:
         cdef int n
+        if self.fork_generation != fork_count:
+            return wait_inherited(self, timeout_ns)
         if timeout_ns and not np_inbox_sleep(&self.inbox):
             timeout_ns = 0  # something came in meanwhile
         self.is_away = True

@@ -40,5 +40,6 @@ def open(
     path: str | bytes | PathLike[Any],
     flags: int,
     mode: int = 0o666,
+    waits: bool = False,
 ) -> Awaitable[int]: ...
 def close(loop: asyncio.AbstractEventLoop, fd: int) -> Awaitable[None]: ...

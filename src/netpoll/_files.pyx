@@ -27,6 +27,7 @@ import os
 
 cdef enum:
     AT_FDCWD = -100
+    IOSQE_ASYNC = 1 << 4  # straight to a worker of the kernel's, where it may wait
 
 # What one read or write takes at most (MAX_RW_COUNT, read(2)): the rest is another one's.
 MAX_RW_BYTES = 0x7ffff000
@@ -209,10 +210,13 @@ cdef class OpenOp(FileOp):
     cdef bytes path
     cdef int flags
     cdef uint32_t mode
+    cdef bint waits
     cdef object shown       # the path as the caller gave it, for errors
 
     cdef int fill(self, io_uring_sqe *sqe) except -1:
         np_sqe_openat(sqe, AT_FDCWD, self.path, self.flags, self.mode)
+        if self.waits:
+            sqe.flags |= IOSQE_ASYNC
         return 0
 
     def result(self):
@@ -301,8 +305,11 @@ def fsync(Loop loop, int fd, data_only=False):
     return begin(op, loop, fd)
 
 
-def open(Loop loop, path, int flags, uint32_t mode=0o666):
-    """Awaitable: a new fd. One that arrives after its task was cancelled is closed."""
+def open(Loop loop, path, int flags, uint32_t mode=0o666, bint waits=False):
+    """Awaitable: a new fd. One that arrives after its task was cancelled is closed.
+
+    waits: for the other end of a FIFO; else that is opened as if with O_NONBLOCK.
+    """
     cdef OpenOp op = OpenOp.__new__(OpenOp)
     op.shown = path
     op.path = os.fsencode(path)
@@ -310,6 +317,7 @@ def open(Loop loop, path, int flags, uint32_t mode=0o666):
         raise ValueError("embedded null byte")
     op.flags = flags
     op.mode = mode
+    op.waits = waits
     return begin(op, loop, -1)
 
 

@@ -17,8 +17,8 @@ from netpoll._c cimport (
     NP_CONN_CLOSING, NP_CONN_DIRTY, NP_CONN_LOST, NP_CONN_OPEN, NP_CONN_TIMED, NP_EV_MORE,
     PyObject, Py_DECREF, Py_INCREF, Py_REFCNT, np_conn, np_conn_at, np_conn_get,
     np_conn_in, np_conn_is_pinned, np_conn_of, np_conn_pin, np_conn_put, np_event, np_flow,
-    np_flow_put, np_iov_pop, np_owner_drop, np_sock_close, np_task, np_task_claim,
-    np_task_is_queued, np_task_pause)
+    np_flow_put, np_iov_pop, np_owner_drop, np_sock_close, np_sock_reset_at_close, np_task,
+    np_task_claim, np_task_is_queued, np_task_pause)
 from netpoll._connection cimport Connection, Host, unpin
 from netpoll._core cimport Loop
 from netpoll._seal cimport seal_types
@@ -111,6 +111,10 @@ cdef class Keeper(Host):
             if conn.flags & NP_CONN_TIMED:
                 self.wheel.remove(conn)
             self.stop_reading(conn)
+            if conn.task.flags and conn.out is not NULL and conn.out.iov.count:
+                # Cut off, with zero-copy sends that the kernel has not let go of: it would keep
+                # their memory for as long as the peer does not read, and the loop's end with it.
+                np_sock_reset_at_close(conn.fd)
             if conn.out is not NULL and conn.out.op and not conn.out.sending:
                 self.loop.cancel(conn.out.op)  # a POLL; a SEND does not wait
             self.drop_flow(conn, False)

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
-from netpoll.fileops import RingOps, ThreadOps, until_ready
+from netpoll.fileops import PolledOps, RingOps, ThreadOps, until_ready
 
 __all__ = ["BUFFER_BYTES", "BinaryFile", "Turns"]
 
@@ -99,7 +99,7 @@ class BinaryFile(Turns):
         super().__init__(ops.loop)
         self.name = name
         self.mode = mode
-        self._ops = ops
+        self._ops: RingOps | ThreadOps = ops
         self._fd = fd
         self._readable = readable
         self._writable = writable
@@ -111,6 +111,8 @@ class BinaryFile(Turns):
             or stat.S_ISSOCK(file_mode)
             or (stat.S_ISCHR(file_mode) and os.isatty(fd))
         )
+        if self._polls:
+            self._ops = PolledOps(ops.loop)
         self._settles = seekable and not ops.waits_in_threads
         self._buffer_bytes = buffer_bytes  # 0: none
         self._closefd = closefd

@@ -9,18 +9,23 @@ Both kinds answer to the same names and give the same awaitables (see FileOp in 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import functools
 import os
+import stat
+import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
 from netpoll import _core, _files
 
-__all__ = ["RingOps", "ThreadOp", "ThreadOps", "is_ring", "operations"]
+__all__ = ["PolledOps", "RingOps", "ThreadOp", "ThreadOps", "is_ring", "operations"]
 
 RW_MAX_BYTES = _files.MAX_RW_BYTES
+# What one read of a pipe, a socket or a terminal asks for: they hold less than this at a time.
+POLLED_MAX_BYTES = 1 << 20
 
 
 def is_ring(loop: Any) -> bool:
@@ -50,6 +55,12 @@ class RingOps:
     def call(self, function: Callable[..., Any], *args: Any) -> ThreadOp:
         """What the ring cannot do, in a thread."""
         return ThreadOp(self.loop, function, args)
+
+    def call_apart(
+        self, function: Callable[..., Any], args: tuple[Any, ...], drop: Callable[[Any], Any]
+    ) -> ThreadOp:
+        """What may wait without end, in a thread of its own."""
+        return ApartOp(self.loop, function, args, drop)
 
 
 class ThreadOp:
@@ -91,9 +102,7 @@ class ThreadOp:
         if self._waiter is not None:
             raise RuntimeError("this file operation is being awaited already")
         self._waiter = self._loop.create_future()
-        future = self._loop.run_in_executor(None, self._run)
-        self.in_flight = True
-        future.add_done_callback(self._ended)
+        self._submit()
         try:
             yield from self._waiter.__await__()
         except BaseException:  # cancelled, or the coroutine was closed
@@ -102,6 +111,11 @@ class ThreadOp:
                 self._end_unwaited()
             raise
         return self.result()
+
+    def _submit(self) -> None:
+        future = self._loop.run_in_executor(None, self._run)
+        self.in_flight = True
+        future.add_done_callback(self._ended)
 
     def _run(self) -> Any:
         """In the thread."""
@@ -112,7 +126,7 @@ class ThreadOp:
             self._drop(value)  # there is nobody to give it to
         return value
 
-    def _ended(self, future: asyncio.Future[Any]) -> None:
+    def _ended(self, future: Any) -> None:
         self.in_flight = False
         if not future.cancelled():  # else the executor was shut down first
             self._error = future.exception()
@@ -130,6 +144,82 @@ class ThreadOp:
             self._drop(self._value)
 
 
+class Opened:
+    """A descriptor on its way to the loop: if that ends before it arrives, it is closed."""
+
+    __slots__ = ("_drop", "value")
+
+    def __init__(self, value: Any, drop: Callable[[Any], Any] | None) -> None:
+        self.value = value
+        self._drop = drop
+
+    def take(self) -> Any:
+        self._drop = None
+        return self.value
+
+    def __del__(self) -> None:
+        if self._drop is not None:
+            self._drop(self.value)
+
+
+class ApartOp(ThreadOp):
+    """A call that may wait without end, in a daemon thread of its own.
+
+    The threads of an executor are waited for at the program's end, and there are few of them: one
+    that nothing wakes would keep it for ever. A value that arrives too late is dropped, also when
+    the loop is closed by then.
+    """
+
+    __slots__ = ()
+
+    def _submit(self) -> None:
+        self.in_flight = True
+        threading.Thread(target=self._run_apart, name="netpoll-file", daemon=True).start()
+
+    def _run_apart(self) -> None:
+        outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            outcome.set_result(Opened(self._function(*self._args), self._drop))
+        except BaseException as error:
+            outcome.set_exception(error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: Opened ends what there is
+            self._loop.call_soon_threadsafe(self._arrived, outcome)
+
+    def _arrived(self, outcome: concurrent.futures.Future[Any]) -> None:
+        if outcome.exception() is None:
+            opened, outcome = outcome.result(), concurrent.futures.Future()
+            outcome.set_result(opened.take())
+        ThreadOp._ended(self, outcome)
+
+
+class OpenThreadOp(ApartOp):
+    """open(2): of a FIFO, which waits for its other end, or a terminal, for its line, apart."""
+
+    __slots__ = ()
+
+    def _submit(self) -> None:
+        ThreadOp._submit(self)
+
+    def _run(self) -> Any:
+        try:
+            mode = os.stat(self._args[0]).st_mode
+        except (OSError, ValueError):
+            mode = 0  # open(2) says what is wrong
+        return APART if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) else ThreadOp._run(self)
+
+    def _ended(self, future: Any) -> None:
+        if future.cancelled() or future.exception() or future.result() is not APART:
+            super()._ended(future)
+        elif not self._is_orphan:
+            ApartOp._submit(self)
+        else:
+            self.in_flight = False
+            self._end_unwaited()
+
+
+APART = object()
+
+
 class ThreadOps:
     """Operations in threads of the loop's default executor: any asyncio loop has one."""
 
@@ -141,8 +231,14 @@ class ThreadOps:
     def call(self, function: Callable[..., Any], *args: Any) -> ThreadOp:
         return ThreadOp(self.loop, function, args)
 
+    def call_apart(
+        self, function: Callable[..., Any], args: tuple[Any, ...], drop: Callable[[Any], Any]
+    ) -> ThreadOp:
+        """As call(), of what may wait without end: in a thread of its own."""
+        return ApartOp(self.loop, function, args, drop)
+
     def open(self, path: Any, flags: int, mode: int = 0o666) -> ThreadOp:
-        return ThreadOp(self.loop, os.open, (path, flags, mode), os.close)
+        return OpenThreadOp(self.loop, os.open, (path, flags, mode), os.close)
 
     def read(self, fd: int, size: int, offset: int | None = None) -> ThreadOp:
         if size < 0:
@@ -169,6 +265,42 @@ class ThreadOps:
 
     def close(self, fd: int) -> ThreadOp:
         return CloseThreadOp(self.loop, os.close, (fd,))
+
+
+class PolledOps(ThreadOps):
+    """Of pipes, sockets and terminals, once they are ready: BlockingIOError if they are not.
+
+    Another reader or writer of the same pipe may have been faster, and the thread would wait.
+    """
+
+    def read(self, fd: int, size: int, offset: int | None = None) -> ThreadOp:
+        if size < 0:
+            raise ValueError("negative size in read")
+        return self.call(_read_at_once, fd, min(size, POLLED_MAX_BYTES))
+
+    def readinto(self, fd: int, buffer: Any, offset: int | None = None) -> ThreadOp:
+        return self.call(_at_once, os.preadv, os.readv, fd, buffer)
+
+    def write(self, fd: int, data: Any, offset: int | None = None) -> ThreadOp:
+        if not memoryview(data).readonly:
+            data = bytes(data)
+        return self.call(_at_once, os.pwritev, os.writev, fd, data)
+
+
+def _at_once(vector: Callable[..., int], plain: Callable[..., int], fd: int, buffer: Any) -> int:
+    """readv(2) or writev(2) that never waits where the kernel can do that: not of terminals."""
+    try:
+        return vector(fd, [buffer], -1, os.RWF_NOWAIT)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE):
+            raise
+        return plain(fd, [buffer])
+
+
+def _read_at_once(fd: int, size: int) -> bytes:
+    buffer = bytearray(size)
+    count = _at_once(os.preadv, os.readv, fd, buffer)
+    return bytes(memoryview(buffer)[:count])
 
 
 class CloseThreadOp(ThreadOp):

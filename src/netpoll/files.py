@@ -223,10 +223,10 @@ async def _open_fd(
     if isinstance(file, int):
         return file
     if opener is None:
-        return await ops.open(file, flags, 0o666)
-    op = ops.call(opener, file, flags)
-    op.on_end = _close_unwaited
-    fd = await op
+        if isinstance(ops, ThreadOps):
+            return await ops.open(file, flags, 0o666)
+        return await _open_by_ring(ops, file, flags)
+    fd = await ops.call_apart(opener, (file, flags), _close_unwanted)
     if not isinstance(fd, int):
         raise TypeError("expected integer from opener")
     if fd < 0:
@@ -235,12 +235,44 @@ async def _open_fd(
     return fd
 
 
-def _close_unwaited(op: Any) -> None:
-    """The opener's task was cancelled, and the opener has opened a file after all."""
+async def _open_by_ring(ops: RingOps, file: Any, flags: int) -> int:
+    """The kernel first tries an open of a ring with O_NONBLOCK, and takes what that gives: ENXIO,
+    or a FIFO without a writer. Then it is opened once more, by a call that waits for the other end.
+
+    While that begins, the descriptor of the first try lets no writer be missed: one that has come
+    and gone has left what it wrote, or an end of file.
+    """
     try:
-        fd = op.result()
-    except Exception:
-        return  # it has not
+        fd: int = await ops.open(file, flags, 0o666)
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        return int(await ops.open(file, flags, 0o666, True))
+    if flags & os.O_ACCMODE != os.O_RDONLY or not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return fd
+    loop = ops.loop
+    ready = loop.create_future()  # something to read, or a writer that has gone again
+
+    async def wait_for_writer() -> int:
+        return int(await ops.open(file, flags, 0o666, True))
+
+    opening = loop.create_task(wait_for_writer())
+    loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+    wanted = second = -1
+    try:
+        await asyncio.wait((ready, opening), return_when=asyncio.FIRST_COMPLETED)
+        wanted = opening.result() if opening.done() else fd
+        return wanted
+    finally:
+        loop.remove_reader(fd)
+        if not opening.cancel() and not opening.cancelled() and opening.exception() is None:
+            second = opening.result()
+        for spare in {fd, second} - {wanted, -1}:
+            os.close(spare)
+
+
+def _close_unwanted(fd: Any) -> None:
+    """The opener's task was cancelled, and the opener has opened a file after all."""
     if isinstance(fd, int) and fd >= 0:
         os.close(fd)
 

@@ -169,6 +169,13 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             for before, _ in list(self._at_close):
                 steps.callback(before)
 
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """asyncio's; in a forked child the threads are the parent's, and not waited for."""
+        if self._is_inherited:
+            self._executor_shutdown_called = True
+        else:
+            await super().shutdown_default_executor(*args, **kwargs)
+
     def _forget_files(self) -> None:
         self._acceptors.clear()
         self._at_close.clear()
@@ -225,7 +232,11 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
 
     def _watch_signals(self) -> None:
         """Only while running, and with handlers: what is in flight keeps its loop alive."""
-        if self._ssock is not None and self._ssock.fileno() not in self._readers:
+        if (
+            self._ssock is not None
+            and self._ssock.fileno() not in self._readers
+            and not self._is_inherited
+        ):
             self._add_watcher(self._ssock.fileno(), False, self._read_from_self, None, True)
 
     def _add_callback_signalsafe(self, handle) -> None:

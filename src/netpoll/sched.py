@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import enum
 import itertools
 import logging
@@ -77,15 +78,13 @@ class _WorkerLoop(_ring.RingLoop, EventLoop):
     """The event loop that a worker sleeps in."""
 
 
-def _end_loop(loop: EventLoop) -> None:
+def _cancel_tasks(loop: EventLoop) -> None:
     """As asyncio.run at its end: what is left is cancelled. In the loop's thread."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     if tasks:
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.run_until_complete(loop.shutdown_default_executor())
 
 
 class Scheduler(_sched.SchedulerCore):
@@ -114,6 +113,7 @@ class Scheduler(_sched.SchedulerCore):
         self._threads: list[threading.Thread] = []
         self._loops: list[_WorkerLoop | None] = [None] * max(self.workers, 0)
         self._loops_lock = threading.Lock()
+        self._pid = os.getpid()
         self._start()
 
     # Slots of a worker's queue per lane, a power of two; 0 is the default. Tests make them few.
@@ -162,7 +162,10 @@ class Scheduler(_sched.SchedulerCore):
 
         wait: return when they have ended. cancel: what has not begun never will (tasks are
         cancelled, posts are dropped), and tasks that wait get CancelledError. May be called again.
+        In a forked child it does nothing: the scheduler is the parent's.
         """
+        if self._pid != os.getpid():
+            return  # a forked child: the workers, and what is queued, are the parent's
         self._stop(cancel)
         if wait:
             if threading.current_thread() in self._threads:
@@ -219,10 +222,20 @@ class Scheduler(_sched.SchedulerCore):
             while not loop._is_over:  # somebody may have stopped it
                 self._run_loop(loop.run_forever)
             loop._end()
-            self._run_loop(_end_loop, loop)
+            self._end_loop(loop)
         finally:
             loop._alight()
             loop.close()
+
+    def _end_loop(self, loop: EventLoop) -> None:
+        """Every step, whatever became of the one before: a task may end with SystemExit."""
+        left = len(asyncio.all_tasks(loop))
+        self._run_loop(_cancel_tasks, loop)
+        while 0 < len(asyncio.all_tasks(loop)) < left:  # interrupted: the others go on
+            left = len(asyncio.all_tasks(loop))
+            self._run_loop(_cancel_tasks, loop)
+        for shut_down in (loop.shutdown_asyncgens, loop.shutdown_default_executor):
+            self._run_loop(lambda step=shut_down: loop.run_until_complete(step()))
 
     def _run_loop(self, run: Callable[..., object], *args: object) -> None:
         try:
@@ -291,8 +304,9 @@ def wait_percentile_ns(histogram: Sequence[int], percent: float) -> int:
 
 
 def _at_exit() -> None:
-    for scheduler in list(_running):
-        scheduler.shutdown()
+    with contextlib.ExitStack() as steps:  # all of them, whatever becomes of one
+        for scheduler in list(_running):
+            steps.callback(scheduler.shutdown)
 
 
 # As concurrent.futures: before the interpreter joins its threads, or these would never end.

@@ -1,6 +1,9 @@
 """Fork: the child's new loop works, the parent's loop is intact and out of reach. Bug class 14."""
 
+import os
+import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -111,6 +114,98 @@ def _fork_inside_a_running_loop() -> None:
 def test_fork_inside_a_running_loop(backend: str) -> None:
     """asyncio forgets the parent's running loop in a child (os.getpid() is looked at)."""
     assert child_output(backend, _fork_inside_a_running_loop) == "0\n"
+
+
+LEAVING = """
+    import asyncio, contextlib, os, signal, socket, sys, warnings
+    import netpoll
+    warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads
+    WAY, BACKEND = sys.argv[1:]
+
+    def run(main):
+        if BACKEND == "asyncio":
+            asyncio.run(main)
+        else:
+            netpoll.run(main, backend=BACKEND)
+
+    async def cleans_up():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(0.001)
+
+    async def generate():
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+
+    async def leave(generator, transport):
+        if WAY == "exit":
+            sys.exit(7)
+        if WAY == "return":
+            return
+        if WAY == "close":
+            transport.write(b"x" * 100)
+            transport.close()
+            sys.exit(7)
+        raise ValueError("the child's own")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, print)
+        left, right = socket.socketpair()
+        right.setblocking(False)
+        received = loop.create_task(loop.sock_recv(right, 100))
+        readable = asyncio.Event()
+        quiet, other = socket.socketpair()
+        loop.add_reader(quiet, readable.set)
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        background = loop.create_task(cleans_up())
+        await loop.run_in_executor(None, int)  # a thread that a child does not have
+        generator = generate()
+        await generator.__anext__()
+        await asyncio.sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            return await leave(generator, writer.transport)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        # All that was in flight is still there.
+        left.send(b"received")
+        other.send(b"x")
+        await asyncio.wait_for(readable.wait(), 10)
+        print(code, (await received).decode())
+        background.cancel()
+        writer.close()
+        server.close()
+        loop.remove_reader(quiet)
+        for sock in (left, right, quiet, other):
+            sock.close()
+        await generator.aclose()
+
+    run(main())
+"""
+
+
+@pytest.mark.netpoll_only  # on asyncio the child takes the parent's watchers out of the set
+@pytest.mark.parametrize(("way", "code"), [("exit", 7), ("return", 0), ("error", 1), ("close", 7)])
+def test_a_child_leaves_in_its_own_way(backend: str, way: str, code: int) -> None:
+    """Out of the running loop: tasks are cancelled and generators ended, and nothing hides why."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(LEAVING), way, backend],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONASYNCIODEBUG": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{code} received\n", done.stderr
+    if way == "error":
+        assert done.stderr.endswith("ValueError: the child's own\n")
+        assert done.stderr.count("Traceback") == 1, done.stderr
+    else:
+        assert done.stderr == ""
 
 
 def _use_the_parents_loop() -> None:

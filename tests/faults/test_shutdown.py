@@ -126,6 +126,48 @@ def test_close_with_everything_pending(backend: str) -> None:
         assert out == "fds left 0\n"
 
 
+def _close_with_peers_that_do_not_read(how: str) -> None:
+    import asyncio
+    import socket
+    import time
+
+    import netpoll
+
+    async def session(connection: netpoll.Connection) -> None:
+        await connection.fill()
+        connection.write(bytes(16 << 20))
+        if how == "aborted":
+            await asyncio.sleep(0.02)
+            connection.abort()
+        else:
+            await connection.drain()
+
+    async def main() -> None:
+        server = netpoll.Server(session, "127.0.0.1", 0).start()
+        for _ in range(4):
+            client = socket.create_connection(("127.0.0.1", server.port))
+            client.send(b"x")
+            clients.append(client)
+        await asyncio.sleep(0.2)
+
+    clients: list[socket.socket] = []
+    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop.set_exception_handler(lambda _loop, _context: None)
+    loop.run_until_complete(main())
+    start_s = time.monotonic()
+    loop.close()
+    took_s = time.monotonic() - start_s
+    stats = loop.stats()
+    print(stats["ops_live"], stats["notifs_pending"], "at once" if took_s < 0.7 else took_s)
+
+
+@pytest.mark.netpoll_only
+@pytest.mark.parametrize("how", ["cut off", "aborted"])
+def test_close_with_peers_that_do_not_read(backend: str, how: str) -> None:
+    """The kernel holds memory of zero-copy sends until they read, or the connection is reset."""
+    assert child_output(backend, _close_with_peers_that_do_not_read, how) == "0 0 at once\n"
+
+
 def _interpreter_exits() -> None:
     import asyncio
     import socket

@@ -12,6 +12,7 @@ import random
 import resource
 import signal
 import socket
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import netpoll
 import pytest
 
-from ..support import is_netpoll, until
+from ..support import child_output, is_netpoll, until
 
 pytestmark = pytest.mark.control
 
@@ -416,3 +417,114 @@ async def test_a_write_that_nobody_reads_can_be_given_up(
     os.close(reader)
     with contextlib.suppress(OSError):
         await file.close()
+
+
+def _open_raw(path: str, flags: int) -> int:
+    return os.open(path, flags)
+
+
+@pytest.mark.parametrize("opener", [None, _open_raw])
+@pytest.mark.parametrize("mode", ["rb", "wb"])
+async def test_a_fifo_waits_for_its_other_end(
+    tmp_path: Path, loop: Any, mode: str, opener: Any
+) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    # Too few threads for those that wait: none of the executor's may be among them.
+    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
+
+    async def open_it() -> Any:
+        return await netpoll.open(path, mode, opener=opener)
+
+    opening = loop.create_task(open_it())
+    await asyncio.sleep(0.1)
+    assert not opening.done()
+    await asyncio.wait_for(loop.run_in_executor(None, int), 10)
+    other = os.open(path, (os.O_WRONLY if mode == "rb" else os.O_RDONLY) | os.O_NONBLOCK)
+    file = await asyncio.wait_for(opening, 10)
+    assert os.get_blocking(file.fileno())
+    if mode == "rb":
+        os.write(other, b"line")
+        os.close(other)
+        assert await file.read() == b"line"
+        await file.close()
+    else:
+        await file.write(b"line")
+        await file.close()
+        assert os.read(other, 10) == b"line"
+        os.close(other)
+
+
+@pytest.mark.parametrize("opener", [None, _open_raw])
+async def test_a_fifo_that_is_opened_too_late_is_closed(
+    tmp_path: Path, loop: Any, opener: Any
+) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    async def open_it() -> Any:
+        return await netpoll.open(path, "rb", opener=opener)
+
+    opening = loop.create_task(open_it())
+    await asyncio.sleep(0.05)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with contextlib.suppress(OSError):  # ENXIO where the open was taken back
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+    await until(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
+    await asyncio.sleep(0.05)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def _end_over_a_fifo() -> None:
+    import asyncio
+    import os
+    import tempfile
+
+    import netpoll
+
+    async def main() -> None:
+        for n, opener in enumerate((None, lambda path, flags: os.open(path, flags))):
+            path = os.path.join(folder, str(n))
+            os.mkfifo(path)
+            try:
+                await asyncio.wait_for(netpoll.open(path, "rb", opener=opener)._open(), 0.1)
+            except TimeoutError:
+                print("timed out")
+
+    folder = tempfile.mkdtemp()
+    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())
+    print("ended")
+
+
+def test_a_program_ends_over_a_fifo_that_nobody_opens(backend: str) -> None:
+    """Nothing waits for a thread that waits for ever: not the loop, not the interpreter."""
+    assert child_output(backend, _end_over_a_fifo) == "timed out\ntimed out\nended\n"
+
+
+async def test_two_readers_of_one_pipe(loop: Any) -> None:
+    """One gets what there is; the other's thread does not wait for more."""
+    reader, writer = os.pipe()
+    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(2))
+    files = [await netpoll.open(os.dup(reader), "rb", buffering=0) for _ in range(2)]
+    reads = [loop.create_task(file.read(10)) for file in files]
+    await asyncio.sleep(0.05)
+    os.write(writer, b"one")
+    done, waiting = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result() for task in done] == [b"one"]
+    await asyncio.sleep(0.1)
+    for task in waiting:
+        task.cancel()
+    # Both threads are free, and what the cancelled read might have taken is still there.
+    await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+    barrier = threading.Barrier(2)
+    both = [loop.run_in_executor(None, barrier.wait, 10) for _ in range(2)]
+    assert sorted(await asyncio.gather(*both)) == [0, 1]
+    for file in files:
+        await file.close()
+    os.close(reader)
+    os.close(writer)

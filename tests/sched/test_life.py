@@ -7,6 +7,8 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -210,6 +212,92 @@ def test_a_forked_child_is_told_and_can_start_anew() -> None:
         """
     )
     assert out == "parent\nchild\nparent again\n"
+
+
+def test_a_forked_child_leaves_the_with_block() -> None:
+    """From the main thread, and from a worker's: nothing waits for the parent's threads."""
+    out = run_child(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        def fork():
+            pid = os.fork()
+            if pid:
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            try:
+                scheduler.shutdown()
+                scheduler.shutdown(cancel=True)
+            except BaseException as error:
+                os._exit(9)
+            os._exit(3)
+        with netpoll.Scheduler(2) as scheduler:
+            print(scheduler.run(fork), flush=True)
+            slow = scheduler.spawn(time.sleep, 0.3)
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(7)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            print(scheduler.run(lambda: "parent"))
+        print(slow.result())
+        """
+    )
+    assert out == "3\n7\nparent\nNone\n"
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_worker_outlives_what_its_tasks_raise(
+    make_scheduler: MakeScheduler, error: type[BaseException]
+) -> None:
+    scheduler = make_scheduler(1)
+    scheduler.exception_handler = lambda context: reported.append(context["exception"])
+    reported: list[BaseException] = []
+
+    def fail() -> None:
+        raise error
+
+    async def fail_later() -> None:
+        await sleep(0)
+        raise error
+
+    for target in (fail, fail_later):
+        with pytest.raises(error):
+            scheduler.run(target)
+    scheduler.post(fail)
+    assert scheduler.run(lambda: "goes on") == "goes on"
+    assert [type(exc) for exc in reported] == [error]
+
+
+def test_the_end_of_a_workers_loop_is_complete(make_scheduler: MakeScheduler) -> None:
+    """Tasks that answer their cancelling with SystemExit do not keep the rest from ending."""
+    scheduler = make_scheduler(1)
+    scheduler.exception_handler = lambda context: None
+    loop = scheduler.loop()
+    ended = []
+
+    async def work(n: int) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(n)
+            raise SystemExit
+
+    async def generate() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            ended.append(-1)
+
+    async def begin() -> None:
+        kept.extend(loop.create_task(work(n)) for n in range(3))
+        kept.append(generate())
+        await anext(kept[-1])
+        await loop.run_in_executor(None, int)
+
+    kept: list[Any] = []
+    asyncio.run_coroutine_threadsafe(begin(), loop).result(20)
+    scheduler.shutdown()
+    assert sorted(ended) == [-1, 0, 1, 2]
+    assert loop.is_closed()
 
 
 @pytest.mark.skipif(
