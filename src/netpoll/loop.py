@@ -128,7 +128,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             )
             events._set_running_loop(self)
             self._watch_signals()
-            if getattr(self._run_once, "__func__", None) is _core.Loop._run_once:
+            if self._run_once == super()._run_once:
                 self._run_turns()
             else:
                 self._run_patched_turns()
