@@ -10,6 +10,7 @@
 
 #include "np_arena.h"
 #include "np_assert.h"
+#include "np_refused.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103 /* Linux 4.18, include/uapi/linux/udp.h */
@@ -36,6 +37,7 @@ struct np_dgram_in {
     struct np_arena arena;
     int used_count; /* of the last receive: their headers were written by the kernel */
     int gro;
+    bool is_one_by_one; /* recvmmsg is refused here */
     struct mmsghdr messages[NP_DGRAM_BURST_COUNT];
     struct iovec pieces[NP_DGRAM_BURST_COUNT];
     struct sockaddr_storage names[NP_DGRAM_BURST_COUNT];
@@ -89,6 +91,25 @@ static void reset_headers(struct np_dgram_in *in, int gro)
     in->used_count = 0;
 }
 
+/* recvmmsg, or recvmsg of one where that is refused. -errno or a count. */
+static int receive(struct np_dgram_in *in, int fd, int max_count)
+{
+    if (!in->is_one_by_one) {
+        int n = recvmmsg(fd, in->messages, (unsigned)max_count, MSG_DONTWAIT, NULL);
+        if (n >= 0 || !np_is_refused(errno))
+            return n < 0 ? -errno : n;
+        int err = -errno; /* of the socket, which has forgotten it now, or of a filter */
+        if (recvmmsg(-1, NULL, 0, 0, NULL) == 0 || !np_is_refused(errno))
+            return err;
+        in->is_one_by_one = true;
+    }
+    ssize_t len = recvmsg(fd, &in->messages[0].msg_hdr, MSG_DONTWAIT);
+    if (len < 0)
+        return -errno;
+    in->messages[0].msg_len = (unsigned)len;
+    return 1;
+}
+
 int np_dgram_recv(struct np_dgram_in *in, int fd, int max_count, int gro)
 {
     NP_ASSERT(max_count > 0);
@@ -96,11 +117,11 @@ int np_dgram_recv(struct np_dgram_in *in, int fd, int max_count, int gro)
     reset_headers(in, gro);
     int n;
     do {
-        n = recvmmsg(fd, in->messages, (unsigned)max_count, MSG_DONTWAIT, NULL);
-    } while (n < 0 && errno == EINTR);
+        n = receive(in, fd, max_count);
+    } while (n == -EINTR);
     if (n < 0) {
         in->used_count = 1; /* a failed call may have written the first one's */
-        return -errno;
+        return n;
     }
     /* One more than were taken: the attempt that found nothing may have written its header. */
     in->used_count = n < NP_DGRAM_BURST_COUNT ? n + 1 : n;
@@ -215,6 +236,19 @@ static bool is_gso_refusal(int err)
     return err == -EINVAL || err == -EIO || err == -EMSGSIZE || err == -EOPNOTSUPP;
 }
 
+/* sendmmsg, or sendmsg of the first where that is refused. -errno or a count of messages. */
+static int send_batch(struct batch *batch, int fd)
+{
+    const int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    int n = sendmmsg(fd, batch->messages, (unsigned)batch->messages_count, flags);
+    if (NP_LIKELY(n >= 0) || !np_is_refused(errno))
+        return n < 0 ? -errno : n;
+    int err = -errno; /* of the socket, which may have forgotten it now, or of a filter */
+    if (sendmmsg(-1, NULL, 0, 0) == 0 || !np_is_refused(errno))
+        return err;
+    return sendmsg(fd, &batch->messages[0].msg_hdr, flags) < 0 ? -errno : 1;
+}
+
 int np_dgram_send(int fd, const struct np_dgram_out *out, int count, uint32_t *gso_max_bytes)
 {
     struct batch batch;
@@ -223,19 +257,17 @@ int np_dgram_send(int fd, const struct np_dgram_out *out, int count, uint32_t *g
         return 0;
     for (;;) {
         fill(&batch, out, count, *gso_max_bytes);
-        int n = sendmmsg(fd, batch.messages, (unsigned)batch.messages_count,
-                         MSG_DONTWAIT | MSG_NOSIGNAL);
+        int n = send_batch(&batch, fd);
         if (n > 0) {
             int left_count = 0;
             for (int m = 0; m < n; m++)
                 left_count += batch.counts[m];
             return left_count;
         }
-        int err = -errno;
-        if (err == -EINTR)
+        if (n == -EINTR)
             continue;
-        if (batch.counts[0] == 1 || !is_gso_refusal(err))
-            return err;
+        if (batch.counts[0] == 1 || !is_gso_refusal(n))
+            return n;
         *gso_max_bytes = out[0].len_bytes - 1; /* shorter ones may still go */
     }
 }

@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE /* accept4, epoll_pwait2 */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 
 #include "np_backend.h"
 #include "np_oplist.h"
+#include "np_refused.h"
 #include "np_timer.h"
 
 #define NP_EPOLL_BATCH_COUNT 256
@@ -421,13 +423,26 @@ static int do_recv(struct np_epoll *e, struct np_op *op, int bid, uint32_t room_
     return finish(e, op, n < 0 ? -errno : 0, event);
 }
 
+static int accept_one(int listen_fd)
+{
+    int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (NP_LIKELY(fd >= 0) || !np_is_refused(errno))
+        return fd;
+    fd = accept(listen_fd, NULL, NULL);
+    if (fd >= 0) {
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    }
+    return fd;
+}
+
 static int do_accept(struct np_epoll *e, struct np_op *op, struct np_event *events, int max)
 {
     int n = 0;
     if (max > NP_EPOLL_ACCEPT_MAX_PER_TURN)
         max = NP_EPOLL_ACCEPT_MAX_PER_TURN;
     while (n < max) {
-        int fd = accept4(op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept_one(op->fd);
         if (fd >= 0) {
             np_op_emit(&events[n++], op, NULL, fd, NP_EV_MORE);
             continue;
@@ -526,10 +541,8 @@ static int wait_ready(struct np_epoll *e, int64_t timeout_ns)
         struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
                               .tv_nsec = timeout_ns % 1000000000};
         n = epoll_pwait2(e->epoll_fd, e->batch, NP_EPOLL_BATCH_COUNT, &ts, NULL);
-        if (n >= 0 || errno == EINTR)
+        if (n >= 0 || !np_is_refused(errno))
             goto out;
-        /* Unknown to the kernel, or refused by a filter that is older than the call (EPERM, EACCES,
-         * EOPNOTSUPP): a real fault the older call will meet, too. */
         e->features &= ~(uint32_t)NP_FEATURE_PWAIT2;
     }
     int timeout_ms = -1;

@@ -7,6 +7,8 @@
 #include <sys/sendfile.h>
 #include <unistd.h>
 
+#include "np_refused.h"
+
 ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
 {
     ssize_t n;
@@ -30,6 +32,22 @@ ptrdiff_t np_sock_send(int fd, const struct iovec *iov, int iov_count)
     return n < 0 ? -errno : n;
 }
 
+#define COPY_BYTES 65536
+
+/* What sendfile(2) does, by way of a buffer; `refusal` for what has no positions. */
+static ptrdiff_t send_copied(int fd, int file, int64_t offset, size_t len_bytes, int refusal)
+{
+    char copy[COPY_BYTES];
+    ssize_t n;
+    do {
+        n = pread(file, copy, len_bytes < COPY_BYTES ? len_bytes : COPY_BYTES, offset);
+    } while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return n < 0 ? refusal : 0;
+    struct iovec piece = {copy, (size_t)n};
+    return np_sock_send(fd, &piece, 1);
+}
+
 ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes)
 {
     off_t at = offset;
@@ -37,6 +55,8 @@ ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes)
     do {
         n = sendfile(fd, file, &at, len_bytes);
     } while (n < 0 && errno == EINTR);
+    if (n < 0 && np_is_refused(errno))
+        return send_copied(fd, file, offset, len_bytes, -errno);
     return n < 0 ? -errno : n;
 }
 

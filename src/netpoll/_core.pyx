@@ -39,6 +39,7 @@ import asyncio
 import os
 import time
 import weakref
+from netpoll.errors import OPENED_BY, no_loop
 from asyncio import events as aio_events
 from asyncio import format_helpers, futures, tasks
 
@@ -165,14 +166,13 @@ cdef class Loop(FdTables):
             c.features_off |= FEATURES[feature]
         cdef int err = np_inbox_open(&self.inbox)
         if err < 0:
-            raise os_error(err, "the wake-up eventfd of an event loop")
+            raise no_loop(-err, "eventfd2", "the wake-up eventfd of an event loop")
         self.ops = &np_uring_ops if name == "uring" else &np_epoll_ops
         err = self.ops.open(&self.be, &c, self.inbox.wake_fd)
         if err < 0:
             self.be = NULL
             np_inbox_close(&self.inbox)
-            self.inbox.wake_fd = -1
-            raise os_error(err, f"opening the {name} backend of an event loop")
+            raise no_loop(-err, OPENED_BY[name], f"opening the {name} backend of an event loop")
         self.backend = name
         all_loops.add(self)
 

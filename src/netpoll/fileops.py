@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from netpoll import _core, _files
+from netpoll.errors import REFUSED_ERRNOS
 
 __all__ = ["PolledOps", "RingOps", "ThreadOp", "ThreadOps", "is_ring", "operations"]
 
@@ -251,7 +252,7 @@ class ThreadOps:
     def readinto(self, fd: int, buffer: Any, offset: int | None = None) -> ThreadOp:
         if offset is None:
             return self.call(os.readv, fd, [buffer])
-        return self.call(os.preadv, fd, [buffer], _checked(offset))
+        return self.call(_pread_into, fd, buffer, _checked(offset))
 
     def write(self, fd: int, data: Any, offset: int | None = None) -> ThreadOp:
         if not memoryview(data).readonly:
@@ -310,6 +311,19 @@ class CloseThreadOp(ThreadOp):
 
     def _run(self) -> Any:
         return self._function(*self._args)
+
+
+def _pread_into(fd: int, buffer: Any, offset: int) -> int:
+    """In the thread."""
+    try:
+        return os.preadv(fd, [buffer], offset)
+    except OSError as error:
+        if error.errno not in REFUSED_ERRNOS:
+            raise
+    with memoryview(buffer) as view, view.cast("B") as octets:
+        data = os.pread(fd, min(len(octets), RW_MAX_BYTES), offset)
+        octets[: len(data)] = data
+    return len(data)
 
 
 def _checked(offset: int) -> int:

@@ -222,7 +222,10 @@ def why_refused(code: int, system: System, release: str) -> str:
     if code == errno.EACCES:
         return "a security module (SELinux, AppArmor) refuses io_uring_setup; allow it there"
     name = errno.errorcode.get(code, str(code))
-    return f"io_uring_setup failed with {name} ({os.strerror(code)})"
+    return (
+        f"io_uring_setup failed with {name} ({os.strerror(code)}); if a seccomp filter or sandbox "
+        "refuses it, allow io_uring_setup, io_uring_enter and io_uring_register there"
+    )
 
 
 def _verdict(facts: dict, system: System, release: str) -> tuple[int, str]:

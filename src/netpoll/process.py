@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from netpoll import _pipes
+from netpoll.errors import REFUSED_ERRNOS
 
 if TYPE_CHECKING:
     from netpoll.loop import EventLoop
@@ -268,11 +270,11 @@ class ExitWatch:
         # Whom it tells holds it: a watch that is over must not lead back.
         self.ended = _tell_nobody
 
-    def _tell(self, status: os.waitid_result | None) -> None:
+    def _tell(self, returncode: int | None) -> None:
         """The end, once. None: somebody else has taken the status."""
         ended = self.ended
         self.stop()
-        ended(None if status is None else returncode_of(status))
+        ended(returncode)
 
     def has_ended(self) -> bool:
         """Without waiting, and without taking the status."""
@@ -298,16 +300,9 @@ class PidfdWatch(ExitWatch):
             raise
         loop._child_watches.add(self)
 
-    def _wait(self, flags: int) -> os.waitid_result | None:
-        """None: it runs, or somebody else has taken the status (`ChildProcessError` tells)."""
-        return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | flags)
-
     def _readable(self) -> None:
-        try:
-            status = self._wait(0)
-        except ChildProcessError:
-            status = None
-        self._tell(status)
+        if self.has_ended():
+            self._tell(take_returncode(self._pid, self._pidfd))
 
     def stop(self) -> None:
         super().stop()
@@ -322,15 +317,21 @@ class PidfdWatch(ExitWatch):
     def has_ended(self) -> bool:
         if self._pidfd < 0:
             return not self._loop.is_closed()
-        try:
-            return self._wait(os.WNOWAIT) is not None
-        except ChildProcessError:
-            return True
+        ready = select.poll()
+        ready.register(self._pidfd, select.POLLIN)
+        return bool(ready.poll(0))
 
     def send_signal(self, number: int) -> None:
-        if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
+        if self._pidfd < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            try:
                 signal.pidfd_send_signal(self._pidfd, number)
+            except OSError as error:
+                if error.errno not in REFUSED_ERRNOS:
+                    raise
+                if not self.has_ended():  # then the number is still this child's
+                    os.kill(self._pid, number)
 
 
 class ThreadWatch(ExitWatch):
@@ -340,27 +341,32 @@ class ThreadWatch(ExitWatch):
         self._loop = loop
         self._pid = pid
         self._stopped = False
+        self._taken: int | None = None  # the return code
         name = f"netpoll-waitid-{pid}"
         threading.Thread(target=self._sleep, name=name, daemon=True).start()
         loop._child_watches.add(self)
 
-    def _wait(self, flags: int) -> os.waitid_result | None:
-        return os.waitid(os.P_PID, self._pid, os.WEXITED | flags)
-
     def _sleep(self) -> None:
         with contextlib.suppress(ChildProcessError):  # somebody else has taken the status
-            self._wait(os.WNOWAIT)
+            try:
+                os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+            except OSError as error:
+                if error.errno not in REFUSED_ERRNOS:
+                    raise
+                self._take(0)  # no way to wait without it
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             self._loop.call_soon_threadsafe(self._noticed)
+
+    def _take(self, flags: int) -> None:
+        """By waitpid(2), where waitid(2) is refused. Raises ChildProcessError."""
+        pid, status = os.waitpid(self._pid, flags)
+        if pid:
+            self._taken = os.waitstatus_to_exitcode(status)
 
     def _noticed(self) -> None:
         if self._stopped:
             return
-        try:
-            status = self._wait(os.WNOHANG)
-        except ChildProcessError:
-            status = None
-        self._tell(status)
+        self._tell(take_returncode(self._pid) if self._taken is None else self._taken)
 
     def stop(self) -> None:
         super().stop()
@@ -370,10 +376,18 @@ class ThreadWatch(ExitWatch):
     def has_ended(self) -> bool:
         if self._stopped:
             return not self._loop.is_closed()
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         try:
-            return self._wait(os.WNOHANG | os.WNOWAIT) is not None
+            return os.waitid(os.P_PID, self._pid, flags) is not None
         except ChildProcessError:
             return True
+        except OSError as error:
+            if error.errno not in REFUSED_ERRNOS:
+                raise
+        with contextlib.suppress(ChildProcessError):  # the thread has it, or somebody else
+            self._take(os.WNOHANG)
+            return self._taken is not None
+        return True
 
     def send_signal(self, number: int) -> None:
         if not self.has_ended():  # then the number is still this child's
@@ -388,6 +402,26 @@ def _tell_nobody(_returncode: int | None) -> None:
 def returncode_of(status: os.waitid_result) -> int:
     """As Popen.returncode: the exit status, or the negative number of the signal that ended it."""
     return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+
+def take_returncode(pid: int, pidfd: int = -1) -> int | None:
+    """Of a child that has ended, by the newest call there is. None: nobody can tell any more."""
+    ways = [(os.P_PID, pid)]  # its own number until its status is taken
+    if pidfd >= 0:
+        ways.insert(0, (os.P_PIDFD, pidfd))  # Linux 5.4, a version after pidfd_open
+    try:
+        for way in ways:
+            try:
+                status = os.waitid(*way, os.WEXITED | os.WNOHANG)
+            except OSError as error:
+                if error.errno not in REFUSED_ERRNOS:
+                    raise
+            else:
+                return None if status is None else returncode_of(status)
+        ended_pid, code = os.waitpid(pid, os.WNOHANG)
+    except OSError:  # ECHILD, or all three are refused
+        return None
+    return os.waitstatus_to_exitcode(code) if ended_pid else None
 
 
 def exit_watch(loop: EventLoop, pid: int) -> ExitWatch:

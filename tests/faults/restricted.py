@@ -10,16 +10,35 @@ import argparse
 import ctypes
 import errno
 import os
+import platform
 import resource
 import struct
 
+# Numbers from 424 on are the same on all machines; the others are those of x86_64 and aarch64.
 SYSCALLS = {
+    "pidfd_send_signal": 424,
     "io_uring_setup": 425,
     "io_uring_enter": 426,
     "io_uring_register": 427,
     "pidfd_open": 434,
+    "close_range": 436,
     "epoll_pwait2": 441,
 }
+OLDER_SYSCALLS = {
+    "x86_64": {
+        "accept4": 288, "epoll_create1": 291, "eventfd2": 290, "madvise": 28, "preadv": 295,
+        "recvmmsg": 299, "sched_getaffinity": 204, "sendfile": 40, "sendmmsg": 307, "waitid": 247,
+    },
+    "aarch64": {
+        "accept4": 242, "epoll_create1": 20, "eventfd2": 19, "madvise": 233, "preadv": 69,
+        "recvmmsg": 243, "sched_getaffinity": 123, "sendfile": 71, "sendmmsg": 269, "waitid": 95,
+    },
+}
+SYSCALLS |= OLDER_SYSCALLS.get(platform.machine(), {})
+# waitid as such is old; waiting for a pidfd came with Linux 5.4: the call's first argument.
+P_PIDFD = 3
+FIRST_ARGUMENT = {"waitid_pidfd": ("waitid", P_PIDFD)}
+FIRST_ARGUMENT_OFFSET = 16  # in struct seccomp_data; its lower half, on little-endian machines
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x0005_0000, 0x7FFF_0000
@@ -47,8 +66,15 @@ def refuse(syscalls: dict[str, int]) -> None:
 
     program = instruction(BPF_LOAD_WORD, 0)  # the system call's number
     for name, code in syscalls.items():
-        program += instruction(BPF_JUMP_IF_EQUAL, SYSCALLS[name], 0, 1)
-        program += instruction(BPF_RETURN, SECCOMP_RET_ERRNO | code)
+        refusal = instruction(BPF_RETURN, SECCOMP_RET_ERRNO | code)
+        if name in FIRST_ARGUMENT:
+            name, value = FIRST_ARGUMENT[name]
+            refusal = instruction(BPF_LOAD_WORD, FIRST_ARGUMENT_OFFSET) + (
+                instruction(BPF_JUMP_IF_EQUAL, value, 0, 1) + refusal
+            )
+            refusal += instruction(BPF_LOAD_WORD, 0)
+        program += instruction(BPF_JUMP_IF_EQUAL, SYSCALLS[name], 0, len(refusal) // 8)
+        program += refusal
     program += instruction(BPF_RETURN, SECCOMP_RET_ALLOW)
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     filter_program = FilterProgram(len(program) // 8, program)
