@@ -4,12 +4,14 @@ The types are found by walking the package, so a new one is tested by being ther
 what is done to them.
 """
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import netpoll
 from tests.support import SLOWNESS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,3 +38,15 @@ def test_native_functions(backend: str) -> None:
     """Any argument, closed and half-made loops, closed sockets."""
     report = mishandle(backend, "functions")
     assert report["pieces"] > 20, "the walk finds no functions any more"
+
+
+def test_an_ordinary_loop_runs_its_own_turns(backend: str) -> None:
+    """What looks for a replaced _run_once knows the native one; else each turn costs more."""
+
+    class Loop(netpoll.EventLoop):
+        def _run_patched_turns(self) -> None:
+            raise AssertionError("nobody has replaced _run_once")
+
+    loop = Loop(backend)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
