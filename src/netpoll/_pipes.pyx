@@ -75,7 +75,8 @@ cdef class PipeTransport(Endpoint):
     def __del__(self):
         if self.fd < 0:
             return
-        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        if self.pipe is not None:  # as asyncio: who gave the pipe up has closed it
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
         self.close_fd()
 
     cdef list activity(self):
@@ -169,9 +170,9 @@ cdef class PipeTransport(Endpoint):
         self.pipe = None
         if self.flags & SHARED:
             np_sock_close(fd)
-            if self.loop.fd_owner(number_of(pipe)) is None:
+            if pipe is not None and self.loop.fd_owner(number_of(pipe)) is None:
                 pipe.close()
-        else:
+        elif pipe is not None:  # else the program has closed it (_pipe = None)
             pipe.close()
         return 0
 
@@ -195,6 +196,13 @@ cdef class PipeTransport(Endpoint):
     @property
     def _pipe(self):
         return self.pipe
+
+    @_pipe.setter
+    def _pipe(self, value):
+        """Programs that have closed the pipe themselves set None, as on asyncio."""
+        if value is not None:
+            raise AttributeError("the pipe of a transport cannot be replaced, only given up: None")
+        self.pipe = None
 
     @property
     def _fileno(self):

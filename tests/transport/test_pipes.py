@@ -6,6 +6,7 @@ import os
 import pty
 import socket
 import tty
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -498,3 +499,20 @@ async def test_a_number_that_is_used_again(loop: Any) -> None:
         await fresh.lost
         first.writing.close()
         second.writing.close()
+
+
+async def test_a_pipe_that_the_program_gave_up(loop: Any) -> None:
+    """asyncio's own tests close the pipe themselves and set _pipe to None: nobody closes it again."""
+    read_fd, write_fd = os.pipe()
+    read_end, write_end = open(read_fd, "rb", 0), open(write_fd, "wb", 0)
+    transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, write_end)
+    write_end.close()
+    transport._pipe = None
+    number = os.dup(read_end.fileno())  # perhaps the same number
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        del transport
+        gc.collect()
+    assert os.fstat(number)
+    os.close(number)
+    read_end.close()
