@@ -116,6 +116,24 @@ DIFFERENCES: dict[str, Difference] = {
         },
         [{"connect", "resume_reading"}],
     ),
+    "a paused connection may have received once more": (
+        BOTH,
+        {
+            "idle": False,
+            "bursts": [
+                [("connect", 1, 4, {})],
+                [],
+                [],
+                [("pause_reading", 0)],
+                [("send", 5)],
+                [],
+                [("close", 0)],
+                [],
+                [("recv", 5)],  # asyncio: a reset, because of the bytes that nobody received
+            ],
+        },
+        [{"connect", "pause_reading"}],
+    ),
     "sock_recv does not try where the last one has emptied the socket": (
         BOTH,
         {
@@ -171,11 +189,15 @@ def test_a_program_has_asyncios_order(comparison: Comparison, name: str) -> None
     assert different is None, different
 
 
+def is_wrong(comparison: Comparison, program: Program) -> bool:
+    return not is_left_out(program) and comparison.is_different(program)
+
+
 def test_generated_programs_have_asyncios_order(comparison: Comparison) -> None:
     for seed in range(FIRST_SEED, FIRST_SEED + PROGRAMS_COUNT):
         program = make_program(seed)
-        if not is_left_out(program) and comparison.is_different(program):
-            program = smallest(program, comparison.is_different)
+        if is_wrong(comparison, program):
+            program = smallest(program, lambda less: is_wrong(comparison, less))
             pytest.fail(f"seed {seed}\n{comparison.difference(program)}")
 
 
