@@ -502,7 +502,7 @@ async def test_a_number_that_is_used_again(loop: Any) -> None:
 
 
 async def test_a_pipe_that_the_program_gave_up(loop: Any) -> None:
-    """asyncio's own tests close the pipe themselves and set _pipe to None: nobody closes it again."""
+    """asyncio's own tests close the pipe and set _pipe to None: nobody closes it again."""
     read_fd, write_fd = os.pipe()
     read_end, write_end = open(read_fd, "rb", 0), open(write_fd, "wb", 0)
     transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, write_end)
