@@ -44,6 +44,8 @@ cdef class RingLoop(Loop):
         """The worker leaves: the loop may be closed."""
         if self.core is None:
             return
+        if self.core.worker_here() is not &self.core.workers[self.index]:
+            raise RuntimeError("this loop is left by the worker that sleeps in it")
         np_worker_alight(self.native)
         self.core.workers[self.index].loop = NULL
         self.core = None

@@ -1,4 +1,4 @@
-# cython: language_level=3, freethreading_compatible=True
+# cython: language_level=3, freethreading_compatible=True, binding=True
 """Types that only netpoll makes objects of.
 
 What is written in C trusts that an object was made by its maker: that its loop is a loop, its fd an
@@ -15,10 +15,16 @@ from netpoll._c cimport (
     PyObject, PyTypeObject, PyType_Modified, Py_TPFLAGS_HEAPTYPE)
 
 
+@staticmethod
 def refuse(cls, *_args, **_kwargs):
     """Stands in for __new__ of a type that only netpoll makes objects of."""
     raise TypeError(f"cannot create {getattr(cls, '__qualname__', cls)!r} instances: only netpoll "
                     "makes them")
+
+
+def refuse_pickle(self, *_args):
+    """Stands in for __reduce_ex__: a copy would be one that nobody has made."""
+    raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
 
 cdef int refuse_init(PyObject *self, PyObject *_args, PyObject *_kwargs) except -1:
@@ -46,6 +52,7 @@ cdef int seal_types(dict names, tuple others=()) except -1:
             slots.tp_init = <void*>refuse_init
         slots.tp_vectorcall = NULL  # would make one without asking tp_init
         (<dict>slots.tp_dict)["__new__"] = refuse
+        (<dict>slots.tp_dict)["__reduce_ex__"] = refuse_pickle
         PyType_Modified(slots)
     return 0
 

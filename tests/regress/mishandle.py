@@ -13,6 +13,7 @@ import faulthandler
 import gc
 import importlib
 import inspect
+import itertools
 import json
 import logging
 import operator
@@ -79,12 +80,13 @@ ARGUMENTS: list[tuple[Any, ...]] = [
     (None,) * 5, (None,) * 6, (None,) * 7,
 ]
 OPERATORS: list[Callable[[Any], Any]] = [
-    repr, str, hash, bool, len, iter, next, bytes, list, dir, vars, int, float, complex,
+    repr, str, hash, bool, len, iter, next, bytes, dir,
+    lambda o: list(itertools.islice(o, 99)), vars, int, float, complex,
     operator.index, operator.neg, operator.invert, abs, reversed, memoryview, bytearray, callable,
     lambda o: o == o, lambda o: o != o, lambda o: o < o, lambda o: o <= 1, lambda o: o > None,
     lambda o: o >= o, lambda o: o == b"x", lambda o: o + o, lambda o: o + 1, lambda o: 1 + o,
     lambda o: o * 2, lambda o: o % o, lambda o: o & 1, lambda o: o | o, lambda o: o[0],
-    lambda o: o["x"], lambda o: o[1:2], lambda o: 1 in o, lambda o: o(), lambda o: o(1, x=2),
+    lambda o: o["x"], lambda o: o[1:2], lambda o: o(), lambda o: o(1, x=2),
     lambda o: operator.setitem(o, 0, 0), lambda o: operator.delitem(o, 0),
     lambda o: o.__await__(), lambda o: o.__aiter__(), lambda o: o.__anext__(),
     lambda o: o.__enter__(), lambda o: o.__aenter__(), lambda o: isinstance(o, asyncio.Transport),
@@ -378,8 +380,9 @@ def live_pieces(backend: str) -> list[tuple[str, Callable[[], Any]]]:
         met: set[str] = set()
 
         def handle(target: Any) -> None:
-            met.add(name_of(type(target)))
-            copied.extend(could_be_copied(target))
+            met.update(name_of(cls) for cls in type(target).__mro__)
+            if is_native(type(target)):
+                copied.extend(could_be_copied(target))
             mishandle(target, shuffle)
 
         makers.run(backend, maker, handle)

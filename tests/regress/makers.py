@@ -1,0 +1,349 @@
+"""Live objects of every extension type, for mishandle.py.
+
+A maker is a coroutine that yields objects while they are alive; behind its yield they are closed,
+and are handled once more, and again when their loop is closed.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import netpoll
+from netpoll import _files, _pipes, _task, _tls
+from netpoll.fileops import is_ring
+
+MAKERS: list[Callable[..., Any]] = []
+
+
+def maker(function: Callable[..., Any]) -> Callable[..., Any]:
+    MAKERS.append(function)
+    return function
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+async def connected(protocol: Any = asyncio.Protocol) -> tuple[Any, Any, Any]:
+    """A transport, its peer's, and the server."""
+    loop = asyncio.get_running_loop()
+    made: list[Any] = []
+
+    def factory() -> Any:
+        made.append(Echo())
+        return made[0]
+
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    transport, _ = await loop.create_connection(protocol, *server.sockets[0].getsockname())
+    while not made or not hasattr(made[0], "transport"):
+        await asyncio.sleep(0)
+    return transport, made[0].transport, server
+
+
+@maker
+async def transports() -> AsyncIterator[list[Any]]:
+    transport, peer, server = await connected()
+    transport.write(b"x" * 100000)
+    yield [transport, peer, transport.get_extra_info("socket"), server]
+    transport.abort()
+
+
+@maker
+async def buffered_and_paused() -> AsyncIterator[list[Any]]:
+    class Buffered(asyncio.BufferedProtocol):
+        def get_buffer(self, _hint: int) -> bytearray:
+            return bytearray(10)
+
+        def buffer_updated(self, nbytes: int) -> None:
+            pass
+
+    transport, peer, server = await connected(Buffered)
+    transport.pause_reading()
+    peer.write(b"x" * 1000)
+    await asyncio.sleep(0.01)
+    yield [transport, server]
+    server.close()
+
+
+@maker
+async def acceptors() -> AsyncIterator[list[Any]]:
+    _, _, server = await connected()
+    yield [*asyncio.get_running_loop()._acceptors.values(), server]  # type: ignore[attr-defined]
+
+
+@maker
+async def streams() -> AsyncIterator[list[Any]]:
+    served = []
+
+    async def serve(reader: Any, writer: Any) -> None:
+        served.append((reader, writer))
+        await reader.read(1)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    while not served:
+        await asyncio.sleep(0)
+    native = [reader._core, writer.drain(), reader.read(10), reader.readuntil(b"x")]
+    waiting = reader.readexactly(5)
+    with contextlib.suppress(Exception):
+        waiting.send(None)
+    yield [*native, waiting, reader, writer, served[0][0]]
+    writer.close()
+
+
+@maker
+async def exchanges() -> AsyncIterator[list[Any]]:
+    _, writer = await asyncio.open_connection(sock=socket.socketpair()[0])
+    yield [writer.drain(), writer]
+
+
+@maker
+async def tls() -> AsyncIterator[list[Any]]:
+    loop = asyncio.get_running_loop()
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    one, other = socket.socketpair()
+    layer = _tls.make_layer(loop, asyncio.Protocol(), context, None)  # type: ignore[arg-type]
+    below, _ = await loop.create_connection(lambda: layer, sock=one)
+    yield [layer._app_transport, layer, below]
+    other.close()
+
+
+@maker
+async def datagrams() -> AsyncIterator[list[Any]]:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    transport.sendto(b"x", transport.get_extra_info("sockname"))
+    yield [transport, loop._datagram_memory]  # type: ignore[attr-defined]
+    transport.abort()
+
+
+@maker
+async def pipes() -> AsyncIterator[list[Any]]:
+    loop = asyncio.get_running_loop()
+    r, w = os.pipe()
+    reading, _ = await loop.connect_read_pipe(asyncio.Protocol, os.fdopen(r, "rb"))
+    writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(w, "wb"))
+    writing.write(b"x" * 100000)
+    yield [reading, writing]
+    reading.close()
+    writing.abort()
+
+
+@maker
+async def processes() -> AsyncIterator[list[Any]]:
+    process = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+    transport: Any = process._transport  # type: ignore[attr-defined]
+    pipe: Any = transport._pipes[1]
+    yield [pipe, pipe.transport, _pipes.ChildPipe(transport, 1)]
+    process.kill()
+    await process.wait()
+
+
+@maker
+async def handles() -> AsyncIterator[list[Any]]:
+    loop = asyncio.get_running_loop()
+    r, w = socket.socketpair()
+    loop.add_reader(r, print)
+    watchers = list(loop._readers.values())  # type: ignore[attr-defined]
+    made = [loop.call_soon(len, ()), loop.call_later(0.01, len, ()), loop.call_at(1e12, len, ()),
+            loop.call_soon_threadsafe(len, ()), *watchers, watchers[-1]._handle]
+    loop.set_debug(True)
+    yield [*made, loop.call_soon(len, ()), loop.call_later(5, len, ())]
+    loop.set_debug(False)
+    w.close()
+
+
+@maker
+async def socket_calls() -> AsyncIterator[list[Any]]:
+    loop = asyncio.get_running_loop()
+    one, other = socket.socketpair()
+    listening = socket.create_server(("127.0.0.1", 0))
+    for sock in (one, other, listening):
+        sock.setblocking(False)
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    calls: list[Any] = [
+        loop.sock_recv(one, 10), loop.sock_recv_into(one, bytearray(5)),
+        loop.sock_sendall(one, b"x"), loop.sock_accept(listening), loop.sock_recvfrom(one, 5),
+        loop._connect_resolved(socket.socket(), ("127.0.0.1", 9)),  # type: ignore[attr-defined]
+        netpoll._sendfile.send_file(loop, one, file, 0, None),  # type: ignore[attr-defined]
+    ]
+    waiting: Any = loop.sock_recv(other, 10)
+    waiting.send(None)
+    yield [*calls, waiting]
+    one.close()
+    other.close()
+
+
+@maker
+async def files() -> AsyncIterator[list[Any]]:
+    loop: Any = asyncio.get_running_loop()
+    if not is_ring(loop):
+        yield []
+        return
+    from netpoll import _sqe, uring
+
+    r, _w = os.pipe()
+    fd = os.open(os.devnull, os.O_RDWR)
+    waiting = _files.read(loop, r, 10)
+    waiting.send(None)
+    operations = [
+        waiting, _files.read(loop, fd, 5), _files.readinto(loop, r, bytearray(5)),
+        _files.write(loop, fd, b"x"), _files.fsync(loop, fd), _files.open(loop, "/dev/null", 0),
+        _files.close(loop, fd),
+    ]
+    entry = uring.sqe()
+    uring.lib.io_uring_prep_poll_add(entry, r, 1)
+    operation = uring.submit(entry)
+    assert isinstance(operation, _sqe.Operation)
+    yield [*operations, operation, operation.wait()]
+    operation.cancel()
+
+
+@maker
+async def pools() -> AsyncIterator[list[Any]]:
+    pool = netpoll.BufferPool(1 << 22, hugepages="off")
+    pool.attach()
+    buffer = pool.reserve(100)
+    buffer.write(b"abc")
+    yield [buffer, pool.reserve(4096), pool]
+    with contextlib.suppress(Exception):
+        buffer.release()
+
+
+@maker
+async def secure_workers() -> AsyncIterator[list[Any]]:
+    from netpoll._secure import SecureWorker
+
+    options = {
+        "max_pending_bytes": 1, "max_unread_bytes": 1, "max_retained_bytes": 1, "pool": None,
+        "when_full": "close", "idle_timeout_s": 1.0, "handshake_timeout_s": 1.0, "ended": print,
+        "ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+    }
+    loop = asyncio.get_running_loop()
+    yield [SecureWorker(loop, print, False, None, None, options)]
+
+
+async def served(handler: Any, **options: Any) -> tuple[Any, Any, Any]:
+    server = netpoll.Server(handler, host="127.0.0.1", port=0, **options)
+    await server.__aenter__()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"hello world\n" * 100)
+    return server, reader, writer
+
+
+@maker
+async def connections() -> AsyncIterator[list[Any]]:
+    met: list[Any] = []
+
+    def on_data(conn: Any) -> None:
+        lease = conn.next(50).retain()
+        met.extend([lease, conn.peek(5), *[view.obj for view in lease.pieces()]])
+        met.append(conn)
+
+    server, _, _ = await served(on_data)
+    while not met:
+        await asyncio.sleep(0.001)
+    yield [*met, *server._workers, server._listener if hasattr(server, "_listener") else None,
+           *getattr(server, "_listeners", [])]
+    server._begin_stop()
+
+
+@maker
+async def sessions() -> AsyncIterator[list[Any]]:
+    met: list[Any] = []
+
+    async def session(conn: Any) -> None:
+        met.extend([asyncio.current_task(), conn.fill(10), conn.drain(), conn])
+        await conn.fill(100000 - 1)
+
+    server, _, _ = await served(session, max_unread_bytes=1 << 20)
+    while not met:
+        await asyncio.sleep(0.001)
+    yield met
+    server._begin_stop()
+
+
+@maker
+async def scheduled() -> AsyncIterator[list[Any]]:
+    from netpoll._offload import ConnectionTask, Outbox
+
+    scheduler = netpoll.Scheduler(1)
+    loop = scheduler.loop()
+
+    async def forever() -> None:
+        await netpoll.sched.sleep(1000)
+
+    tasks: list[Any] = [scheduler.spawn(forever), scheduler.spawn(len, ()),
+                        scheduler.spawn(int, "x")]
+    outbox = Outbox(asyncio.get_running_loop())
+    task = ConnectionTask(scheduler, outbox, len, print, print, 1)
+    yield [*tasks, _task.Sleep(0.5), _task.Join(tasks[0]), _task.Alarm(scheduler, 0.01, print),
+           outbox, task, scheduler, loop]
+    with contextlib.suppress(Exception):
+        scheduler._stop(True)
+
+
+@maker
+async def loops() -> AsyncIterator[list[Any]]:
+    other = netpoll.new_event_loop()
+    half = netpoll.EventLoop.__new__(netpoll.EventLoop)
+    yield [other, half, asyncio.get_running_loop()]
+
+
+@maker
+async def loads() -> AsyncIterator[list[Any]]:
+    from netpoll.bench import _native
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    load = _native.Load(listening.getsockname(), 1, 10, stall_s=0.1)
+    yield [load]
+    load.close()
+
+
+def run(backend: str, make: Any, handle: Callable[[Any], None]) -> None:
+    """Handles what a maker makes: alive in its loop, closed, and with the loop closed."""
+    loop: Any = netpoll.new_event_loop(backend)
+    loop.set_exception_handler(lambda _loop, _context: None)
+    kept: list[Any] = []
+
+    async def main() -> None:
+        made = make()
+        try:
+            kept.extend(item for item in await anext(made) if item is not None)
+        except BaseException as exc:
+            raise SystemExit(f"{make.__name__} makes nothing: {exc!r}") from exc
+        for _ in range(2):
+            for item in kept:
+                handle(item)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
+            with contextlib.suppress(StopAsyncIteration):
+                await anext(made)
+
+    try:
+        loop.run_until_complete(main())
+    except SystemExit as exc:
+        if "makes nothing" in str(exc):
+            os.write(200, str(exc).encode())
+            os._exit(4)
+    except BaseException:
+        pass
+    with contextlib.suppress(BaseException):
+        loop.run_until_complete(asyncio.sleep(0.005))
+    with contextlib.suppress(BaseException):
+        type(loop).close(loop)
+    for item in kept:
+        handle(item)
