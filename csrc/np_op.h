@@ -66,9 +66,11 @@ struct np_op {
     int32_t res;           /* of one that ends without the kernel's help; SENT: bytes taken */
     uint8_t kind, state;
     uint8_t submitted;     /* the kernel has it: 1 also while it is an orphan there */
-    uint8_t fed;           /* RECV: has received something since it was last submitted */
+    uint8_t fed;           /* RECV: has received something since it was last submitted.
+                            * POLL (io_uring): waits for an edge, see np_uring_harvest.c */
     uint8_t grouped;       /* SQE: came with others, which the kernel may have linked to it */
-    uint8_t quick;         /* SEND: only failure makes a completion (io_uring) */
+    uint8_t quick;         /* SEND: only failure makes a completion (io_uring).
+                            * POLL (io_uring): has its answer, in res, and waits for its end */
     union {
         uint16_t group_count; /* SQE: how many of the call there are from this one on */
         struct {

@@ -23,6 +23,39 @@ static bool has_passed(struct np_uring *u, const struct np_op *op, int res)
     return poll(&now, 1, 0) == 0;
 }
 
+/* Beside what is asked for, the kernel's POLL reports POLLRDHUP: once the peer has shut its sending
+ * side, a POLL for room would end at once each time, whether there is room or not. Such a one is
+ * armed again as a multishot POLL, which waits for edges: it says POLLRDHUP once, and then what
+ * changes. The first real answer is kept, the POLL is cancelled, and its end is the one event. */
+static int complete_poll(struct np_uring *u, struct np_op *op, struct io_uring_cqe *cqe,
+                         struct np_event *event)
+{
+    const int wanted = (int)(op->poll_mask & NP_POLL_BITS) | POLLERR | POLLHUP | POLLNVAL;
+    int res = cqe->res;
+    bool is_answer = res > 0 && (res & wanted) && !has_passed(u, op, res);
+    if (cqe->flags & IORING_CQE_F_MORE) {
+        if (is_answer && !op->quick) {
+            op->quick = 1;
+            op->res = res;
+            if (op->state != NP_ORPHAN)
+                (void)np_uring_cancel((struct np_backend *)u, np_op_udata(op));
+        }
+        return 0;
+    }
+    if (op->quick) {
+        res = op->res;
+    } else if (res > 0 && !is_answer && op->state != NP_ORPHAN) {
+        op->fed = op->fed || !(res & wanted);
+        op->state = NP_QUEUED;
+        op->submitted = 0;
+        np_uring_push(u, op);
+        return 0;
+    }
+    np_op_emit(event, op, NULL, res, 0);
+    np_op_free(&u->head.slab, op);
+    return 1;
+}
+
 /* One completion of one of our operations. Returns how many events it made: 0 or 1. */
 static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *cqe,
                     struct np_event *event)
@@ -35,13 +68,9 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
         np_uring_complete_transmit(u, op, cqe, event);
         return 1;
     }
+    if (op->kind == NP_OP_POLL)
+        return complete_poll(u, op, cqe, event);
     int res = cqe->res;
-    if (op->kind == NP_OP_POLL && has_passed(u, op, res)) {
-        op->state = NP_QUEUED;
-        op->submitted = 0;
-        np_uring_push(u, op);
-        return 0;
-    }
     uint8_t *data = NULL;
     bool more = cqe->flags & IORING_CQE_F_MORE;
     if (cqe->flags & IORING_CQE_F_BUFFER) {

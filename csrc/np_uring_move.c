@@ -76,7 +76,8 @@ static void push_moved(struct np_uring *u)
             continue;
         op->submitted = 0;
         if (op->state == NP_ORPHAN) {
-            np_uring_finish_unsubmitted(u, op, -ECANCELED);
+            bool is_answered = op->kind == NP_OP_POLL && op->quick;
+            np_uring_finish_unsubmitted(u, op, is_answered ? op->res : -ECANCELED);
         } else {
             op->state = NP_QUEUED;
             np_oplist_push(&u->unpushed, slab, op);

@@ -108,7 +108,10 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
             io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
         break;
     case NP_OP_POLL:
-        io_uring_prep_poll_add(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
+        if (op->fed) /* edges */
+            io_uring_prep_poll_multishot(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
+        else
+            io_uring_prep_poll_add(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
         break;
     case NP_OP_TRANSMIT:
         np_uring_fill_transmit(u, sqe, op);

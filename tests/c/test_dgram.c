@@ -37,6 +37,8 @@ static int fails(int *err)
 
 int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 {
+    if (count == 0) /* asks whether the call itself is refused */
+        return __real_sendmmsg(fd, messages, count, flags);
     kernel.sends++;
     if (fails(&kernel.send_errno))
         return -1;
@@ -55,7 +57,7 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags,
                     struct timespec *timeout)
 {
-    if (fails(&kernel.receive_errno))
+    if (count && fails(&kernel.receive_errno))
         return -1;
     return __real_recvmmsg(fd, messages, count, flags, timeout);
 }

@@ -146,14 +146,6 @@ DIFFERENCES: dict[str, Difference] = {
         },
         [{"fill", "sendall"}],
     ),
-    "a writer is called when the peer has shut its sending side": (
-        RING,
-        {
-            "idle": False,
-            "bursts": [[("fill", 1), ("writer", 1, 1, "stay", [])], [("shut", 0)]],
-        },
-        [{"fill", "shut", "writer"}],
-    ),
 }
 
 
