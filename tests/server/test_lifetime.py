@@ -488,6 +488,7 @@ def test_stop_while_handlers_run(serving: Serving, tls: bool) -> None:
 
     server = serving(on_data, **log.hooks, **secured(tls))
     clients = [connect(serving, tls) for _ in range(20)]
+    wait_for(lambda: log.opened == 20)  # what the kernel has not handed over is not the server's
     for client in clients:
         client.send(b"x" * 1000)
     server.stop(0)
