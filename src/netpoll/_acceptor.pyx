@@ -133,6 +133,9 @@ cdef class Acceptor(Completion):
         return 0
 
     def _make_ssl(self, conn):
+        if self.is_closed:  # meanwhile: a closed server takes no connection
+            conn.close()
+            return
         try:
             self.accept_ssl(conn)
         except BaseException as exc:
