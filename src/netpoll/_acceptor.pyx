@@ -77,14 +77,15 @@ cdef class Acceptor(Completion):
             self.arm()
         return 0
 
-    # As in asyncio the protocol is made a turn after the connection was accepted, and told of it in
-    # the turn after that: what its factory posts runs before connection_made.
+    # Within the event, not a turn later as in asyncio: the next accept is submitted with the next
+    # system call, and a process that is busy in connection_made must leave the connections that
+    # come meanwhile to the others that share the socket (docs/turn.md).
 
     cdef int accepted(self, int fd) except -1:
         """A new connection. What fails in its making closes it, and it alone."""
         cdef StreamTransport transport
         if self.ssl_options is not None:
-            self.loop.soon(self._make_ssl, (py_socket.socket(fileno=fd),))
+            self._make_ssl(py_socket.socket(fileno=fd))
             return 0
         transport = StreamTransport.__new__(StreamTransport)
         transport.loop = self.loop
@@ -92,7 +93,7 @@ cdef class Acceptor(Completion):
         try:
             self.loop.own_fd(fd, transport)
             attach(self.server, transport)
-            self.loop.soon(self._make, (transport,))
+            self._make(transport)
         except BaseException as exc:
             self.failed(transport, exc)
         return 0
@@ -109,7 +110,7 @@ cdef class Acceptor(Completion):
                 PyContext_Exit(<PyObject*>self.context)
             transport.set_protocol(protocol)
             np_sock_peer(transport.fd, &transport.peer)
-            self.loop.soon(transport._begin, (None,))
+            transport._begin(None)
         except BaseException as exc:
             self.failed(transport, exc)
 
