@@ -275,6 +275,7 @@ cdef extern from "np_task.h" nogil:
         NP_LANE_CONTROL
         NP_LANE_NORMAL
         NP_LANES
+        NP_TASK_LEAVE
         NP_TASK_PUSH
         NP_TASK_PUSH_TICKET
         NP_HOME_ANY
@@ -577,6 +578,7 @@ cdef extern from "Python.h":
         PYGEN_ERROR
         PYGEN_NEXT
 
+    int PyObject_GC_IsTracked(PyObject *o)
     void PyObject_GC_Track(PyObject *o)
     void PyObject_GC_UnTrack(PyObject *o)
     int PyObject_IS_GC(PyObject *o)

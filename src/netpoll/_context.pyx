@@ -39,22 +39,25 @@ cdef inline void *variables_of(PyObject *context) noexcept:
 cdef object shared_context(PyObject **shared):
     """A context to keep for a task: equal to the current one, never entered."""
     cdef object context = PyContext_CopyCurrent()
+    cdef PyObject *before
     if VARIABLES_OFFSET:
         if (shared[0] is not NULL
                 and variables_of(<PyObject*>context) is variables_of(shared[0])):
             return <object>shared[0]
+        before = shared[0]
         Py_INCREF(<PyObject*>context)
-        Py_XDECREF(shared[0])
         shared[0] = <PyObject*>context
+        Py_XDECREF(before)      # which may run Python code, and the collector
     return context
 
 
 cdef int leave_context(Contexts *contexts) except -1:
     cdef PyObject *context = contexts.entered
+    cdef PyObject *snapshot
     if context is not NULL:
-        contexts.entered = NULL
-        Py_XDECREF(contexts.snapshot)
-        contexts.snapshot = NULL
+        snapshot = contexts.snapshot
+        contexts.entered = contexts.snapshot = NULL
+        Py_XDECREF(snapshot)
         try:
             PyContext_Exit(context)
         finally:

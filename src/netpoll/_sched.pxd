@@ -17,9 +17,11 @@ ctypedef int (*NativeRun)(np_task *task) except -1
 
 
 cdef class SchedulerCore(Core):
-    cdef bint is_cancelling
+    cdef public object _handler     # sched.py's; what makes it a type that the collector sees
+    cdef bint is_stopped, is_cancelling, is_abandoned
     cdef int64_t slice_end_ns
 
+    cdef int live(self, uint32_t index) except -1
     cdef Worker *worker_at(self, uint32_t index, bint is_virtual) except NULL
     cdef int push_native(self, np_task *task) noexcept
 

@@ -35,8 +35,8 @@ from netpoll._methods cimport add_method
 from netpoll._seal cimport seal_types
 from netpoll._task cimport (
     KIND_NATIVE, KIND_POST, KIND_TASK, KIND_TICKET, Core, Suspension, Task, Worker, check_lane,
-    finish, fire_alarms, forks, push_entry, push_record, register, set_thread_worker,
-    thread_worker)
+    claim_suspended, end_suspended, finish, fire_alarms, forks, push_entry, push_record, register,
+    set_thread_worker, show_suspended, thread_worker)
 
 import asyncio
 import sys
@@ -398,7 +398,7 @@ cdef class SchedulerCore(Core):
 
     # -- workers --------------------------------------------------------------------------------
 
-    def _work(self, uint32_t index):
+    cdef int live(self, uint32_t index) except -1:
         """The life of worker `index`: the calling thread returns when the scheduler is stopped."""
         cdef Worker *worker = self.worker_at(index, False)
         cdef np_worker *native = worker.native
@@ -415,11 +415,14 @@ cdef class SchedulerCore(Core):
                     worker.is_boarding = False
                     self._live_in_loop(index)
                     continue
+                show_suspended(self)
+                worker.is_idle = True
                 with nogil:
                     found = np_worker_idle(native)
+                worker.is_idle = False
                 if found == NP_IDLE_STOP:
                     if not self._has_unused_loop(index):
-                        return
+                        return 0
                     self._live_in_loop(index)
         finally:
             leave_context(&worker.contexts)
@@ -448,6 +451,7 @@ cdef class SchedulerCore(Core):
         finally:
             leave_context(&worker.contexts)
             set_thread_worker(before)
+            show_suspended(self)
 
     def _end_workers(self):
         """Virtual workers: as when their threads end."""
@@ -473,6 +477,7 @@ cdef class SchedulerCore(Core):
     def _stop(self, bint cancel):
         """No new work from outside; with `cancel`, what has not begun never will."""
         self.check_usable()
+        self.is_stopped = True
         if cancel:
             self.is_cancelling = True
         np_sched_stop(self.sched)
@@ -508,6 +513,33 @@ cdef class SchedulerCore(Core):
         free(items)
         return found
 
+    def _abandon(self):
+        """Its last reference is gone, and all workers sleep: what waits for something ends here,
+        by GeneratorExit, and then the workers. The number of these tasks; None: it was shut down,
+        or is a parent process's."""
+        cdef Task task
+        cdef list claimed = []
+        cdef uint32_t i
+        cdef bint is_closed = self.is_stopped
+        if self.sched is NULL or self.fork_generation != forks() or self.is_abandoned \
+                or is_closed and np_sched_live_count(self.sched) == 0:
+            return None
+        self.is_abandoned = self.is_cancelling = True
+        np_sched_stop(self.sched)
+        for task in self._suspended():
+            if claim_suspended(task):
+                claimed.append(task)
+            else:
+                task.cancel()       # it has been woken: its worker tells it
+        for task in claimed:        # when none can be woken any more
+            end_suspended(task)
+        if self.sched.config.is_virtual:
+            for i in range(self.workers_count):
+                while self._step(i):    # what has not begun is dropped
+                    pass
+            self._end_workers()
+        return None if is_closed else len(claimed)
+
     def _live_count(self):
         self.check_made()
         return np_sched_live_count(self.sched)
@@ -541,6 +573,13 @@ cdef class SchedulerCore(Core):
         injected = {LANE_NAMES[lane]: np_sched_injected_count(self.sched, lane)
                     for lane in range(NP_LANES)}
         return workers, injected
+
+
+def work(list place, uint32_t index):
+    """What a worker's thread runs. place: a list of the scheduler alone, which is taken out: the
+    worker holds it by one reference, which the garbage collector is told of (_collectsched.pyx)."""
+    cdef SchedulerCore core = place.pop()
+    core.live(index)
 
 
 # ---- post and spawn ---------------------------------------------------------------------------

@@ -22,6 +22,7 @@ cdef struct Worker:
     uint32_t slice_count
     bint is_boarding    # it is to go on in its loop; its own thread's
     bint has_thread
+    bint is_idle        # it sleeps and holds the scheduler by one reference, nothing else
 
 
 cdef class Suspension:
@@ -86,4 +87,8 @@ cdef int push_entry(Task task, int verdict) except -1
 cdef int wake_task(Task task) except -1
 cdef int finish(Task task, object result, object error) except -1
 cdef int register(Task task) except -1
+cdef void show_suspended(Core core) noexcept
+cdef bint claim_suspended(Task task) noexcept
+cdef int end_suspended(Task task) except -1
+cdef PyObject *timed_place(np_timer *timer) noexcept
 cdef int fire_alarms(Core core) except -1

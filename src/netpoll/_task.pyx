@@ -11,14 +11,14 @@ from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
 
 from netpoll._c cimport (
-    NP_HAS_GIL, NP_LANES, NP_TASK_PUSH, NP_TASK_PUSH_TICKET, PYGEN_NEXT, PYGEN_RETURN,
-    PyErr_SetObject, PyExc_StopIteration, PyObject, PyObject_GC_Track, PyObject_IS_GC,
-    PyTypeObject, Py_DECREF, Py_INCREF, np_alarms_add, np_alarms_pop_due, np_alarms_remove,
-    np_flag_get, np_flag_set,
-    np_lock_drop, np_lock_take, np_sched_alarm_added, np_sched_get, np_sched_live_add,
-    np_sched_now_ns, np_sched_push, np_task, np_task_finish, np_task_is_queued, np_task_lane,
-    np_task_pause, np_task_revoke, np_task_set_lane, np_task_wake, np_thread_worker,
-    np_thread_worker_set, np_timer, np_worker_get, np_worker_push)
+    NP_HAS_GIL, NP_LANES, NP_TASK_LEAVE, NP_TASK_PUSH, NP_TASK_PUSH_TICKET, PYGEN_NEXT,
+    PYGEN_RETURN, PyErr_SetObject, PyExc_StopIteration, PyObject, PyObject_GC_IsTracked,
+    PyObject_GC_Track, PyObject_IS_GC, PyTypeObject, Py_DECREF, Py_INCREF, np_alarms_add,
+    np_alarms_pop_due, np_alarms_remove, np_flag_get, np_flag_set, np_lock_drop, np_lock_take,
+    np_sched_alarm_added, np_sched_get, np_sched_live_add, np_sched_now_ns, np_sched_push,
+    np_task, np_task_claim, np_task_finish, np_task_is_queued, np_task_lane, np_task_pause,
+    np_task_revoke, np_task_set_lane, np_task_wake, np_thread_worker, np_thread_worker_set,
+    np_timer, np_worker_get, np_worker_push)
 from netpoll._seal cimport seal_types
 
 import asyncio
@@ -509,7 +509,8 @@ cdef int notify_waiter(Task task, object waiter) except -1:
 cdef int finish(Task task, object result, object exception) except -1:
     """The task ends here; who waits for it is woken."""
     cdef object waiters
-    if NP_HAS_GIL and (exception is not None or PyObject_IS_GC(<PyObject*>result)):
+    if NP_HAS_GIL and (exception is not None or PyObject_IS_GC(<PyObject*>result)) \
+            and not PyObject_GC_IsTracked(<PyObject*>task):
         # From now on it can be garbage, in a cycle through its result. See new_task in _sched.pyx.
         PyObject_GC_Track(<PyObject*>task)
     with cython.critical_section(task):
@@ -633,7 +634,49 @@ cdef int unregister(Task task) except -1:
     return 0
 
 
+cdef void show_suspended(Core core) noexcept:
+    """Before a worker sleeps: the collector may look at tasks that wait. A scheduler that nobody
+    else refers to is garbage then, and they with it. New ones are in front of those shown."""
+    cdef PyObject *task
+    if not NP_HAS_GIL:
+        return  # new_task has hidden none
+    np_lock_take(&core.registry_lock)
+    task = core.registry
+    while task is not NULL and not PyObject_GC_IsTracked(task):
+        PyObject_GC_Track(task)
+        task = (<Task>task).registry_next
+    np_lock_drop(&core.registry_lock)
+
+
+cdef bint claim_suspended(Task task) noexcept:
+    """Whether it waits: then nobody wakes it, or runs it, from now on."""
+    cdef int verdict = np_task_wake(&task.node)
+    return verdict != NP_TASK_LEAVE and np_task_claim(&task.node, verdict == NP_TASK_PUSH)
+
+
+cdef int end_suspended(Task task) except -1:
+    """A task that was claimed: it gets no further. asyncio's end likewise, with their loop."""
+    cdef Suspension waiting_on
+    with cython.critical_section(task):
+        waiting_on = task.waiting_on
+        task.waiting_on = None
+    try:
+        if waiting_on is not None:
+            waiting_on.detach(task)
+        if task.is_coroutine:
+            task.target.close()
+    except BaseException as exc:
+        task.core._report({"message": f"{task!r} did not end with its scheduler",
+                           "exception": exc, "task": task})
+    return finish(task, None, CancelledError("its scheduler was dropped without shutdown()"))
+
+
 # ---- alarms -----------------------------------------------------------------------------------
+
+cdef PyObject *timed_place(np_timer *timer) noexcept:
+    """What a timer in the heap belongs to."""
+    return <PyObject*>(<char*>timer - TIMER_OFFSET)
+
 
 cdef int fire_alarms(Core core) except -1:
     cdef np_timer *timer
@@ -643,7 +686,7 @@ cdef int fire_alarms(Core core) except -1:
         timer = np_alarms_pop_due(&core.sched.alarms, now_ns)
         if timer is NULL:
             return 0
-        timed = <Timed><void*>(<char*>timer - TIMER_OFFSET)
+        timed = <Timed><void*>timed_place(timer)
         Py_DECREF(<PyObject*>timed)     # the heap's; `timed` holds one
         try:
             timed.fire()

@@ -26,12 +26,18 @@ import os
 import sys
 import threading
 import types
+import warnings
 import weakref
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any
 
-from netpoll import _ring, _sched, _task
+from netpoll import (
+    _collectsched,  # noqa: F401 - tells the garbage collector of what schedulers refer to
+    _ring,
+    _sched,
+    _task,
+)
 from netpoll._task import Task, current_scheduler, current_task
 from netpoll.config import LoopConfig
 from netpoll.loop import EventLoop
@@ -102,8 +108,12 @@ class Scheduler(_sched.SchedulerCore):
     differs from run to run. name is the prefix of the threads' names.
 
     Shut down by shutdown() or the `with` statement; else, as concurrent.futures does it, at the
-    interpreter's exit, which waits for what is queued. Raises ValueError for a number of workers
-    that cannot be, RuntimeError when used in a forked child.
+    interpreter's exit, which waits for what is queued. One that nothing refers to any more warns
+    (ResourceWarning) and ends when its workers have nothing to run: what still waits in it is
+    closed. Its tasks refer to it, and so does what runs in it.
+
+    Raises ValueError for a number of workers that cannot be, RuntimeError when used in a forked
+    child.
     """
 
     def __init__(
@@ -126,7 +136,7 @@ class Scheduler(_sched.SchedulerCore):
         self._open(self.workers, self._deque_slots, self.seed, False, _has_gil())
         for index in range(self.workers):
             thread = threading.Thread(
-                target=self._work, args=(index,), name=f"{self.name}-{index}"
+                target=_sched.work, args=([self], index), name=f"{self.name}-{index}"
             )
             self._threads.append(thread)
             thread.start()
@@ -140,6 +150,13 @@ class Scheduler(_sched.SchedulerCore):
     ) -> None:
         """Waits for what is queued; after an exception, cancels it."""
         self.shutdown(cancel=error is not None)
+
+    def __del__(self) -> None:
+        """Dropped without shutdown(), and nothing runs: the workers end."""
+        waiting = self._abandon()
+        if waiting is not None:
+            message = f"unclosed scheduler {self!r}; tasks that waited in it: {waiting}"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
 
     def __repr__(self) -> str:
         return f"<netpoll.Scheduler {self.name} workers={self.workers}>"
