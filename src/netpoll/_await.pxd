@@ -11,9 +11,10 @@ cdef class Awaitable(Completion):
     cdef bint is_waiting    # a task has been given the future and has not been resumed
 
     cdef object step(self)
+    cdef str called(self)
     cdef int abandon(self) except -1
     cdef object wait_on(self, object loop)
     cdef int resume(self) except -1
 
 
-cdef int install_awaitable_slots(object cls) except -1
+cdef int install_awaitable_slots(object cls, str called) except -1

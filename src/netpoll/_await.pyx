@@ -14,12 +14,17 @@ from netpoll._seal cimport seal_types
 import asyncio
 
 cdef object Future = asyncio.Future
+cdef dict CALLED = {}
 
 
 cdef class Awaitable(Completion):
     cdef object step(self):
         """The value of the await, with is_done set; or the future to wait for."""
         raise NotImplementedError
+
+    cdef str called(self):
+        """Who made it."""
+        return CALLED[type(self)]
 
     cdef int abandon(self) except -1:
         """The await ends without a value: it was cancelled, closed or has failed."""
@@ -39,6 +44,15 @@ cdef class Awaitable(Completion):
             if not self.future.done():
                 self.future.set_result(None)
         return 0
+
+    @property
+    def __qualname__(self):
+        """As of a coroutine: repr() of a task shows it."""
+        return self.called()
+
+    @property
+    def __name__(self):
+        return self.called().rpartition(".")[2]
 
     def __await__(self):
         return self
@@ -109,11 +123,12 @@ cdef PyObject *awaitable_iternext(PyObject *self) except NULL:
     return <PyObject*>result
 
 
-cdef int install_awaitable_slots(object cls) except -1:
-    """Slots are inherited when a type is made ready, so every subclass gets them by itself."""
+cdef int install_awaitable_slots(object cls, str called) except -1:
+    """For each type; called: the method that makes its objects, for repr() of tasks."""
     cdef PyTypeObject *slots = <PyTypeObject*>cls
     slots.tp_as_async.am_send = <void*>awaitable_am_send
     slots.tp_iternext = <void*>awaitable_iternext
+    CALLED[cls] = called
     return 0
 
 

@@ -241,8 +241,10 @@ cdef class CloseOp(FileOp):
         return 0
 
 
-for _cls in (ReadOp, ReadIntoOp, WriteOp, FsyncOp, OpenOp, CloseOp):
-    install_awaitable_slots(_cls)
+for _cls, _called in (
+        (ReadOp, "read"), (ReadIntoOp, "readinto"), (WriteOp, "write"), (FsyncOp, "fsync"),
+        (OpenOp, "open"), (CloseOp, "close")):
+    install_awaitable_slots(_cls, _called)
 
 
 cdef FileOp begin(FileOp op, Loop loop, int fd):

@@ -95,7 +95,7 @@ cdef class SendfileOp(SockOp):
             self.place()
 
 
-install_awaitable_slots(SendfileOp)
+install_awaitable_slots(SendfileOp, "EventLoop.sock_sendfile")
 
 
 def send_file(Loop loop, sock, file, offset, count):

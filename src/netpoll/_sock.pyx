@@ -210,6 +210,9 @@ cdef class CallOp(SockOp):
     cdef str method
     cdef tuple args
 
+    cdef str called(self):
+        return "EventLoop.sock_" + self.method
+
     cdef object attempt(self):
         try:
             result = getattr(self.sock, self.method)(*self.args)
@@ -251,8 +254,10 @@ cdef class ConnectOp(SockOp):
         return None
 
 
-for _cls in (RecvOp, RecvIntoOp, SendAllOp, CallOp, AcceptOp, ConnectOp):
-    install_awaitable_slots(_cls)
+for _cls, _called in (
+        (RecvOp, "recv"), (RecvIntoOp, "recv_into"), (SendAllOp, "sendall"), (CallOp, ""),
+        (AcceptOp, "accept"), (ConnectOp, "connect")):
+    install_awaitable_slots(_cls, "EventLoop.sock_" + _called)
 
 
 cdef SockOp begin(SockOp op, Loop loop, object sock, uint32_t mask):

@@ -199,6 +199,9 @@ cdef class ReaderCore(Sink):
 # ---- the awaitable ----------------------------------------------------------------------------
 
 cdef class ReadOp(Awaitable):
+    cdef str called(self):
+        return "StreamReader." + ("readline" if self.kind == LINE else NAMES[self.kind])
+
     cdef object step(self):
         cdef ReaderCore core = self.core
         value = self.attempt()
@@ -307,6 +310,14 @@ cdef class ReadOp(Awaitable):
 cdef class Ready:
     """What drain() returns when there is nothing to wait for. One object serves all."""
 
+    @property
+    def __qualname__(self):
+        return "StreamWriter.drain"
+
+    @property
+    def __name__(self):
+        return "drain"
+
     def __await__(self):
         return self
 
@@ -332,7 +343,7 @@ cdef int ready_am_send(PyObject *self, PyObject *value, PyObject **out) noexcept
     return PYGEN_RETURN
 
 
-install_awaitable_slots(ReadOp)
+install_awaitable_slots(ReadOp, "StreamReader.read")
 (<PyTypeObject*>Ready).tp_as_async.am_send = <void*>ready_am_send
 cdef Ready READY = Ready.__new__(Ready)
 

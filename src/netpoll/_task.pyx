@@ -382,7 +382,12 @@ cdef class Task(Suspension):
         return self
 
     def __iter__(self):
-        return self
+        """As of asyncio's: once what to wait for. Who only iterates would get it without end."""
+        if not np_flag_get(&self.is_done):
+            yield self.__next__()
+            if not np_flag_get(&self.is_done):
+                raise RuntimeError("a Task is for `await`, not for iterating over")
+        return outcome(self)
 
     def __next__(self):
         cdef PyObject *result = NULL

@@ -16,6 +16,48 @@ from ..support import child_says, talking_child, unix_pair
 pytestmark = pytest.mark.control
 
 
+@pytest.mark.parametrize(
+    "call", ["sock_recv", "sock_recvfrom", "sock_recv_into", "sock_sendall", "sock_accept"]
+)
+async def test_the_task_of_a_socket_call_says_which(loop: Any, call: str) -> None:
+    left, right = unix_pair()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    arguments = {"sock_recv_into": bytearray(4), "sock_sendall": bytes(1 << 22)}.get(call, 4)
+    if call == "sock_accept":
+        made = loop.sock_accept(listener)
+    else:
+        made = getattr(loop, call)(left, arguments)
+    waiting = loop.create_task(made)
+    await asyncio.sleep(0)
+    assert f"Loop.{call}()" in repr(waiting)
+    assert made.__name__ == call and made.__qualname__.endswith(f"Loop.{call}")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    for sock in (left, right, listener):
+        sock.close()
+
+
+async def test_the_task_of_a_stream_says_what_it_reads(loop: Any) -> None:
+    left, right = unix_pair()
+    reader, writer = await asyncio.open_connection(sock=left)
+    for made, name in (
+        (reader.read(1), "read"),
+        (reader.readline(), "readline"),
+        (reader.readuntil(b"x"), "readuntil"),
+        (reader.readexactly(1), "readexactly"),
+    ):
+        waiting = loop.create_task(made)
+        await asyncio.sleep(0)
+        assert f"coro=<StreamReader.{name}()" in repr(waiting)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    writer.close()
+    right.close()
+
+
 async def test_tasks_are_seen(loop: Any) -> None:
     """Also those that wait in a native awaitable."""
     left, right = unix_pair()
@@ -24,7 +66,7 @@ async def test_tasks_are_seen(loop: Any) -> None:
     me = asyncio.current_task()
     assert me is not None and me.get_loop() is loop
     assert {me, waiting} <= asyncio.all_tasks() == asyncio.all_tasks(loop)
-    assert "sock_recv" in repr(waiting) or "RecvOp" in repr(waiting)
+    assert "sock_recv()" in repr(waiting)
     right.send(b"x")
     assert await waiting == b"x"
     await asyncio.sleep(0)

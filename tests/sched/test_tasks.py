@@ -6,6 +6,7 @@ import functools
 import threading
 import time
 import traceback
+import types
 
 import pytest
 
@@ -410,6 +411,28 @@ def test_context_variables_are_carried_and_kept_apart(scheduler: Scheduler) -> N
     variable.reset(token)
     assert scheduler.run(variable.get) == "unset"
     assert seen == ["outside", "outside"]
+
+
+def test_a_task_is_not_iterated_over(scheduler: Scheduler) -> None:
+    """Who iterates is told so, as by asyncio's futures; an await by `yield from` works."""
+
+    @types.coroutine
+    def by_yield_from(task):  # type: ignore[no-untyped-def]
+        return (yield from task)
+
+    async def main() -> object:
+        task = scheduler.spawn(sleep, 0.02, "slept")
+        for iterable in (task, task.__await__(), iter(task)):
+            with pytest.raises(RuntimeError, match="await"):
+                list(iterable)
+        assert await by_yield_from(task) == "slept"
+        assert list(task) == []  # done: there is nothing to wait for
+        return await by_yield_from(scheduler.spawn(sleep, 0.01, ("a", "tuple")))
+
+    assert asyncio.run(main()) == ("a", "tuple")
+    assert scheduler.run(main) == ("a", "tuple")
+    with pytest.raises(RuntimeError, match="elsewhere call its result"):
+        list(scheduler.spawn(sleep, 0.01))
 
 
 def test_done_callbacks(scheduler: Scheduler) -> None:
