@@ -297,6 +297,8 @@ cdef class Session:
         cdef bytes data
         try:
             data = self.inner.read(size)
+            if PyBytes_GET_SIZE(data) > size:  # of an SSLObject that is not ssl's
+                raise ValueError(f"read({size}) has returned {len(data)} bytes")
         except AGAIN_ERRORS:
             self.status = TLS_AGAIN
             return b""
@@ -319,10 +321,19 @@ cdef class Session:
         return self.write_python(data, size)
 
     cdef Py_ssize_t write_python(self, const char *data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t taken
         try:
-            return self.inner.write(PyMemoryView_FromMemory(<char*>data, size, PyBUF_READ))
+            if type(self.inner) is SSLInner:
+                piece = PyMemoryView_FromMemory(<char*>data, size, PyBUF_READ)
+            else:
+                # An sslobject_class of somebody else, who may keep what he gets: only bytes.
+                piece = PyBytes_FromStringAndSize(data, size)
+            taken = self.inner.write(piece)
         except AGAIN_ERRORS:
             return 0
+        if not 0 <= taken <= size:
+            raise ValueError(f"write() of {size} bytes has returned {taken}")
+        return taken
 
     cdef bytes take_output(self):
         """Ciphertext to be sent."""

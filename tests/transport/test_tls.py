@@ -1,6 +1,7 @@
 """TLS: what a connection is, and the data that goes through it. On both engines."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -374,6 +375,84 @@ def test_an_unknown_engine_is_an_error(backend: str) -> None:
 
 
 @pytest.mark.netpoll_only
+class Proxy:
+    """In the place of an SSLObject's native part: keeps what it is given, gives what it wants."""
+
+    def __init__(self, inner: Any, kept: list[Any]) -> None:
+        self._inner, self._kept = inner, kept
+        self.write_answer: int | None = None
+        self.read_answer: bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def write(self, data: Any) -> int:
+        self._kept.append((data, memoryview(data), bytes(data)))
+        return self._inner.write(data) if self.write_answer is None else self.write_answer
+
+    def read(self, *arguments: Any) -> Any:
+        data = self._inner.read(*arguments)
+        return data if self.read_answer is None else self.read_answer
+
+
+def proxying(context: ssl.SSLContext, made: list[Proxy], kept: list[Any]) -> ssl.SSLContext:
+    class Proxied(ssl.SSLObject):
+        @classmethod
+        def _create(cls, *args: Any, **kwargs: Any) -> Any:
+            self = super()._create(*args, **kwargs)  # type: ignore[misc]
+            made.append(Proxy(self._sslobj, kept))
+            self._sslobj = made[-1]
+            return self
+
+    context.sslobject_class = Proxied
+    return context
+
+
+async def test_what_an_ssl_object_keeps_is_its_own(loop: Any) -> None:
+    """Pieces that a custom sslobject_class has kept, and views of them, stay as they were."""
+    kept: list[Any] = []
+    context = proxying(client_context(), [], kept)
+    client, served = await tls_pair(loop, right=Echo, client=context)
+    for number in range(20):
+        client.transport.write(pattern(5000 + number))
+        client.transport.write(bytearray(pattern(100)))
+        await asyncio.sleep(0)
+    await until(lambda: len(client.data) == sum(5100 + n for n in range(20)))
+    await end(client)
+    served.transport.abort()
+    await asyncio.sleep(0.01)
+    assert kept
+    for data, view, before in kept:
+        assert view == before
+        if is_netpoll(loop):
+            assert data == before
+
+
+@pytest.mark.netpoll_only
+@pytest.mark.parametrize(
+    ("attribute", "answer"), [("write_answer", 1 << 30), ("write_answer", -2),
+                              ("read_answer", b"x" * (1 << 20))]
+)
+@pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
+async def test_an_ssl_object_that_counts_wrong(
+    loop: Any, kind: Any, attribute: str, answer: Any
+) -> None:
+    """More than it was asked for would be written over other memory: the connection fails."""
+    made: list[Proxy] = []
+    context = proxying(client_context(), made, [])
+    loop.set_exception_handler(lambda _loop, _context: None)
+    client, served = await tls_pair(loop, kind, Echo, client=context)
+    client.transport.write(b"hello")
+    await asyncio.sleep(0.02)
+    setattr(made[-1], attribute, answer)
+    with contextlib.suppress(ValueError):
+        client.transport.write(b"more")
+    await asyncio.wait_for(client.lost, 10)
+    assert isinstance(client.error, ValueError) and "has returned" in str(client.error)
+    served.transport.abort()
+    await asyncio.sleep(0.01)
+
+
 async def test_a_wrapped_context_is_followed(loop: Any) -> None:
     """Wrappers (truststore's, say) hand wrap_bio to a context of their own."""
 
