@@ -9,6 +9,12 @@ from netpoll._handles cimport Handle, TimerHandle
 from netpoll._tables cimport FdTables
 
 
+cdef enum:
+    # What on_event returns when none of the program's code has run in it: an await goes on in the
+    # next turn, for instance. Any other value says nothing.
+    ON_EVENT_QUIET = 1
+
+
 cdef class Completion:
     """Something that owns operations: its on_event gets their completions."""
     cdef int on_event(self, Loop loop, np_event *event) except -1
@@ -47,6 +53,7 @@ cdef class Loop(FdTables):
     cdef uint32_t dirty_next, dirty_count, dirty_cap    # from dirty_next on: to be done
     cdef list keepers           # Completions that keep receive buffers: asked before each turn
     cdef list hosts             # workers of servers that have connections: these lead to them
+    cdef bint has_called        # something of the program's has run since the last wait
     cdef bint is_away           # in the kernel, without the GIL
     cdef list buffer_pools      # None, or those registered with our ring: they outlive it
     cdef np_inbox inbox

@@ -17,17 +17,15 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset, strerror
 
 from netpoll._c cimport (
-    ECANCELED, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI,
-    NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING, NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_PWAIT2,
-    NP_FEATURE_RECV_MULTI, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL,
-    NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT,
-    NP_OP_CHUNK_SLOTS, NP_OP_POLL, NP_WAIT_MAX_NS, PyContext_CopyCurrent,
-    PyErr_CheckSignals, PyMethodDef, Py_DECREF, Py_INCREF,
-    np_arena_kind_name, np_backend_head, np_clock_ns, np_config, np_epoll_ops, np_head,
-    np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push,
-    np_inbox_sleep, np_inbox_take, np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata,
-    np_sock_close, np_timer_add, np_timer_heap_close, np_timer_heap_init, np_timer_peek,
-    np_timer_pop_due, np_uring_ops, NP_FEATURE_NO_IOWAIT)
+    ECANCELED, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
+    NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_NO_IOWAIT, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI,
+    NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL, NP_FEATURE_ZC_FIXED,
+    NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_OP_POLL,
+    NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyErr_CheckSignals, PyMethodDef, Py_DECREF, Py_INCREF,
+    np_backend_head, np_clock_ns, np_config, np_epoll_ops, np_head, np_inbox_awake, np_inbox_close,
+    np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take,
+    np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add,
+    np_timer_heap_close, np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_uring_ops)
 from netpoll._handles cimport (
     Handle, InboxItem, TimerHandle, handle_from_call, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
@@ -60,7 +58,7 @@ cdef double WHOLE_MAX_S = 2.0 ** 53
 cdef object Future = asyncio.Future
 cdef object BaseEventLoop = asyncio.BaseEventLoop
 
-cdef dict FEATURES = {  # the names are config.FEATURES
+FEATURES = {  # the names are config.FEATURES
     "defer_taskrun": NP_FEATURE_DEFER_TASKRUN, "buf_ring": NP_FEATURE_BUF_RING,
     "buf_inc": NP_FEATURE_BUF_INC, "recv_multi": NP_FEATURE_RECV_MULTI,
     "accept_multi": NP_FEATURE_ACCEPT_MULTI, "pwait2": NP_FEATURE_PWAIT2,
@@ -442,6 +440,7 @@ cdef class Loop(FdTables):
         if self._in_turn:
             raise RuntimeError(NO_NESTING)
         self._in_turn = True
+        self.has_called = True  # whatever came before this run
         return 0
 
     cdef int _not_forked(self) except -1:
@@ -478,11 +477,14 @@ cdef class Loop(FdTables):
         for keeper in self.keepers:
             self.mark_dirty(<Completion>keeper)
         if self.dirty_count:
+            self.has_called = True
             self._end_turn()
         # As late as can be: a signal between this and the wait is heard of when the wait has ended.
         PyErr_CheckSignals()
         timeout_ns = self._timeout_ns()
-        if self.events_next == self.events_count and (timeout_ns or self.ops.has_work(self.be)):
+        # With callbacks waiting, ask only for what the program's code may have made ready.
+        if self.events_next == self.events_count and (
+                timeout_ns or self.has_called and self.ops.has_work(self.be)):
             self._wait(timeout_ns)
         # asyncio's order, see docs/turn.md: what was waiting before these events came, then the
         # events, then the timers that were due before any of it ran. What all of these schedule
@@ -510,7 +512,7 @@ cdef class Loop(FdTables):
         self.is_away = True
         with nogil:
             n = self.ops.turn(self.be, self.events, NP_HARVEST_MAX_EVENTS, timeout_ns)
-        self.is_away = False
+        self.is_away = self.has_called = False
         np_inbox_awake(&self.inbox)
         self.events_next = 0
         self.events_count = n if n > 0 else 0
@@ -530,10 +532,12 @@ cdef class Loop(FdTables):
             if not event.flags & NP_EV_MORE:
                 drop_owner(event.owner)  # the operation's reference; `owner` still holds one
             try:
-                owner.on_event(self, event)
+                if owner.on_event(self, event) != ON_EVENT_QUIET:
+                    self.has_called = True
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:  # nobody's connection may end the loop
+                self.has_called = True
                 self.call_exception_handler(
                     {"message": f"Fatal error: a completion of {owner!r}", "exception": exc})
         return 0
@@ -565,6 +569,7 @@ cdef class Loop(FdTables):
     cdef int _run_ready(self, uint32_t count) except -1:
         """Runs the oldest `count` callbacks; what they schedule has to wait."""
         cdef PyObject *item
+        self.has_called = True
         while count:
             count -= 1
             item = self.ready[self.ready_head]
@@ -722,34 +727,6 @@ cdef class Loop(FdTables):
                 self.call_exception_handler(
                     {"message": f"Fatal error: closing {owner!r} failed", "exception": exc})
         return 0
-
-    def stats(self):
-        """Counters of this loop, as a dict; after close() the last values.
-
-        turns: passes of the loop. enters: system calls that wait or submit. submissions,
-        completions: operations. recv_bytes, send_bytes: through shared buffers and queued sends.
-        zc_bytes, copied_bytes: of sends that may be zero-copy, what the kernel did not copy and
-        what it did (unsure: cannot be told); notifs_pending: whose memory it still holds, now.
-        enobufs: receives that waited for a buffer. stale: completions of operations gone.
-        sq_full: early submissions. moves: changes of thread. ops_live, bufs_total, bufs_free,
-        ready_count, timers_count, transports_count: now. features, arena: what is in use.
-        """
-        if self.be is not NULL:
-            self.ops.stats(self.be, &self.last_stats)
-        s = &self.last_stats
-        return {
-            "backend": self.backend, "turns": self.turns,
-            "enters": s.enters, "submissions": s.submissions, "completions": s.completions,
-            "recv_bytes": s.recv_bytes, "send_bytes": s.send_bytes, "zc_bytes": s.zc_bytes,
-            "copied_bytes": s.copied_bytes, "unsure_bytes": s.unsure_bytes, "moves": s.moves,
-            "notifs_pending": s.notifs_pending, "regions_count": s.regions_count,
-            "ops_live": s.ops_live, "enobufs": s.enobufs, "stale": s.stale, "sq_full": s.sq_full,
-            "bufs_total": s.bufs_total, "bufs_free": s.bufs_free,
-            "features": [name for name, bit in FEATURES.items() if s.features & bit],
-            "arena": np_arena_kind_name(s.arena_kind).decode() if s.arena_kind else None,
-            "ready_count": self.ready_count, "timers_count": self.timers.count,
-            "transports_count": self.transports_count,
-        }
 
 
 # ---- call_soon --------------------------------------------------------------------------------

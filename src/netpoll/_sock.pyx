@@ -22,7 +22,7 @@ from netpoll._c cimport (
     NP_OP_POLL, PyBytes_New, PyObject, PyTypeObject, Py_DECREF,
     _PyBytes_Resize, iovec, np_event, np_sock_error, np_sock_recv, np_sock_send, np_udata)
 from netpoll._await cimport Awaitable, install_awaitable_slots
-from netpoll._core cimport Loop
+from netpoll._core cimport ON_EVENT_QUIET, Loop
 from netpoll._seal cimport seal_types
 
 import socket as _py_socket
@@ -96,7 +96,8 @@ cdef class SockOp(Awaitable):
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         self.op = 0
         # An error of the fd resumes the task too: its own call reports it best.
-        return self.resume()
+        self.resume()
+        return ON_EVENT_QUIET
 
     cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
         self.op = 0

@@ -21,13 +21,13 @@ from netpoll._c cimport (
     ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_POLL_KEEP,
     PyContext_CopyCurrent, PyObject, Py_DECREF, np_bytes_renew, np_sock_close, np_sock_nodelay,
     np_sock_peer, np_sock_recv)
-from netpoll._core cimport Loop
+from netpoll._core cimport ON_EVENT_QUIET, Loop
 from netpoll._endpoint cimport CLOSING, LOST, PAUSED, STARTED, os_error
 from netpoll._seal cimport seal_types
 from netpoll._sending cimport (
     ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
     SENDING, SendingTransport)
-from netpoll._streams cimport adopt_reader
+from netpoll._streams cimport ReaderCore, adopt_reader
 
 import asyncio
 import socket as py_socket
@@ -192,7 +192,9 @@ cdef class StreamTransport(SendingTransport):
         finally:  # an interrupt out of the protocol ends the turn, not the reading
             if is_last:
                 self.receive_ended(res)
-        return 0
+        if is_last or type(self.reader) is not ReaderCore:
+            return 0
+        return ON_EVENT_QUIET  # the bytes are in the StreamReader's buffer
 
     cdef int on_bytes(self, np_event *event) except -1:
         cdef Py_ssize_t size = event.res

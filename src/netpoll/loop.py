@@ -36,6 +36,7 @@ from netpoll import (
     _transport,
     _watch,
 )
+from netpoll._counters import read_counters
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.names import getaddrinfo, getnameinfo
@@ -168,6 +169,19 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
                 steps.callback(acceptor.stop)
             for before, _ in list(self._at_close):
                 steps.callback(before)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of this loop, as a dict; after close() the last values.
+
+        turns: passes of the loop. enters: system calls that wait or submit. submissions,
+        completions: operations. recv_bytes, send_bytes: through shared buffers and queued sends.
+        zc_bytes, copied_bytes: of sends that may be zero-copy, what the kernel did not copy and
+        what it did (unsure: cannot be told); notifs_pending: whose memory it still holds, now.
+        enobufs: receives that waited for a buffer. stale: completions of operations gone.
+        sq_full: early submissions. moves: changes of thread. ops_live, bufs_total, bufs_free,
+        ready_count, timers_count, transports_count: now. features, arena: what is in use.
+        """
+        return read_counters(self)
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
         """asyncio's; in a forked child the threads are the parent's, and not waited for."""
