@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint32_t
 
-from netpoll._c cimport PyObject, PyTypeObject, Py_TYPE, np_event, np_udata
+from netpoll._c cimport (
+    PyObject, PyTypeObject, Py_DECREF, Py_TYPE, Py_XDECREF, inquiry, np_event, np_udata)
 from netpoll._core cimport Completion, Loop
 
 
@@ -52,6 +53,21 @@ cdef int drop_attributes(object transport) noexcept
 cdef inline PyObject **attributes_of(object transport) noexcept:
     cdef PyObject *raw = <PyObject*>transport
     return <PyObject**>(<char*>raw + Py_TYPE(raw).tp_dictoffset)
+
+
+cdef inline int forget_attributes(PyObject *transport, inquiry generated_clear) noexcept:
+    """A transport's tp_clear. Cython's leaves None in the place of the dict, which is none: looking
+    for an attribute would raise SystemError in the finalisers that run meanwhile."""
+    cdef PyObject **slot = attributes_of(<object>transport)
+    cdef PyObject *attributes = slot[0]
+    cdef int err
+    slot[0] = NULL
+    Py_XDECREF(attributes)
+    err = generated_clear(transport)
+    if slot[0] is <PyObject*>None:
+        slot[0] = NULL
+        Py_DECREF(<PyObject*>None)
+    return err
 
 
 cdef inline bint is_plain(object transport) noexcept:

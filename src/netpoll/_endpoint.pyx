@@ -8,7 +8,8 @@ they send, receive and end.
 from libc.errno cimport ENOENT, EPERM
 from libc.string cimport strerror
 
-from netpoll._c cimport NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF
+from netpoll._c cimport NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF, inquiry
+from netpoll._collect cimport replace_clear
 from netpoll._core cimport Completion
 from netpoll._limits cimport watermarks, whole_bytes
 from netpoll._seal cimport seal_types
@@ -30,6 +31,10 @@ cdef np_event *last_event_of(Loop loop, np_udata op) noexcept:
 cdef bint is_inherited(Loop loop) noexcept:
     """In a forked child: what waits to be sent is the parent's to send."""
     return loop.be is not NULL and loop.ops.cancel(loop.be, 0) == -EPERM
+
+
+cdef int clear_endpoint(PyObject *transport) noexcept:
+    return forget_attributes(transport, generated_clear)
 
 
 cdef int drop_attributes(object transport) noexcept:
@@ -182,5 +187,7 @@ cdef class Endpoint(Completion):
     def _low_water(self):
         return self.low_bytes
 
+
+cdef inquiry generated_clear = replace_clear(Endpoint, clear_endpoint)
 
 seal_types(globals())

@@ -7,8 +7,10 @@ What it does is in _tlslayer.pyx, in _session.pyx what OpenSSL does; docs/tls.md
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport SIZE_MAX
 
+from netpoll._c cimport PyObject, inquiry
+from netpoll._collect cimport replace_clear
 from netpoll._core cimport Loop
-from netpoll._endpoint cimport drop_attributes
+from netpoll._endpoint cimport drop_attributes, forget_attributes
 from netpoll._limits cimport watermarks, whole_bytes
 from netpoll._seal cimport seal_types
 from netpoll._session cimport open_session
@@ -244,5 +246,11 @@ def make_layer(Loop loop, protocol, sslcontext, waiter, *, server_side=False,
     layer.set_app_protocol(protocol)
     return layer
 
+
+cdef int clear_transport(PyObject *transport) noexcept:
+    return forget_attributes(transport, generated_clear)
+
+
+cdef inquiry generated_clear = replace_clear(TlsTransport, clear_transport)
 
 seal_types(globals())

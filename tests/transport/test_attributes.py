@@ -4,6 +4,7 @@ Tests of web projects do it all the time: mock.patch.object(transport, "write").
 """
 
 import asyncio
+import ctypes
 import os
 import ssl
 from typing import Any
@@ -16,6 +17,8 @@ from ..tls import client_context, server_context, tls_pair
 from .datagrams import Recorder as DatagramRecorder
 
 pytestmark = pytest.mark.control
+
+TP_CLEAR = 51  # Py_tp_clear of typeslots.h
 
 
 async def plain(loop: Any) -> tuple[Any, list[Any]]:
@@ -71,6 +74,44 @@ async def test_attributes_of_ones_own(loop: Any, make: Any) -> None:
     assert transport.is_closing() is False
     assert "is_closing" not in vars(transport)
     await end(protocols)
+
+
+def clear(thing: Any) -> None:
+    """tp_clear, as the garbage collector calls it."""
+    get_slot = ctypes.pythonapi.PyType_GetSlot
+    get_slot.argtypes, get_slot.restype = [ctypes.py_object, ctypes.c_int], ctypes.c_void_p
+    slot = get_slot(type(thing), TP_CLEAR)
+    assert slot is not None
+    ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object)(slot)(thing)
+
+
+@pytest.mark.netpoll_only
+@pytest.mark.parametrize("has_attributes", [False, True])
+@pytest.mark.parametrize("make", [plain, over_tls, datagram, pipe])
+async def test_attributes_while_the_collector_clears(
+    loop: Any, make: Any, has_attributes: bool
+) -> None:
+    """Finalisers run then, and may look at a transport that is cleared, or being cleared."""
+    transport, protocols = await make(loop)
+    found = []
+
+    class Looks:
+        def __del__(self) -> None:
+            found.append(getattr(transport, "note", "none"))
+            transport.note = len(found)
+            found.append(dict(vars(transport)))
+
+    if has_attributes:
+        transport.looks = Looks()
+    await end(protocols)
+    await asyncio.sleep(0.01)
+    clear(transport)
+    assert found == (["none", {"note": 1}] if has_attributes else [])
+    assert not hasattr(transport, "looks") and not hasattr(transport, "nothing")
+    assert set(vars(transport)) <= {"note"}
+    transport.more = 1
+    assert vars(transport)["more"] == 1
+    del transport.more
 
 
 @pytest.mark.parametrize("make", [plain, over_tls])
