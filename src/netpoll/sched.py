@@ -25,6 +25,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import types
 import warnings
 import weakref
@@ -83,6 +84,13 @@ def _usable_cpus() -> int:
         return os.cpu_count() or 1
 
 
+def _new_seed() -> int:
+    try:
+        return int.from_bytes(os.urandom(8), "little")
+    except OSError:  # refused by a sandbox; it needs to differ, not to be a secret
+        return time.time_ns() ^ os.getpid() << 32
+
+
 class _WorkerLoop(_ring.RingLoop, EventLoop):
     """The event loop that a worker sleeps in."""
 
@@ -121,7 +129,7 @@ class Scheduler(_sched.SchedulerCore):
     ) -> None:
         self.name = f"netpoll-{next(_numbers)}" if name is None else name
         self.workers = _usable_cpus() if workers is None else workers
-        self.seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
+        self.seed = _new_seed() if seed is None else seed
         self._handler: Callable[[dict[str, Any]], object] | None = None
         self._threads: list[threading.Thread] = []
         self._loops: list[_WorkerLoop | None] = [None] * max(self.workers, 0)

@@ -1,6 +1,6 @@
-"""A small program that uses all of netpoll, in processes that were refused one system call.
+"""A small program that uses all of netpoll, in processes that were refused a system call.
 
-    refused_program.py SYSCALL ERRNO...
+    refused_program.py SYSCALL[+SYSCALL...] ERRNO...
 
 Prints, as JSON, {"backend errno": {part: "ok" or "ErrorType: message"}}. One process for each
 backend and errno, forked from this one, which has imported everything and made no loop.
@@ -137,7 +137,7 @@ async def files() -> None:
 
 
 async def processes() -> None:
-    child = await asyncio.create_subprocess_exec("sleep", "1000")
+    child = await asyncio.create_subprocess_exec("sleep", str(2 * PART_LIMIT_S))
     child.kill()
     assert await child.wait() == -9
     child = await asyncio.create_subprocess_shell("cat; exit 3", stdin=-1, stdout=-1)
@@ -190,7 +190,7 @@ def run_refused(call: str, code: str, backend: str) -> dict[str, str]:
     lines = Lines()
     logging.getLogger().addHandler(lines)
     results: dict[str, str] = {}
-    refuse({call: getattr(errno, code)})
+    refuse(dict.fromkeys(call.split("+"), getattr(errno, code)))
     try:
         netpoll.run(all_parts(results), backend=backend)
     except Exception as error:
