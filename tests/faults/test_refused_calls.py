@@ -17,8 +17,8 @@ CODES = ["ENOSYS", "EPERM", "EACCES", "EOPNOTSUPP", "EINVAL"]
 
 FALL_BACK = [
     "close_range", "epoll_pwait2", "getrandom", "io_uring_enter", "io_uring_register",
-    "io_uring_setup", "madvise", "pidfd_open", "pidfd_send_signal", "preadv2", "recvmmsg", "sched_getaffinity",
-    "sendfile", "sendmmsg", "waitid", "waitid_pidfd",
+    "io_uring_setup", "madvise", "pidfd_open", "pidfd_send_signal", "preadv2", "recvmmsg",
+    "sched_getaffinity", "sendfile", "sendmmsg", "waitid", "waitid_pidfd",
 ]  # fmt: skip
 
 
