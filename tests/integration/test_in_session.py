@@ -13,7 +13,7 @@ import pytest
 import netpoll
 
 from ..support import SLOWNESS, pattern
-from .conftest import Postgres
+from ..servers import Postgres
 
 anyio = pytest.importorskip("anyio")
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ..support import pattern
-from .conftest import Certificates, Postgres
+from ..servers import Postgres
+from .conftest import Certificates
 from .programs import free_port
 
 asyncpg = pytest.importorskip("asyncpg")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..support import pattern
-from .conftest import Redis
+from ..servers import Redis
 from .programs import free_port
 
 pytest.importorskip("redis")
