@@ -8,9 +8,8 @@
  *     The fd may be the user's: if he closed it in between and the number was reused, MOD says
  *     ENOENT and we ADD.
  */
-#define _GNU_SOURCE /* accept4, epoll_pwait2 */
+#define _GNU_SOURCE /* epoll_pwait2 */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -22,6 +21,7 @@
 #include "np_backend.h"
 #include "np_oplist.h"
 #include "np_refused.h"
+#include "np_sock.h"
 #include "np_timer.h"
 
 #define NP_EPOLL_BATCH_COUNT 256
@@ -423,33 +423,20 @@ static int do_recv(struct np_epoll *e, struct np_op *op, int bid, uint32_t room_
     return finish(e, op, n < 0 ? -errno : 0, event);
 }
 
-static int accept_one(int listen_fd)
-{
-    int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (NP_LIKELY(fd >= 0) || !np_is_refused(errno))
-        return fd;
-    fd = accept(listen_fd, NULL, NULL);
-    if (fd >= 0) {
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
-        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    }
-    return fd;
-}
-
 static int do_accept(struct np_epoll *e, struct np_op *op, struct np_event *events, int max)
 {
     int n = 0;
     if (max > NP_EPOLL_ACCEPT_MAX_PER_TURN)
         max = NP_EPOLL_ACCEPT_MAX_PER_TURN;
     while (n < max) {
-        int fd = accept_one(op->fd);
+        int fd = np_sock_accept(op->fd, NULL);
         if (fd >= 0) {
             np_op_emit(&events[n++], op, NULL, fd, NP_EV_MORE);
             continue;
         }
-        if (errno == EAGAIN || errno == EINTR)
+        if (fd == -EAGAIN || fd == -EINTR)
             break;
-        return n + finish(e, op, -errno, &events[n]);
+        return n + finish(e, op, fd, &events[n]);
     }
     return n;
 }

@@ -1,6 +1,8 @@
+#define _GNU_SOURCE /* accept4 */
 #include "np_sock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -8,6 +10,52 @@
 #include <unistd.h>
 
 #include "np_refused.h"
+
+union np_address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+/* len: of the address, 0 for none. */
+static void fill_peer(struct np_peer *peer, const union np_address *addr, socklen_t len)
+{
+    memset(peer, 0, sizeof(*peer));
+    if (len < sizeof(addr->v4))
+        return;
+    if (addr->any.sa_family == AF_INET) {
+        peer->port = ntohs(addr->v4.sin_port);
+        memcpy(peer->address, &addr->v4.sin_addr, 4);
+    } else if (addr->any.sa_family == AF_INET6) {
+        peer->port = ntohs(addr->v6.sin6_port);
+        peer->flow_info = ntohl(addr->v6.sin6_flowinfo);
+        peer->scope_id = addr->v6.sin6_scope_id;
+        memcpy(peer->address, &addr->v6.sin6_addr, 16);
+    } else {
+        return;
+    }
+    peer->family = addr->any.sa_family;
+}
+
+int np_sock_accept(int listen_fd, struct np_peer *peer)
+{
+    union np_address addr;
+    struct sockaddr *any = peer ? &addr.any : NULL;
+    socklen_t len = sizeof(addr);
+    int fd = accept4(listen_fd, any, peer ? &len : NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && np_is_refused(errno)) {
+        fd = accept(listen_fd, any, peer ? &len : NULL);
+        if (fd >= 0) {
+            fcntl(fd, F_SETFD, FD_CLOEXEC);
+            fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+        }
+    }
+    if (fd < 0)
+        return -errno;
+    if (peer)
+        fill_peer(peer, &addr, len);
+    return fd;
+}
 
 ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
 {
@@ -85,27 +133,11 @@ int np_sock_error(int fd)
 
 void np_sock_peer(int fd, struct np_peer *peer)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } addr;
+    union np_address addr;
     socklen_t len = sizeof(addr);
-    memset(peer, 0, sizeof(*peer));
     if (getpeername(fd, &addr.any, &len) < 0)
-        return;
-    if (addr.any.sa_family == AF_INET) {
-        peer->port = ntohs(addr.v4.sin_port);
-        memcpy(peer->address, &addr.v4.sin_addr, 4);
-    } else if (addr.any.sa_family == AF_INET6) {
-        peer->port = ntohs(addr.v6.sin6_port);
-        peer->flow_info = ntohl(addr.v6.sin6_flowinfo);
-        peer->scope_id = addr.v6.sin6_scope_id;
-        memcpy(peer->address, &addr.v6.sin6_addr, 16);
-    } else {
-        return;
-    }
-    peer->family = addr.any.sa_family;
+        len = 0;
+    fill_peer(peer, &addr, len);
 }
 
 void np_sock_nodelay(int fd)

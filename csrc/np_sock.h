@@ -23,6 +23,9 @@ struct np_peer {
     uint8_t address[16];
 };
 
+/* A connection that waits in the backlog: its fd, nonblocking and close-on-exec; or -errno.
+ * peer: as of np_sock_peer, or NULL. */
+int np_sock_accept(int listen_fd, struct np_peer *peer);
 ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes);
 ptrdiff_t np_sock_send(int fd, const struct iovec *iov, int iov_count);
 /* sendfile(2): at most len_bytes of `file` from `offset` on; 0 when the file has ended there. */

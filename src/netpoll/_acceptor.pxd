@@ -1,6 +1,6 @@
 # The seam of _acceptor.pyx.
 
-from netpoll._c cimport np_event, np_udata
+from netpoll._c cimport np_event, np_peer, np_udata
 from netpoll._core cimport Completion, Loop
 from netpoll._transport cimport StreamTransport
 
@@ -9,14 +9,19 @@ cdef class Acceptor(Completion):
     cdef Loop loop
     cdef object sock, factory, server, context
     cdef object ssl_options     # keyword arguments of _make_ssl_transport, or None
+    cdef list unmade            # transports of the last event, without a protocol yet
     cdef int fd
+    cdef int backlog            # accepted in one turn at most
     cdef np_udata op
     cdef object retry           # timer handle while accepting is paused
     cdef bint is_closed
 
     cdef int arm(self) except -1
-    cdef int accepted(self, int fd) except -1
-    cdef int failed(self, StreamTransport transport, object exc) except -1
+    cdef int accepted(self, int fd, np_peer *peer) except -1
+    cdef int make(self, StreamTransport transport) except -1
+    cdef int make_ssl(self, StreamTransport transport) except -1
+    cdef int accept_all(self) except -1
+    cdef object make_protocol(self, object context)
+    cdef int drop(self, StreamTransport transport) except -1
     cdef int report_failed(self, object exc) except -1
-    cdef int accept_ssl(self, object conn) except -1
     cdef int accept_failed(self, int err) except -1

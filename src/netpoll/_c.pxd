@@ -413,6 +413,7 @@ cdef extern from "np_sock.h" nogil:
         uint32_t flow_info, scope_id
         uint8_t address[16]
 
+    int np_sock_accept(int listen_fd, np_peer *peer)
     ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
     ptrdiff_t np_sock_send(int fd, const iovec *iov, int iov_count)
     ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes)

@@ -118,21 +118,14 @@ cdef class DatagramTransport(Endpoint):
         """connection_made, then reading: what asyncio does in three callbacks."""
         self.flags |= STARTED
         try:
-            entered = self.enter()
-            try:
-                self.protocol.connection_made(self)
-            finally:
-                self.leave(entered)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.report("protocol.connection_made() call failed.", exc)
-        if self.fd >= 0:
-            self.gro = np_dgram_has_gro(self.fd)  # connection_made may have asked for it
-        if not self.read_op and not self.flags & (CLOSING | PAUSED):
-            self.arm_read()
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            self.call_protocol("connection_made", (self,))
+        finally:  # an interrupt out of the protocol ends the turn, not the endpoint
+            if self.fd >= 0:
+                self.gro = np_dgram_has_gro(self.fd)  # connection_made may have asked for it
+            if not self.read_op and not self.flags & (CLOSING | PAUSED):
+                self.arm_read()
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
     # ---- receiving ----------------------------------------------------------------------------
 

@@ -119,11 +119,13 @@ cdef class PipeTransport(Endpoint):
 
     def _begin(self, waiter):
         self.flags |= STARTED
-        self.call_protocol("connection_made", (self,))
-        if not self.flags & CLOSING:
-            self.begin()
-        if waiter is not None and not waiter.cancelled():
-            waiter.set_result(None)
+        try:
+            self.call_protocol("connection_made", (self,))
+        finally:  # an interrupt out of the protocol ends the turn, not the connection
+            if not self.flags & CLOSING:
+                self.begin()
+            if waiter is not None and not waiter.cancelled():
+                waiter.set_result(None)
 
     # ---- the end ------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ cdef class StreamTransport(SendingTransport):
     cdef object __weakref__
 
     cdef int begin(self) except -1
+    cdef int call_made(self) except -1
     cdef int arm_read(self) except -1
     cdef int read_again(self) except -1
     cdef int stop_reading(self) except -1

@@ -104,6 +104,9 @@ cdef class StreamTransport(SendingTransport):
     def __del__(self):
         if self.fd < 0:
             return
+        if self.protocol is None:  # accepted when the loop ended: nobody was told of it
+            self.close_fd()
+            return
         text = repr(self)
         # What is in flight refers to us: then the loop is garbage, too, and has not been closed.
         self.loop.cancel(self.read_op)
@@ -125,6 +128,14 @@ cdef class StreamTransport(SendingTransport):
         self.flags |= STARTED
         self.reader = adopt_reader(self.protocol, self)
         try:
+            self.call_made()
+        finally:  # an interrupt out of the protocol ends the turn, not the connection
+            if not self.read_op and not self.flags & (CLOSING | PAUSED):
+                self.arm_read()
+        return 0
+
+    cdef int call_made(self) except -1:
+        try:
             entered = self.enter()
             try:
                 self.protocol.connection_made(self)
@@ -134,14 +145,14 @@ cdef class StreamTransport(SendingTransport):
             raise
         except BaseException as exc:
             self.report("protocol.connection_made() failed", exc)  # asyncio goes on, too
-        if not self.read_op and not self.flags & (CLOSING | PAUSED):
-            self.arm_read()
         return 0
 
     def _begin(self, waiter):
-        self.begin()
-        if waiter is not None and not waiter.cancelled():
-            waiter.set_result(None)
+        try:
+            self.begin()
+        finally:
+            if waiter is not None and not waiter.cancelled():
+                waiter.set_result(None)
 
     # ---- receiving ----------------------------------------------------------------------------
 

@@ -483,7 +483,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
                 "ssl_shutdown_timeout": ssl_shutdown_timeout,
             }
         self._acceptors[fd] = _acceptor.Acceptor(
-            self, sock, protocol_factory, server, options
+            self, sock, protocol_factory, server, options, backlog
         )
 
 
