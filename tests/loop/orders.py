@@ -9,7 +9,8 @@ arguments. Steps that make a callback carry a number, the callback's label, and 
 the callback runs. The trace of a run is a list of lines; a line "turn 5" begins each turn. An idle
 program has no such lines: its loop sleeps between the bursts, which another thread brings.
 
-To add a step: a method `do_NAME` here, and a line in STEPS that makes one.
+To add a step: a method `do_NAME` here or in order_peers.py, and a line in STEPS (order_making.py)
+that makes one.
 
 What the order of several descriptors that are ready at the same time is, asyncio leaves to its
 selector. So the reference is a loop whose selector can be told to shuffle them (`Reference`), and a
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import random
 import selectors
@@ -30,29 +32,27 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..support import make_loop, unix_pair
-
-Step = tuple[Any, ...]
-Program = dict[str, Any]
+from .order_making import TRANSPORT_ENDS, Program, Step, all_steps, step_names
+from .order_peers import EarlySocket, Peers
 
 TURNS_COUNT = 12
 # A timer of this delay is due after a pause of that length, and not before.
 DELAY_S = 0.0003
 PAUSE_S = 0.0006
 IDLE_PAUSE_S = 0.0015
-# Ends 2k and 2k + 1 are the two sides of pair k.
-RAW_ENDS = (0, 1, 2, 3)
-TRANSPORT_ENDS = (4, 6)
-
-
 # How the lines of what an event brings begin, behind the label.
 BY_EVENT = ("reader", "writer", "data", "eof")
+
+
+def is_like(order: int) -> bool:
+    return order in (1, 2) or (order > 0 and order % 3 == 0)
 
 
 class ShuffledSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """Hands out what is ready in an order of its own: order 0 is the kernel's.
 
-    Order 1 is `like`'s, which tries to do as another loop did. Else an odd one prefers some
-    descriptors to others all the time, an even one changes its mind.
+    Orders 1, 2, 3, 6, 9 and so on are `like`'s, which tries to do as another loop did. Else an odd
+    one prefers some descriptors to others all the time, an even one changes its mind.
     """
 
     order = 0
@@ -68,34 +68,13 @@ class ShuffledSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
                 self.early[key.fd].receive()
         if self.order == 0 or len(ready) == 1:
             return ready
-        if self.order == 1:
+        if is_like(self.order):
             ready.sort(key=lambda item: self.like(item[0].fd))
         elif self.order % 2:
             ready.sort(key=lambda item: hash((item[0].fd, self.order)))
         else:
             self.random.shuffle(ready)
         return ready
-
-
-class EarlySocket(socket.socket):
-    """A socket whose recv returns what was there when the selector looked, as a kernel that
-    receives by itself does."""
-
-    received: bytes | OSError | None = None
-
-    def receive(self) -> None:
-        try:
-            self.received = super().recv(1 << 18)
-        except OSError as exc:
-            self.received = exc
-
-    def recv(self, *args: Any) -> bytes:
-        received, self.received = self.received, None
-        if received is None:
-            return super().recv(*args)
-        if isinstance(received, OSError):
-            raise received
-        return received
 
 
 class Helper:
@@ -131,40 +110,7 @@ class Helper:
         self.thread.join()
 
 
-class Traced(asyncio.Protocol):
-    """A protocol that notes its calls, and runs the steps it was given for each the first time."""
-
-    def __init__(self, run: Run, label: int, script: dict[str, list[Step]]) -> None:
-        self.run, self.label, self.script = run, label, dict(script)
-        self._note("factory")
-
-    def _note(self, event: str, detail: str = "") -> None:
-        self.run.note(f"{self.label} {event}{detail}")
-        self.run.steps(self.script.pop(event, ()))
-
-    def connection_made(self, transport: Any) -> None:
-        self.run.transports[self.label] = transport
-        self._note("made")
-
-    def data_received(self, data: bytes) -> None:
-        self._note("data", f" {len(data)}")
-
-    def eof_received(self) -> bool:
-        keep_open = "keep" in self.script
-        self._note("eof")
-        return keep_open
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._note("lost", f" {type(exc).__name__}" if exc else "")
-
-    def pause_writing(self) -> None:
-        self._note("pause")
-
-    def resume_writing(self) -> None:
-        self._note("resume")
-
-
-class Run:
+class Run(Peers):
     """One run of one program on one loop."""
 
     def __init__(
@@ -176,6 +122,7 @@ class Run:
         pause_s: float = IDLE_PAUSE_S,
     ) -> None:
         self.loop, self.helper, self.program, self.early = loop, helper, program, early
+        super().__init__()
         self.pause_s = pause_s
         self.trace: list[str] = []
         self.ends: dict[int, socket.socket] = {}
@@ -250,6 +197,7 @@ class Run:
         for transport in self.transports.values():
             with contextlib.suppress(ValueError):  # asyncio's, of one whose socket is closed
                 transport.abort()
+        self.close_peers()
         for _ in range(4):
             loop.call_soon(loop.stop)
             loop.run_forever()
@@ -284,6 +232,14 @@ class Run:
                 self.early[left.fileno()] = left
             self.ends[number & ~1], self.ends[number | 1] = left, right
         return self.ends[number]
+
+    def number_of(self, end: int) -> int:
+        """The descriptor of an end, or of an accepted connection."""
+        if end in self.ends:
+            return self.ends[end].fileno()
+        transport = self.transports.get(end)
+        sock = transport and transport.get_extra_info("socket")
+        return sock.fileno() if sock is not None else -1
 
     def called(self, label: int, body: list[Step]) -> None:
         self.note(str(label))
@@ -360,6 +316,7 @@ class Run:
 
     def _receive(self, sock: socket.socket) -> str:
         size = 0
+        self.catch_up()
         try:
             while data := sock.recv(1 << 20):
                 size += len(data)
@@ -373,6 +330,11 @@ class Run:
 
     def do_send_from_thread(self, end: int) -> None:
         self.helper.call(self.end(end).send, b"x")
+
+    def do_recv_raw(self, end: int) -> None:
+        """What is there, and not what a transport has still to send."""
+        with contextlib.suppress(BlockingIOError):
+            self.note(f"recv {len(self.end(end).recv(100))}")
 
     def do_recv(self, end: int) -> None:
         self.note(f"recv {self._receive(self.end(end))}")
@@ -448,167 +410,6 @@ class Run:
     async def await_steps(self, body: list[Step]) -> None:
         self.steps(body)
 
-    # -- transports -----------------------------------------------------------------------------
-
-    def do_connect(self, label: int, end: int, script: dict[str, list[Step]]) -> None:
-        """A transport over an end; the other one is free for send, recv and shut."""
-        if end not in self.connected:
-            self.connected.add(end)
-            self.tasks[label] = self.loop.create_task(self._connect(label, end, script))
-
-    async def _connect(self, label: int, end: int, script: dict[str, list[Step]]) -> None:
-        await self.loop.create_connection(lambda: Traced(self, label, script), sock=self.end(end))
-        self.note(f"{label} connected")
-
-    def transport(self, number: int) -> Any:
-        labels = sorted(self.transports)
-        return self.transports[labels[number % len(labels)]] if labels else None
-
-    def do_write(self, number: int) -> None:
-        if transport := self.transport(number):
-            transport.write(b"zzz")
-
-    def do_write_eof(self, number: int) -> None:
-        if transport := self.transport(number):
-            transport.write_eof()
-
-    def do_close(self, number: int) -> None:
-        if transport := self.transport(number):
-            transport.close()
-
-    def do_abort(self, number: int) -> None:
-        if transport := self.transport(number):
-            transport.abort()
-
-    def do_pause_reading(self, number: int) -> None:
-        if transport := self.transport(number):
-            transport.pause_reading()
-
-    def do_resume_reading(self, number: int) -> None:
-        if transport := self.transport(number):
-            transport.resume_reading()
-
-    def do_closing(self, number: int) -> None:
-        if transport := self.transport(number):
-            self.note(f"closing {transport.is_closing()}")
-
-
-# ---- making programs --------------------------------------------------------------------------
-
-
-class Maker:
-    """Makes programs out of a seed: the same seed, the same program."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.seed = seed
-        self.labels_count = 0
-        self.has_transport = False
-
-    def program(self) -> Program:
-        rnd = self.random
-        return {
-            "idle": rnd.random() < 0.06,
-            "bursts": [self.body(0, rnd.randint(1, 5)) for _ in range(rnd.randint(1, 3))],
-        }
-
-    def body(self, depth: int, count: int) -> list[Step]:
-        return [self.step(depth) for _ in range(count)]
-
-    def inner(self, depth: int) -> list[Step]:
-        """The steps of a callback; fewer the deeper it is."""
-        if depth >= 3:
-            return []
-        return self.body(depth + 1, self.random.choice((0, 0, 1, 1, 2, 3)))
-
-    def label(self) -> int:
-        self.labels_count += 1
-        return self.labels_count
-
-    def end(self) -> int:
-        return self.random.choice(RAW_ENDS)
-
-    def peer(self) -> int:
-        """An end that steps may send from: a raw one, or the far side of a transport's."""
-        ends = RAW_ENDS + tuple(end + 1 for end in TRANSPORT_ENDS if self.has_transport)
-        return self.random.choice(ends)
-
-    def mode(self) -> str:
-        return self.random.choice(("drain", "once", "stay"))
-
-    def number(self) -> int:
-        return self.random.randint(0, 3)
-
-    def awaits(self, depth: int) -> list[Step]:
-        makers: tuple[Callable[[], Step], ...] = (
-            lambda: ("zero",),
-            lambda: ("future", self.number()),
-            lambda: ("sendall", self.end()),
-            lambda: ("steps", self.inner(depth)),
-        )
-        return [self.random.choice(makers)() for _ in range(self.random.randint(0, 3))]
-
-    def script(self, depth: int) -> dict[str, list[Step]]:
-        events = ("factory", "made", "data", "eof", "lost", "pause", "resume")
-        script = {name: self.inner(depth) for name in events if self.random.random() < 0.4}
-        if self.random.random() < 0.5:
-            script["keep"] = []
-        return script
-
-    def connect(self, depth: int) -> Step:
-        self.has_transport = True
-        return ("connect", self.label(), self.random.choice(TRANSPORT_ENDS), self.script(depth))
-
-    def step(self, depth: int) -> Step:
-        while True:
-            make = self.random.choices(MAKERS, WEIGHTS)[0]
-            if made := make(self, depth):
-                return made
-
-
-def of_transport(name: str) -> Callable[[Maker, int], Step | None]:
-    return lambda m, depth: (name, m.number()) if m.has_transport else None
-
-
-# weight, and what makes the step; None: not now
-STEPS: list[tuple[int, Callable[[Maker, int], Step | None]]] = [
-    (10, lambda m, depth: ("soon", m.label(), m.inner(depth))),
-    (6, lambda m, depth: ("later", m.label(), m.inner(depth))),
-    (2, lambda m, depth: ("past", m.label(), m.inner(depth))),
-    (1, lambda m, depth: ("due", m.label(), m.inner(depth))),
-    (3, lambda m, depth: ("cancel", m.number())),
-    (1, lambda m, depth: ("post", m.label(), m.inner(depth))),
-    (3, lambda m, depth: ("post_self", m.label(), m.inner(depth))),
-    (1, lambda m, depth: ("stop",)),
-    (8, lambda m, depth: ("reader", m.label(), m.end(), m.mode(), m.inner(depth))),
-    (5, lambda m, depth: ("writer", m.label(), m.end(), m.mode(), m.inner(depth))),
-    (3, lambda m, depth: ("unreader", m.end())),
-    (2, lambda m, depth: ("unwriter", m.end())),
-    (12, lambda m, depth: ("send", m.peer())),
-    (1, lambda m, depth: ("send_from_thread", m.peer())),
-    (3, lambda m, depth: ("recv", m.peer())),
-    (1, lambda m, depth: ("fill", m.end())),
-    (2, lambda m, depth: ("shut", m.peer())),
-    (1, lambda m, depth: ("renew", m.end())),
-    (1, lambda m, depth: ("pause",)),
-    (3, lambda m, depth: ("resolve", m.number())),
-    (2, lambda m, depth: ("callback", m.label(), m.number(), m.inner(depth))),
-    (4, lambda m, depth: ("task", m.label(), m.awaits(depth))),
-    (2, lambda m, depth: ("cancel_task", m.number())),
-    (3, lambda m, depth: m.connect(depth)),
-    (3, of_transport("close")),
-    (2, of_transport("abort")),
-    (3, of_transport("pause_reading")),
-    (3, of_transport("resume_reading")),
-    (2, of_transport("closing")),
-]
-MAKERS = [make for _, make in STEPS]
-WEIGHTS = [weight for weight, _ in STEPS]
-
-
-def make_program(seed: int) -> Program:
-    return Maker(seed).program()
-
 
 # ---- comparing --------------------------------------------------------------------------------
 
@@ -630,32 +431,39 @@ class Reference:
         found: the other loop's trace, whose order is tried, too.
         is_early: also those of an asyncio that receives when the turn polls, as netpoll does.
         """
-        is_early = is_early and "connect" in step_names(program)
+        is_early = is_early and not {"connect", "serve"}.isdisjoint(step_names(program))
         for order in range(count):
             for early in ({}, None) if is_early else (None,):
                 self.selector.order = order
                 self.selector.random = random.Random(order)
                 self.selector.early = {} if early is None else early
                 run = Run(self.loop, helper, program, early, self.pause_s)
-                if order == 1:
-                    self.selector.like = Likeness(run, found).rank
+                if is_like(order):
+                    self.selector.like = Likeness(run, found, order).rank
                 yield run.result()
 
 
 class Likeness:
     """Finds out of a trace in which order a loop took the descriptors, turn by turn."""
 
-    def __init__(self, run: Run, trace: list[str]) -> None:
+    def __init__(self, run: Run, trace: list[str], order: int) -> None:
         self.run = run
+        self.order = order
+        self.random = random.Random(order)
         self.is_idle = bool(run.program["idle"])
         self.turns: list[list[int]] = [[]] if self.is_idle else []
+        # An accepted connection has no end: its label stands for it.
+        is_served = "serve" in step_names(run.program)
         end_of = {str(label): end for label, end in labelled_ends(run.program)}
         for line in trace:
             first, _, rest = line.partition(" ")
             if first == "turn" and not self.is_idle:
                 self.turns.append([])
-            elif self.turns and first in end_of and rest.startswith(BY_EVENT):
-                self.turns[-1].append(end_of[first])
+            elif self.turns and rest.startswith(BY_EVENT):
+                if first in end_of:
+                    self.turns[-1].append(end_of[first])
+                elif is_served and first.isdigit():
+                    self.turns[-1].append(int(first))
 
     @staticmethod
     def of(run: Run) -> list[str]:
@@ -669,10 +477,12 @@ class Likeness:
         else:
             turn = self.turns[self.run.turn] if self.run.turn < len(self.turns) else []
         for place, end in enumerate(turn):
-            sock = self.run.ends.get(end)
-            if sock is not None and sock.fileno() == fd:
+            if self.run.number_of(end) == fd:
                 return place
-        return len(turn)
+        # One that leaves no line, a listening socket for one: last, first, or anywhere.
+        if self.order < 3:
+            return len(turn) if self.order == 1 else -1
+        return self.random.choice((-1, len(turn)))
 
 
 def labelled_ends(program: Program) -> Iterator[tuple[int, int]]:
@@ -690,9 +500,14 @@ class Comparison:
         self.reference = Reference()
         self.loop = make_loop(backend)
         self.helper = Helper()
+        # asyncio and netpoll log what is written to a lost connection.
+        self.logger = logging.getLogger("asyncio")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.CRITICAL)
 
     def close(self) -> None:
         self.helper.close()
+        self.logger.setLevel(self.level)
         self.reference.loop.close()
         self.loop.close()
 
@@ -710,7 +525,7 @@ class Comparison:
         self.reference.pause_s = IDLE_PAUSE_S
         found: list[str] = []
         expected: list[str] = []
-        for count in (2, 12, 60):
+        for count in (3, 13, 60):
             found = self.run(program)
             traces = self.reference.traces(self.helper, program, found, count, is_early)
             for order, trace in enumerate(traces):
@@ -735,60 +550,3 @@ def describe(program: Program, expected: list[str], found: list[str]) -> str:
         f"asyncio goes on: {expected[same : same + 12]}\n"
         f"this loop goes on: {found[same : same + 12]}"
     )
-
-
-def step_names(program: Program) -> Iterator[str]:
-    """The names of all steps and awaits of a program."""
-    for burst in program["bursts"]:
-        for name, *_ in all_steps(burst):
-            yield name
-
-
-def all_steps(body: list[Step]) -> Iterator[Step]:
-    for step in body:
-        yield step
-        for part in step[1:]:
-            if isinstance(part, list):
-                yield from all_steps(part)
-            elif isinstance(part, dict):
-                for inner in part.values():
-                    yield from all_steps(inner)
-
-
-def smaller(program: Program) -> Iterator[Program]:
-    """The same program with one thing less."""
-    for at, burst in enumerate(program["bursts"]):
-        if len(program["bursts"]) > 1 and at == len(program["bursts"]) - 1 and not burst:
-            yield {**program, "bursts": program["bursts"][:-1]}
-        for body in smaller_bodies(burst):
-            bursts = list(program["bursts"])
-            bursts[at] = body
-            yield {**program, "bursts": bursts}
-
-
-def smaller_bodies(body: list[Step]) -> Iterator[list[Step]]:
-    for at in range(len(body)):
-        yield body[:at] + body[at + 1 :]
-    for at, step in enumerate(body):
-        for k, part in enumerate(step):
-            if isinstance(part, list):
-                for less in smaller_bodies(part):
-                    yield [*body[:at], (*step[:k], less, *step[k + 1 :]), *body[at + 1 :]]
-            elif isinstance(part, dict):
-                for name in part:
-                    rest = {key: value for key, value in part.items() if key != name}
-                    yield [*body[:at], (*step[:k], rest, *step[k + 1 :]), *body[at + 1 :]]
-                    for less in smaller_bodies(part[name]):
-                        changed = {**part, name: less}
-                        yield [*body[:at], (*step[:k], changed, *step[k + 1 :]), *body[at + 1 :]]
-
-
-def smallest(program: Program, fails: Callable[[Program], bool]) -> Program:
-    """A program that still fails, and no longer does with anything less."""
-    while True:
-        for candidate in smaller(program):
-            if fails(candidate):
-                program = candidate
-                break
-        else:
-            return program

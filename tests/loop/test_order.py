@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .orders import Comparison, Program, make_program, smallest, step_names
+from .order_making import Program, make_program, smallest, step_names
+from .orders import Comparison
 
 PROGRAMS_COUNT = int(os.environ.get("NETPOLL_ORDER_PROGRAMS", "2000"))
 FIRST_SEED = int(os.environ.get("NETPOLL_ORDER_SEED", "1"))
@@ -68,6 +69,41 @@ PROGRAMS: dict[str, Program] = {
         "idle": False,
         "bursts": [[("later", 1, []), ("soon", 2, [("cancel", 1)])]],
     },
+    "an accepted connection: factory, connection_made, data, eof, connection_lost": {
+        "idle": False,
+        "bursts": [
+            [
+                ("serve", 1, {n: [("soon", 2, [])] for n in ("factory", "made", "data", "eof")}),
+                *(("client", 0), ("client", 0), ("client_send", 0), ("client_shut", 0)),
+            ]
+        ],
+    },
+    "a connection that comes while others are being made": {
+        "idle": False,
+        "bursts": [
+            [("serve", 1, {"factory": [("client", 0), ("soon", 2, [])]}), ("client", 0)],
+            *([], []),
+            [("client", 0), ("client_send", 1)],
+        ],
+    },
+    "the protocol that is told of room, after what was posted": {
+        "idle": False,
+        "bursts": [
+            [("connect", 1, 4, {"pause": [("soon", 2, [])], "resume": [("soon", 3, [])]})],
+            *([], []),
+            [("write_much", 0), ("soon", 4, [])],
+            [("recv", 5), ("soon", 5, [])],
+            *([("recv", 5), ("soon", 6, [("recv", 5)])] for _ in range(4)),
+        ],
+    },
+    "what a new protocol hears": {
+        "idle": False,
+        "bursts": [
+            [("connect", 1, 4, {})],
+            *([], []),
+            [("send", 5), ("set_protocol", 2, 0, {"data": [("close", 0), ("soon", 3, [])]})],
+        ],
+    },
     "what a timer and a handler post waits for the next turn": {
         "idle": False,
         "bursts": [
@@ -120,6 +156,26 @@ DIFFERENCES: dict[str, Difference] = {
             ],
         },
         [{"connect", "resume_reading"}],
+    ),
+    "what is written leaves when the turn ends, and that it failed is heard then": (
+        BOTH,
+        {
+            "idle": False,
+            "bursts": [[("connect", 1, 4, {})], [], [], [("write", 0), ("recv_raw", 5)]],
+        },
+        [{"write", "client_close"}],
+    ),
+    "a connection whose server is closed before its protocol was made is closed at once": (
+        BOTH,
+        {
+            "idle": False,
+            "bursts": [
+                [("serve", 1, {"factory": [("unserve", 0)]}), ("client", 0)],
+                *([], [], [], []),
+                [("client_send", 0)],
+            ],
+        },
+        [{"unserve", name} for name in ("client_send", "client_shut")],
     ),
     "sock_recv does not try where the last one has emptied the socket": (
         BOTH,
