@@ -693,8 +693,9 @@ cdef class Loop(FdTables):
         cdef np_backend_head *head = np_head(self.be)
         cdef np_op *op
         cdef uint32_t slot
-        cdef int n, turns = 0
+        cdef int n = 0, turns = 0
         if head.slab.live_count:
+            n = 1
             if self.ops.enable(self.be) < 0:
                 self.ops.forked(self.be)  # cannot be had in this thread: given up with its ring
                 return 0
@@ -709,10 +710,12 @@ cdef class Loop(FdTables):
             self.events_next = self.events_count = 0
             if turns == CLOSE_TURNS_MAX_COUNT:
                 self.ops.forked(self.be)
-            if not head.slab.live_count or turns == CLOSE_TURNS_MAX_COUNT:
+            # Without an operation there may be an event: carried over from another thread's ring.
+            if not head.slab.live_count and n <= 0 or turns == CLOSE_TURNS_MAX_COUNT:
                 return 0
             turns += 1
-            n = self.ops.turn(self.be, self.events, NP_HARVEST_MAX_EVENTS, 1000000)
+            n = self.ops.turn(self.be, self.events, NP_HARVEST_MAX_EVENTS,
+                              1000000 if head.slab.live_count else 0)
             self.events_count = n if n > 0 else 0
 
     cdef int _drop_event(self, np_event *event) except -1:

@@ -5,8 +5,12 @@ a reference cycle through what only native code sees.
 """
 
 import asyncio
+import concurrent.futures
 import os
+import signal
 import socket
+import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -252,6 +256,15 @@ def pool(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     return made
 
 
+async def has_received(server: Any) -> None:
+    """Until its handler has been called, most likely."""
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+        if server.stats()["recv_bytes"]:
+            break
+    await asyncio.sleep(0.001)
+
+
 def served(loop: Any, handler: Any, **options: Any) -> Any:
     """A server inside the loop, with one connection that has sent something."""
 
@@ -259,7 +272,7 @@ def served(loop: Any, handler: Any, **options: Any) -> Any:
         inside = netpoll.Server(handler, "127.0.0.1", 0, **options).start()
         client = socket.create_connection(("127.0.0.1", inside.port))
         client.sendall(b"hello")
-        await asyncio.sleep(0.02)
+        await has_received(inside)
         return inside, client
 
     return loop.run_until_complete(main())
@@ -524,3 +537,135 @@ def raw_operations(loop: Any, a: socket.socket, b: socket.socket) -> Any:
         return operations, waiting, client
 
     return loop.run_until_complete(main())
+
+
+@kind
+def executor(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    """A function that is done soon, and others that wait for its thread."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    made = [loop.run_in_executor(pool, time.sleep, 0.002) for _ in range(3)]
+    for future in made:
+        future.add_done_callback(lambda future: loop)
+    loop.run_until_complete(asyncio.sleep(0))
+    return made
+
+
+@netpolls  # asyncio's signal module keeps the callback, and with it the loop
+def signal_handler(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    loop.add_signal_handler(signal.SIGUSR2, print, loop)
+    loop.run_until_complete(asyncio.sleep(0))
+
+
+@kind
+def name_lookup(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    return task_of(loop, loop.create_connection(Keeps, "localhost", 1))
+
+
+@kind
+def file_sent(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    """By the transport, and by the loop's call on a socket."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.truncate(1 << 22)
+    other = a.dup()
+    made = loop.run_until_complete(loop.create_connection(Keeps, sock=a.dup()))
+    sending = [
+        loop.create_task(loop.sendfile(made[0], file)),
+        loop.create_task(loop.sock_sendfile(b, file, 0)),
+    ]
+    loop.run_until_complete(asyncio.sleep(0))
+    return made, sending, other, file
+
+
+def served_tls(loop: Any, handler: Any) -> Any:
+    """A TLS server inside the loop; a client that has shaken hands, and one that has not."""
+    client_context, server_context = tls_contexts()
+
+    async def main() -> Any:
+        inside = netpoll.Server(handler, "127.0.0.1", 0, ssl=server_context).start()
+        silent = socket.create_connection(("127.0.0.1", inside.port))
+        made = await loop.create_connection(
+            Keeps, "127.0.0.1", inside.port, ssl=client_context, server_hostname="localhost"
+        )
+        made[0].write(b"hello")
+        made[0].pause_reading()
+        await has_received(inside)
+        return inside, silent, made
+
+    return loop.run_until_complete(main())
+
+
+@netpolls
+def server_tls(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    """It has written more than the client takes."""
+
+    def on_data(conn: Any) -> None:
+        conn.state = [conn, conn.next().retain()]
+        conn.write(bytes(1 << 18))
+
+    return served_tls(loop, on_data)
+
+
+@netpolls
+def server_tls_session(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    async def session(conn: Any) -> None:
+        conn.state = asyncio.current_task()
+        while await conn.fill(100):
+            conn.forward()
+
+    return served_tls(loop, session)
+
+
+@netpolls
+def server_sends_a_file(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.truncate(1 << 24)
+
+    def on_data(conn: Any) -> None:
+        conn.state = [conn, loop, file]
+        conn.read()
+        conn.sendfile(file)
+
+    return served(loop, on_data)
+
+
+@netpolls
+def server_writes_much(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    """From memory of a pool and from leases, to a client that does not read."""
+
+    def on_data(conn: Any) -> None:
+        lease = conn.next().retain()
+        buffer = conn.reserve(60_000)
+        buffer.write(bytes(60_000))
+        conn.state = [conn, lease]
+        conn.write(buffer)
+        conn.writev([lease, bytes(1 << 22)])
+
+    return served(loop, on_data)
+
+
+@netpolls
+def server_session_drains(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    """Sessions that wait for room, for a task, and for a connection of their own."""
+
+    async def session(conn: Any) -> None:
+        await conn.fill(5)
+        conn.write(bytes(1 << 22))
+        conn.state = loop.create_task(conn.drain())
+        await conn.state
+
+    return served(loop, session)
+
+
+@netpolls
+def raw_ring(loop: Any, a: socket.socket, b: socket.socket) -> Any:
+    """An io_uring without a loop, watched by one."""
+    uring = pytest.importorskip("netpoll.uring")
+    if loop.backend != "uring":
+        pytest.skip("there is no ring")
+    ring = uring.Ring(8)
+    place = uring.ffi.new("char[]", 64)
+    entry = ring.get_sqe()
+    uring.lib.io_uring_prep_recv(entry, a.fileno(), place, 64, 0)
+    ring.submit()
+    loop.add_reader(ring, print, loop)
+    return ring, place
