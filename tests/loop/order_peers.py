@@ -185,6 +185,7 @@ class Peers:
 
     def do_set_protocol(self, label: int, number: int, script: dict[str, list[Step]]) -> None:
         if transport := self.transport(number):
+            self.transports[label] = transport
             transport.set_protocol(Traced(self, label, script))  # type: ignore[arg-type]
 
     def catch_up(self) -> None:

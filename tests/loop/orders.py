@@ -452,8 +452,8 @@ class Likeness:
         self.random = random.Random(order)
         self.is_idle = bool(run.program["idle"])
         self.turns: list[list[int]] = [[]] if self.is_idle else []
-        # An accepted connection has no end: its label stands for it.
-        is_served = "serve" in step_names(run.program)
+        # An accepted connection has no end, nor has a later protocol: the label stands for it.
+        is_served = not {"serve", "set_protocol"}.isdisjoint(step_names(run.program))
         end_of = {str(label): end for label, end in labelled_ends(run.program)}
         for line in trace:
             first, _, rest = line.partition(" ")

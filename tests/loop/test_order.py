@@ -157,6 +157,19 @@ DIFFERENCES: dict[str, Difference] = {
         },
         [{"connect", "resume_reading"}],
     ),
+    "a pause that ends in the same turn takes no call away": (
+        BOTH,
+        {
+            "idle": False,
+            "bursts": [
+                [("connect", 1, 6, {})],
+                *([], []),
+                [("send", 7)],
+                [("pause_reading", 0), ("resume_reading", 0), ("soon", 2, [])],
+            ],
+        },
+        [{"connect", "resume_reading"}, {"serve", "resume_reading"}],
+    ),
     "what is written leaves when the turn ends, and that it failed is heard then": (
         BOTH,
         {
