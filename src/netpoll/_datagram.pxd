@@ -48,6 +48,7 @@ cdef class DatagramTransport(Endpoint):
     cdef int push(self, bytes data, PyObject *target) except -1
     cdef int grow_out(self) except -1
     cdef int drop_first(self) except -1
+    cdef int drop_oldest(self, int count) except -1
     cdef int drop_out(self) except -1
     cdef int flush(self) except -1
     cdef int send_burst(self) except -1

@@ -411,6 +411,14 @@ cdef class DatagramTransport(Endpoint):
         Py_XDECREF(first.target)
         return 0
 
+    cdef int drop_oldest(self, int count) except -1:
+        """Of those that a call was made for. Meanwhile others may have come behind them, or all of
+        them may have been dropped; after that none comes any more (LOST)."""
+        while count > 0 and self.out_count:
+            self.drop_first()
+            count -= 1
+        return 0
+
     cdef int drop_out(self) except -1:
         while self.out_count:
             self.drop_first()
@@ -449,7 +457,7 @@ cdef class DatagramTransport(Endpoint):
         cdef np_dgram_out items[NP_DGRAM_BURST_COUNT]
         cdef Outgoing *slot
         cdef Address address
-        cdef int count = 0, i, sent
+        cdef int count = 0, sent
         while count < NP_DGRAM_BURST_COUNT and <uint32_t>count < self.out_count:
             slot = &self.out[(self.out_head + count) & (self.out_cap - 1)]
             items[count].data = PyBytes_AS_STRING(<object>slot.data)
@@ -473,31 +481,28 @@ cdef class DatagramTransport(Endpoint):
         if sent == -EAGAIN:
             return self.wait_writable()
         self.flags &= ~FUTILE
-        if sent < 0:
-            self.drop_first()
-            return self.tell_error(os_error(sent))
-        for i in range(sent):
-            self.drop_first()
-        return 0
+        self.drop_oldest(1 if sent < 0 else sent)
+        return self.tell_error(os_error(sent)) if sent < 0 else 0
 
     cdef int send_by_socket(self) except -1:
-        """The oldest datagram, whose address only the socket module understands."""
+        """The oldest datagram, whose address only the socket module understands. The address may
+        be made of the user's own objects, and these may end the transport."""
         cdef Outgoing *slot = &self.out[self.out_head]
         data, target = <object>slot.data, <object>slot.target
         try:
             self.sock.sendto(data, target)
         except (BlockingIOError, InterruptedError):
-            return self.wait_writable()
+            return 0 if self.flags & LOST else self.wait_writable()
         except OSError as exc:
-            self.drop_first()
+            self.drop_oldest(1)
             return self.tell_error(exc)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self.drop_first()
+            self.drop_oldest(1)
             return self.fail(exc, "Fatal write error on datagram transport")
         self.flags &= ~FUTILE
-        return self.drop_first()
+        return self.drop_oldest(1)
 
     cdef int wait_writable(self) except -1:
         if self.flags & FUTILE:
