@@ -53,14 +53,13 @@ cdef object shared_context(PyObject **shared):
 
 cdef int leave_context(Contexts *contexts) except -1:
     cdef PyObject *context = contexts.entered
-    cdef PyObject *snapshot
+    cdef PyObject *snapshot = contexts.snapshot
     if context is not NULL:
-        snapshot = contexts.snapshot
         contexts.entered = contexts.snapshot = NULL
-        Py_XDECREF(snapshot)
         try:
             PyContext_Exit(context)
-        finally:
+        finally:  # last: finalisers of its variables
+            Py_XDECREF(snapshot)
             Py_DECREF(context)
     return 0
 

@@ -46,6 +46,8 @@ cdef class RingLoop(Loop):
             return
         if self.core.worker_here() is not &self.core.workers[self.index]:
             raise RuntimeError("this loop is left by the worker that sleeps in it")
+        if self._in_turn:
+            raise RuntimeError("a loop that runs cannot be left")
         np_worker_alight(self.native)
         self.core.workers[self.index].loop = NULL
         self.core = None

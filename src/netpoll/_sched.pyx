@@ -237,10 +237,13 @@ cdef int run_task(SchedulerCore core, Worker *worker, Task task) except -1:
             enter_loop(worker, task)
         step(task)
     except BaseException as exc:
+        if task.is_done:
+            raise  # not its own: the scheduler's exception handler, told of a callback's, raised it
         finish(task, None, exc)
-    if has_entered:
-        leave_loop(worker, task)
-    worker.task = NULL
+    finally:
+        worker.task = NULL
+        if has_entered:
+            leave_loop(worker, task)
     keep_context(worker, task)
     if not task.is_done:
         push_entry(task, np_task_pause(&task.node))
@@ -350,6 +353,7 @@ cdef class SchedulerCore(Core):
     def _open(self, uint32_t workers_count, uint32_t deque_slots, seed, bint is_virtual,
               bint is_lazy):
         cdef np_sched_config config
+        cdef unsigned long long seed_bits = seed & 0xFFFFFFFFFFFFFFFF
         cdef uint32_t i
         if self.sched is not NULL:
             raise RuntimeError("a Scheduler is made once")
@@ -358,7 +362,7 @@ cdef class SchedulerCore(Core):
         memset(&config, 0, sizeof(config))
         config.workers_count = workers_count
         config.deque_slots = deque_slots
-        config.seed = <unsigned long long>(seed & 0xFFFFFFFFFFFFFFFF)
+        config.seed = seed_bits
         config.is_virtual = is_virtual
         config.is_lazy = is_lazy
         self.fork_generation = forks()
@@ -438,6 +442,8 @@ cdef class SchedulerCore(Core):
         cdef Worker *worker = self.worker_at(index, True)
         cdef Worker *before = thread_worker()
         cdef np_task *record
+        if self.worker_here() is not NULL:
+            raise RuntimeError("a task cannot turn its own scheduler: it would run within itself")
         set_thread_worker(worker)
         try:
             fire_alarms(self)

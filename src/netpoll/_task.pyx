@@ -38,6 +38,14 @@ cdef int reraise() except -1:
     return -1
 
 
+cdef str shown(object thing):
+    """Its repr; who tells of a failure must not fail at that."""
+    try:
+        return repr(thing)
+    except Exception:
+        return object.__repr__(thing)
+
+
 # ---- the scheduler, as tasks know it ----------------------------------------------------------
 
 # Counts forks: the threads of a scheduler stay behind in the parent.
@@ -259,7 +267,7 @@ cdef class Task(Suspension):
             state = "done"
             if self.error is not None:
                 is_cancelled = isinstance(self.error, CancelledError)
-                state = "cancelled" if is_cancelled else f"failed {self.error!r}"
+                state = "cancelled" if is_cancelled else f"failed {shown(self.error)}"
         lane = LANE_NAMES[np_task_lane(&self.node)]
         return f"<netpoll.Task {self.name} {lane} {state}>"
 
@@ -488,12 +496,14 @@ cdef int add_waiter(Task task, object waiter) except -1:
 
 
 cdef int remove_waiter(Task task, object waiter) except -1:
-    cdef Py_ssize_t before
+    cdef list before, kept
     with cython.critical_section(task):
         if type(task.waiters) is list:
-            before = len(<list>task.waiters)
-            task.waiters = [w for w in <list>task.waiters if w is not waiter]
-            return <int>(before - len(<list>task.waiters))
+            before = <list>task.waiters
+            kept = [w for w in before if w is not waiter]
+            if task.waiters is before:  # else it is done meanwhile
+                task.waiters = kept
+            return <int>(len(before) - len(kept))
         if task.waiters is waiter and waiter is not None:
             task.waiters = None
             return 1
@@ -511,9 +521,24 @@ cdef int notify_waiter(Task task, object waiter) except -1:
     return 0
 
 
+cdef int notify_all(Task task, list waiters) except -1:
+    """One that fails, for the exception handler has raised, does not keep the others waiting."""
+    cdef object failed = None
+    for waiter in waiters:
+        try:
+            notify_waiter(task, waiter)
+        except BaseException as exc:
+            failed = exc if failed is None else failed
+    if failed is not None:
+        raise failed
+    return 0
+
+
 cdef int finish(Task task, object result, object exception) except -1:
-    """The task ends here; who waits for it is woken."""
+    """The task ends here, once; who waits for it is woken."""
     cdef object waiters
+    if task.is_done:
+        return 0
     if NP_HAS_GIL and (exception is not None or PyObject_IS_GC(<PyObject*>result)) \
             and not PyObject_GC_IsTracked(<PyObject*>task):
         # From now on it can be garbage, in a cycle through its result. See new_task in _sched.pyx.
@@ -530,13 +555,9 @@ cdef int finish(Task task, object result, object exception) except -1:
     if task.is_registered:
         unregister(task)
     np_sched_live_add(task.core.sched, -1)  # before anybody hears of it: stats() shows it
-    if waiters is not None:
-        if type(waiters) is list:
-            for waiter in <list>waiters:
-                notify_waiter(task, waiter)
-        else:
-            notify_waiter(task, waiters)
-    return 0
+    if type(waiters) is list:
+        return notify_all(task, <list>waiters)
+    return 0 if waiters is None else notify_waiter(task, waiters)
 
 
 # ---- queueing ---------------------------------------------------------------------------------
