@@ -269,6 +269,7 @@ cdef class ReadPipeTransport(PipeTransport):
     cdef int read_once(self) except -1:
         cdef char scratch[SCRATCH_BYTES]
         cdef ptrdiff_t got
+        cdef Sink reader = self.reader  # kept alive: it may be replaced while it is fed
         try:
             if self.flags & BULK:
                 got = self.read_bulk()
@@ -276,8 +277,8 @@ cdef class ReadPipeTransport(PipeTransport):
                 got = np_pipe_read(self.fd, scratch, SCRATCH_BYTES)
                 if got == SCRATCH_BYTES:
                     self.enter_bulk()
-                if got > 0 and self.reader is not None:
-                    self.reader.feed(scratch, got)
+                if got > 0 and reader is not None:
+                    reader.feed(scratch, got)
                 elif got > 0:
                     self.deliver(PyBytes_FromStringAndSize(scratch, got))
         finally:  # an interrupt out of the protocol ends the turn, not the reading
@@ -329,8 +330,9 @@ cdef class ReadPipeTransport(PipeTransport):
         return 0
 
     cdef int deliver(self, bytes data) except -1:
-        if self.reader is not None:
-            return self.reader.feed_bytes(data)
+        cdef Sink reader = self.reader
+        if reader is not None:
+            return reader.feed_bytes(data)
         return self.call_protocol("data_received", (data,))
 
     cdef int end_of_stream(self) except -1:

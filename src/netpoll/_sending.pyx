@@ -297,8 +297,12 @@ cdef class SendingTransport(Endpoint):
 
     def _socket(self):
         if self.sock is None:
-            self.sock = py_socket.socket(fileno=self.fd)
-            self.sock.setblocking(False)
+            made = py_socket.socket(fileno=self.fd)
+            if self.sock is None and self.fd == made.fileno():
+                self.sock = made
+                made.setblocking(False)
+            else:  # an audit hook has asked for it, too, or closed it: the number has one owner
+                made.detach()
         return self.sock
 
     def _detach_socket(self):

@@ -152,8 +152,9 @@ cdef class ReaderCore(Sink):
         return self.fed()
 
     cdef int fed(self) except -1:
-        if self.op is not None:
-            if not self.op.satisfied():
+        cdef ReadOp op = self.op
+        if op is not None:
+            if not op.satisfied():
                 return 0  # it waits for more: no pausing at the limit either
             self.wake()
         if self.transport is not None and not self.paused \
@@ -352,7 +353,7 @@ cdef Ready READY = Ready.__new__(Ready)
 
 cdef ReadOp new_op(object reader, int kind, Py_ssize_t size, bytes separator):
     cdef ReadOp op = ReadOp.__new__(ReadOp)
-    op.core = <ReaderCore>reader._core
+    op.core = <ReaderCore?>reader._core
     op.reader = reader
     op.kind = kind
     op.size = size
@@ -539,6 +540,8 @@ cdef ReaderCore adopt_stream_reader(object reader, object transport):
     if type(reader) is not BaseReader or reader._waiter is not None:
         return None
     state = reader.__dict__
+    if type(state.get("_buffer")) is not bytearray:
+        return None
     core = ReaderCore.__new__(ReaderCore)
     core.tail = state.pop("_buffer")
     core.eof = state.pop("_eof")

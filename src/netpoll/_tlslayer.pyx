@@ -59,11 +59,11 @@ cdef class TlsLayer(Sink):
     # The protocol above is called in the context of the transport below.
 
     cdef bint enter(self) except -1:
-        if self.native is not None:
-            return self.native.enter()
+        if type(self.info) is StreamTransport:  # `native`, also when that has gone in between
+            return (<StreamTransport>self.info).enter()
         if self.lower is not None:
             return self.lower.enter()
-        if self.flags & ENTERED:
+        if self.flags & ENTERED or self.context is None:
             return False
         PyContext_Enter(<PyObject*>self.context)
         self.flags |= ENTERED
@@ -72,8 +72,8 @@ cdef class TlsLayer(Sink):
     cdef int leave(self, bint entered) except -1:
         if not entered:
             return 0
-        if self.native is not None:
-            return self.native.leave(True)
+        if type(self.info) is StreamTransport:
+            return (<StreamTransport>self.info).leave(True)
         if self.lower is not None:
             return self.lower.leave(True)
         self.flags &= ~ENTERED
@@ -157,7 +157,6 @@ cdef class TlsLayer(Sink):
         self.state = UNWRAPPED
         self.below = None
         self.native = None
-        self.lower = None
         self.protocol = None
         self.reader = None
         self.transport = None
@@ -258,9 +257,7 @@ cdef class TlsLayer(Sink):
 
     cdef int handshake_failed(self, object exc) except -1:
         self.stop_timer()
-        self.send_output()  # the alert tells the peer why
-        if self.native is not None:
-            self.native.write_now()
+        self.send_goodbye()  # the alert tells the peer why
         self.state = UNWRAPPED
         self.fatal(exc, "SSL handshake failed on verifying the certificate"
                    if isinstance(exc, py_ssl.CertificateError) else "SSL handshake failed")
@@ -316,8 +313,9 @@ cdef class TlsLayer(Sink):
         return status if status <= TLS_MORE else self.read_ended(status)
 
     cdef int deliver(self, bytes data) except -1:
-        if self.reader is not None:
-            return self.reader.feed_bytes(data)
+        cdef Sink reader = self.reader  # kept alive: it may be replaced while it is fed
+        if reader is not None:
+            return reader.feed_bytes(data)
         entered = self.enter()
         try:
             self.protocol.data_received(data)
@@ -340,9 +338,9 @@ cdef class TlsLayer(Sink):
                 if view.len == 0:
                     raise RuntimeError("get_buffer() returned an empty buffer")
                 got = self.session.read_into(<char*>view.buf, view.len)
+                status = self.session.status
             finally:
                 PyBuffer_Release(&view)
-            status = self.session.status
             if got:
                 self.protocol.buffer_updated(got)
         finally:
@@ -464,7 +462,7 @@ cdef class TlsLayer(Sink):
         cdef Py_ssize_t took = 1
         self.session.begin_output(room)
         try:
-            while room > 0 and took > 0:
+            while room > 0 and took > 0 and self.plain is not None:
                 took = self.encrypt_next(room)
                 room -= took
                 self.consumed(took)
@@ -495,6 +493,8 @@ cdef class TlsLayer(Sink):
 
     cdef int consumed(self, Py_ssize_t size) except -1:
         cdef Py_ssize_t rest
+        if self.plain is None:
+            return 0  # dropped, while OpenSSL had it
         self.plain_bytes -= size
         while size > 0:
             rest = PyBytes_GET_SIZE(<bytes>self.plain[self.plain_first]) - self.plain_offset
@@ -515,10 +515,11 @@ cdef class TlsLayer(Sink):
 
     cdef int send_output(self) except -1:
         cdef bytes data = self.session.take_output()
+        cdef StreamTransport native = self.native  # kept alive while it calls us, and we the user
         if PyBytes_GET_SIZE(data) == 0 or self.below is None:
             return 0
-        if self.native is not None and is_plain(self.native):
-            return self.native.write_bytes(data)
+        if native is not None and is_plain(native):
+            return native.write_bytes(data)
         self.below.write(data)
         return 0
 
@@ -544,17 +545,19 @@ cdef class TlsLayer(Sink):
 
     cdef int catch_up(self) except -1:
         """What was written goes to the socket now, not at the end of the turn."""
+        cdef StreamTransport native
         if self.flags & WRITING_PAUSED:
             return 0
         if self.plain_bytes:
             self.encrypt(False)
-        if self.native is not None:
-            self.native.catch_up()
+        native = self.native
+        if native is not None:
+            native.catch_up()
         return 0
 
     cdef int control_writing(self) except -1:
         cdef Py_ssize_t size
-        if self.protocol is None or self.flags & ENCRYPTING:
+        if self.protocol is None or self.below is None or self.flags & ENCRYPTING:
             return 0
         size = self.waiting_bytes()
         if self.flags & WRITING_PAUSED:
@@ -647,18 +650,21 @@ cdef class TlsLayer(Sink):
 
     cdef int send_goodbye(self) except -1:
         """At once: it is the last thing sent, and get_write_buffer_size() is 0 after it."""
+        cdef StreamTransport native
         self.send_output()
-        if self.native is not None:
-            self.native.write_now()
+        native = self.native
+        if native is not None:
+            native.write_now()
         return 0
 
     cdef int shutdown_done(self, object exc) except -1:
         if exc is not None:
             self.stop_timer()
             return self.fatal(exc, "Fatal error on transport")
-        if self.native is not None:
+        cdef StreamTransport native = self.native
+        if native is not None:
             self.start_shutdown_timer()
-            self.native.close()
+            native.close()
         elif self.below is not None:
             self.start_shutdown_timer()
             self.loop.call_soon(self.below.close)

@@ -27,7 +27,7 @@ from netpoll._seal cimport seal_types
 from netpoll._sending cimport (
     ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
     SENDING, SendingTransport)
-from netpoll._streams cimport ReaderCore, adopt_reader
+from netpoll._streams cimport ReaderCore, Sink, adopt_reader
 
 import asyncio
 import socket as py_socket
@@ -252,6 +252,7 @@ cdef class StreamTransport(SendingTransport):
         return self.take(PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
 
     cdef int on_readable(self, np_event *event) except -1:
+        cdef Sink reader
         self.read_op = 0
         if self.flags & CLOSING:
             return self.op_ended()
@@ -259,8 +260,9 @@ cdef class StreamTransport(SendingTransport):
             return 0  # armed again behind the stash
         if event.res < 0 and event.res != -ECANCELED:
             return self.end_of_stream(event.res)
+        reader = self.reader
         if event.res > 0:
-            if self.reader is not None and self.reader.woken():
+            if reader is not None and reader.woken():
                 self.flags |= PULLING
                 return 0
             self.flags |= READING
@@ -285,14 +287,15 @@ cdef class StreamTransport(SendingTransport):
     cdef int take(self, const char *data, Py_ssize_t size) except -1:
         """Received bytes: to the protocol, or aside while it has paused us."""
         cdef Py_ssize_t taken
+        cdef Sink reader = self.reader  # kept alive: it may be replaced while it is fed
         if self.flags & (PAUSED | RESUMING):
             if self.stash is None:
                 self.stash = []
             self.stash.append(PyBytes_FromStringAndSize(data, size))
             # Here or at the end of the turn: a pause that ends before costs nothing.
             return self.stop_reading()
-        if self.reader is not None:
-            return self.reader.feed(data, size)
+        if reader is not None:
+            return reader.feed(data, size)
         if self.flags & BUFFERED:
             taken = self.deliver_buffered(data, size)
             if taken < size and not self.flags & CLOSING:
@@ -301,8 +304,9 @@ cdef class StreamTransport(SendingTransport):
         return self.deliver(PyBytes_FromStringAndSize(data, size))
 
     cdef int deliver(self, bytes data) except -1:
-        if self.reader is not None:
-            return self.reader.feed_bytes(data)
+        cdef Sink reader = self.reader
+        if reader is not None:
+            return reader.feed_bytes(data)
         try:
             entered = self.enter()
             try:
@@ -580,8 +584,9 @@ cdef class StreamTransport(SendingTransport):
             self.lose(None)
 
     cdef int sent(self) except -1:
-        if self.reader is not None:
-            self.reader.sent()
+        cdef Sink reader = self.reader
+        if reader is not None:
+            reader.sent()
         return 0
 
     cdef int force_close(self, object exc) except -1:
