@@ -15,6 +15,7 @@ cdef class BufferPool:
     cdef object refusals        # loop -> why its ring has not registered it
 
     cdef int check_open(self) except -1
+    cdef int check_unused(self) except -1
     cdef int detach_native(self, Loop loop) except -1
     cdef bint is_registered(self, Loop loop) noexcept
 

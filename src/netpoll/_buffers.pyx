@@ -88,6 +88,8 @@ cdef class BufferPool:
             count += 1
         flags = ARENA_FLAGS[hugepages]
         size = self.config.size_bytes
+        if self.is_open:  # an iterator over the classes has called us
+            raise RuntimeError("a BufferPool is made once")
         with nogil:
             err = np_pool_open(&self.pool, size, sizes, count, flags)
         if err == -ENOMEM and flags == NP_ARENA_HUGETLB_ONLY:
@@ -165,10 +167,10 @@ cdef class BufferPool:
         if not isinstance(loop, Loop):
             raise TypeError(f"a netpoll loop is needed, not {type(loop).__name__}")
         native = <Loop>loop
-        self.check_open()
-        native.check_closed()
         if native in self.loops:
             return native not in self.refusals
+        self.check_open()
+        native.check_open()
         err = native.ops.attach(native.be, self.pool.arena.base, self.pool.size_bytes)
         if err == -EEXIST:
             raise RuntimeError("attach() is for the loop's own thread once the loop has run")
@@ -218,17 +220,25 @@ cdef class BufferPool:
     def close(self):
         """Frees the memory. Raises BufferError while buffers are in use, RuntimeError while it is
         attached to a loop of another thread. A second close does nothing."""
-        cdef np_pool_stats stats
         if not self.is_open:
             return
+        self.check_unused()
+        for loop in list(self.loops):
+            self.detach_native(loop)
+        last_stats = self.stats()
+        if not self.is_open:
+            return
+        self.check_unused()  # once more: a finaliser may have reserved one meanwhile
+        self.last_stats = last_stats
+        self.is_open = False
+        np_pool_close(&self.pool)
+
+    cdef int check_unused(self) except -1:
+        cdef np_pool_stats stats
         np_pool_get_stats(&self.pool, &stats)
         if stats.blocks_used_count:
             raise BufferError(f"{stats.blocks_used_count} buffers of the pool are in use")
-        for loop in list(self.loops):
-            self.detach_native(loop)
-        self.last_stats = self.stats()
-        self.is_open = False
-        np_pool_close(&self.pool)
+        return 0
 
     def stats(self):
         """Counters of this pool, as a dict; after close() the last values.

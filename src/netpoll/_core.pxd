@@ -54,6 +54,7 @@ cdef class Loop(FdTables):
     cdef list keepers           # Completions that keep receive buffers: asked before each turn
     cdef list hosts             # workers of servers that have connections: these lead to them
     cdef bint has_called        # something of the program's has run since the last wait
+    cdef bint is_ending         # _close_native() has begun
     cdef bint is_away           # in the kernel, without the GIL
     cdef list buffer_pools      # None, or those registered with our ring: they outlive it
     cdef np_inbox inbox

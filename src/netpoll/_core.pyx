@@ -38,8 +38,7 @@ import os
 import time
 import weakref
 from netpoll.errors import OPENED_BY, no_loop
-from asyncio import events as aio_events
-from asyncio import format_helpers, futures, tasks
+from asyncio import events as aio_events, format_helpers, futures, tasks
 
 cdef enum:
     POLLIN = 1
@@ -198,7 +197,7 @@ cdef class Loop(FdTables):
 
     cdef inline int check_open(self) except -1:
         """There is a backend, and it is this process's."""
-        if self.be is NULL:
+        if self.be is NULL or self.is_ending:
             raise RuntimeError("Event loop is closed")
         if self.fork_generation != fork_count:
             self._not_forked()
@@ -324,6 +323,7 @@ cdef class Loop(FdTables):
 
     cdef TimerHandle _call_at(self, double when_s, object callback, tuple args, object context):
         cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
+        self.check_closed()  # by the number's __float__, say
         handle.loop = self
         handle.callback = callback
         set_arguments(handle, args)
@@ -643,11 +643,11 @@ cdef class Loop(FdTables):
 
     def _close_native(self):
         """Ends every operation and closes the backend. The loop is not running."""
-        cdef uint32_t i
-        if self.be is NULL:
+        if self.be is NULL or self.is_ending:
             return
-        if self.running_ident:
+        if self.running_ident or self._in_turn:
             raise RuntimeError("Cannot close a running event loop")
+        self.is_ending = True  # what ends with it may run code that closes it, or uses it
         self._drop_queues()
         if self.fork_generation == fork_count:
             self._end_operations()

@@ -24,6 +24,7 @@ from netpoll._seal cimport seal_types
 from netpoll._sqe cimport submit_one
 
 import os
+from asyncio import InvalidStateError
 
 cdef enum:
     AT_FDCWD = -100
@@ -65,10 +66,16 @@ cdef class FileOp(Awaitable):
         return self.op != 0
 
     def result(self):
-        """The value, once `in_flight` is over. Raises OSError."""
+        """The value, once `in_flight` is over. Raises OSError, InvalidStateError before that."""
+        self.check_ended()
         if self.res < 0:
             raise OSError(-self.res, strerror(-self.res).decode())
         return self.value()
+
+    cdef int check_ended(self) except -1:
+        if self.op:
+            raise InvalidStateError("the file operation is in flight: its memory is the kernel's")
+        return 0
 
     cdef int start(self) except -1:
         cdef io_uring_sqe sqe
@@ -173,6 +180,7 @@ cdef class BufferOp(FileOp):
         return self.res
 
     def result(self):
+        self.check_ended()
         self.release()
         return FileOp.result(self)
 
@@ -220,6 +228,7 @@ cdef class OpenOp(FileOp):
         return 0
 
     def result(self):
+        self.check_ended()
         if self.res < 0:
             raise OSError(-self.res, strerror(-self.res).decode(), self.shown)
         return self.res

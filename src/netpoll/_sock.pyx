@@ -53,6 +53,11 @@ cdef PyTypeObject *SLOT = <PyTypeObject*>Slot
 cdef object SSLSocket = _ssl.SSLSocket
 
 
+cdef inline bint is_plain_buffer(object buffer):
+    """To ask it for its memory runs nobody's code."""
+    return type(buffer) is bytearray or type(buffer) is memoryview
+
+
 cdef object os_error(ptrdiff_t err):
     return OSError(-err, strerror(<int>-err).decode())
 
@@ -134,7 +139,8 @@ cdef class RecvOp(SockOp):
             base = PyBytes_AS_STRING(<object>data)
             with nogil:
                 got = np_sock_recv(self.fd, base, size)
-            if got >= 0:
+            hints = self.loop.fd_hints(self.fd)  # another thread may have made the table longer
+            if got >= 0 and hints is not NULL:
                 hints[0] = (BULK if got >= BULK_LEAVE_BYTES else 0) | (DRAINED if got < size else 0)
                 if got < size:
                     _PyBytes_Resize(&data, got)
@@ -155,6 +161,10 @@ cdef class RecvIntoOp(SockOp):
         cdef Py_buffer view
         cdef ptrdiff_t got
         PyObject_GetBuffer(self.buffer, &view, PyBUF_CONTIG)
+        if not is_plain_buffer(self.buffer) and self.sock.fileno() != self.fd:
+            # Its __buffer__ has closed the socket; the number may be another's by now.
+            PyBuffer_Release(&view)
+            raise OSError(EBADF, strerror(EBADF).decode())
         with nogil:
             got = np_sock_recv(self.fd, view.buf, view.len)
         PyBuffer_Release(&view)

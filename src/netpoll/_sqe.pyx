@@ -42,7 +42,7 @@ cdef int submit(Loop loop, const void *sqes, uint32_t count, PyObject **owners,
     """
     cdef uint32_t i
     cdef int err
-    if loop.be is NULL:
+    if loop.be is NULL or loop.is_ending:
         raise RuntimeError("Event loop is closed")
     err = loop.ops.submit(loop.be, sqes, count, <void**>owners, ops)
     if err == -EPERM:

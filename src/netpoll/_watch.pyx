@@ -99,10 +99,11 @@ cdef class Watcher(Completion):
 
     cdef int retire(self, Loop loop) except -1:
         """The handler does not run any more, not even for an event that is here already."""
-        self.handle.cancel()
+        cdef Handle handle = self.handle
         self.handle = None
         if self.op:
             loop.cancel(self.op)
+        handle.cancel()  # last: it may let go of objects whose finalisers use the loop
         return 0
 
 
@@ -117,12 +118,14 @@ def add_watcher(Loop self, int fd, bint writer, callback, args, bint aside=False
     self.check_ours()
     cdef Handle handle = new_handle(self, callback, args or None, None)
     cdef Watcher watcher, old
+    cdef Handle before
     handle.is_permanent = True
     self.check_closed()
     old = watchers.get(fd)
     if old is not None and old.has_fired:
-        old.handle.cancel()
+        before = old.handle
         old.handle = handle  # it is not armed: what comes next comes from a new poll
+        before.cancel()  # last: it may let go of objects whose finalisers use the loop
         return handle
     watcher = Watcher.__new__(Watcher)
     watcher.fd = fd
