@@ -148,13 +148,14 @@ cdef class TlsLayer(Sink):
         self.take()
 
     def connection_lost(self, exc):
-        self.drop_plain()
+        cdef bint was_made = self.state != HANDSHAKE and self.flags & MADE
+        self.state = UNWRAPPED
         self.lost_writes_count = min(self.lost_writes_count + 1, LOST_WRITES_MAX_COUNT)
         self.flags |= CLOSED
-        if self.state != HANDSHAKE and self.flags & MADE:
+        if was_made:
             self.flags &= ~MADE
             self.loop.call_soon(self.protocol.connection_lost, exc)
-        self.state = UNWRAPPED
+        self.drop_plain()
         self.below = None
         self.native = None
         self.protocol = None
@@ -493,21 +494,24 @@ cdef class TlsLayer(Sink):
 
     cdef int consumed(self, Py_ssize_t size) except -1:
         cdef Py_ssize_t rest
-        if self.plain is None:
+        cdef list plain = self.plain
+        if plain is None:
             return 0  # dropped, while OpenSSL had it
         self.plain_bytes -= size
         while size > 0:
-            rest = PyBytes_GET_SIZE(<bytes>self.plain[self.plain_first]) - self.plain_offset
+            rest = PyBytes_GET_SIZE(<bytes>plain[self.plain_first]) - self.plain_offset
             if size < rest:
                 self.plain_offset += size
                 return 0
             size -= rest
-            self.plain[self.plain_first] = None
             self.plain_first += 1
             self.plain_offset = 0
+            plain[self.plain_first - 1] = None
+            if self.plain is not plain:
+                return 0  # dropped, by the finaliser of a piece
         if not self.plain_bytes:
-            self.plain = None  # an idle connection holds nothing
             self.plain_first = 0
+            self.plain = None  # an idle connection holds nothing
         elif self.plain_first >= PLAIN_TRIM_COUNT:
             del self.plain[:self.plain_first]
             self.plain_first = 0
@@ -679,8 +683,9 @@ cdef class TlsLayer(Sink):
         return 0
 
     cdef int drop_plain(self) except -1:
-        self.plain = None
+        cdef list dropped = self.plain  # goes last: a finaliser of a piece may write
         self.plain_first = self.plain_offset = self.plain_bytes = 0
+        self.plain = None
         return 0
 
     def feed_early(self, bytes data):

@@ -215,7 +215,7 @@ def read_stream(program: Program, stream: Stream) -> None:
 
 def feed_stream(program: Program, stream: Stream) -> None:
     kind = program.random.randrange(5)
-    if kind == 0:
+    if kind == 0 and not stream.reader._eof:
         stream.reader.feed_data(program.data(stream))
     elif kind == 1:
         len(stream.reader._buffer)

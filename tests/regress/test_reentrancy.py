@@ -422,6 +422,33 @@ async def test_tls_is_lost_while_it_is_fed(loop: Any) -> None:
     await asyncio.sleep(0.01)
 
 
+async def test_a_tls_connection_is_lost_with_pieces_that_write(loop: Any) -> None:
+    """What has not been encrypted is dropped, and some of it writes when it goes."""
+    left, right = await tls_pair(loop)
+    layer = left.transport._ssl_protocol
+    transport, below = left.transport, layer._transport
+    right.transport.pause_reading()
+    await asyncio.sleep(0.01)
+
+    def act() -> None:
+        transport.write(b"z" * 100000)
+
+    for _ in range(100):
+        piece = TrashBytes(b"x" * 100001)
+        piece.act = act
+        transport.write(piece)
+        piece = TrashBytes(b"y" * 10)
+        piece.act = act
+        transport.write(piece)
+    del piece
+    layer.connection_lost(None)
+    below.abort()
+    right.transport.abort()
+    await left.lost
+    await right.lost
+    await asyncio.sleep(0.01)
+
+
 class Odd:
     """An SSL object of somebody's own: gives more than it is asked for, keeps what it gets."""
 
