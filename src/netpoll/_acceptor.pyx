@@ -171,9 +171,13 @@ cdef class Acceptor(Completion):
     cdef int make_ssl(self, StreamTransport transport) except -1:
         """The transport that has the fd so far gives it to the one below the TLS layer."""
         cdef int fd = transport.fd
+        try:
+            conn = py_socket.socket(fileno=fd)
+        except BaseException as exc:  # an audit hook's
+            self.drop(transport)
+            return self.report_failed(exc)
         self.loop.disown_fd(fd, transport)
         transport.fd = -1
-        conn = py_socket.socket(fileno=fd)
         try:
             conn.setblocking(False)
             context = PyContext_Copy(<PyObject*>self.context)

@@ -309,8 +309,6 @@ cdef class Session:
             self.status = TLS_FAILED
             self.error = exc
             return b""
-        if PyBytes_GET_SIZE(data) > size:
-            raise RuntimeError(f"{self.sslobj!r} has read more than the {size} bytes asked for")
         self.status = TLS_MORE if data else TLS_END
         return data
 

@@ -490,7 +490,7 @@ async def test_an_odd_ssl_object(loop: Any, errors: list[Any], kind: str) -> Non
         assert left.data == b"y" * 1000
     else:
         assert left.events[-1] == "lost"
-        assert isinstance(left.error, RuntimeError)
+        assert isinstance(left.error, ValueError)
     left.transport.abort()
     right.transport.abort()
     await left.lost
