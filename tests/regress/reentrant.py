@@ -192,6 +192,7 @@ class Stream:
     def __init__(self, program: Program, byte: int, reader: Any, writer: Any) -> None:
         self.program, self.byte, self.reader, self.writer = program, byte, reader, writer
         self.transport = writer.transport
+        self.fate = Fate()
         self.operations = [*STREAM, *[read_stream] * 8, *[feed_stream] * 2]
 
     async def read(self, what: Any) -> None:
@@ -227,7 +228,8 @@ def feed_stream(program: Program, stream: Stream) -> None:
         if stream.transport.is_closing():
             return
         protocol = Plain(program, stream.byte)
-        protocol.transport, protocol.fate.made = stream.transport, 1
+        protocol.transport, protocol.fate = stream.transport, stream.fate
+        stream.fate.made = 1
         stream.transport.set_protocol(protocol)
 
 
@@ -478,9 +480,9 @@ def file_call(program: Program, own: File) -> None:
 
     async def close() -> None:
         if random_.random() < 0.1:
+            await file.close()
             if own in program.things:
                 program.things.remove(own)
-            await file.close()
 
     async def write_one() -> None:
         await file.write(program.data(own))
@@ -730,10 +732,10 @@ async def end(program: Program) -> None:
         task.cancel()
     if program.tasks:
         await asyncio.wait(list(program.tasks), timeout=10 * SLOWNESS)
-    for fd in [*loop._readers]:
-        loop.remove_reader(fd)
-    for fd in [*loop._writers]:
-        loop.remove_writer(fd)
+    for remove, fds in ((loop.remove_reader, loop._readers), (loop.remove_writer, loop._writers)):
+        for fd in [*fds]:
+            with contextlib.suppress(RuntimeError):  # the number is a transport's by now
+                remove(fd)
     for thing in program.things:
         if isinstance(thing, Raw):
             thing.end()
