@@ -110,6 +110,8 @@ class Peers:
     # -- servers and their clients ----------------------------------------------------------------
 
     def do_serve(self, label: int, script: dict[str, list[Step]]) -> None:
+        if label in self.addresses:
+            return  # a handler that is called in each turn serves once
         kind = socket.socket if self.early is None else EarlyListener
         listening = kind(socket.AF_UNIX)
         if self.early is not None:

@@ -176,7 +176,7 @@ DIFFERENCES: dict[str, Difference] = {
             "idle": False,
             "bursts": [[("connect", 1, 4, {})], [], [], [("write", 0), ("recv_raw", 5)]],
         },
-        [{"write", "client_close"}],
+        [{"write", "client_close"}, {"write_much", "client_close"}],
     ),
     "a connection whose server is closed before its protocol was made is closed at once": (
         BOTH,
@@ -189,6 +189,18 @@ DIFFERENCES: dict[str, Difference] = {
             ],
         },
         [{"unserve", name} for name in ("client_send", "client_shut")],
+    ),
+    "a writer that waits for room of a peer that has shut its side is called a turn later": (
+        RING,
+        {
+            "idle": False,
+            "bursts": [
+                [("fill", 1), ("shut", 0), ("writer", 1, 1, "stay", [])],
+                *([], [], []),
+                [("recv", 0)],
+            ],
+        },
+        [{"fill", "shut", "writer"}],
     ),
     "sock_recv does not try where the last one has emptied the socket": (
         BOTH,
