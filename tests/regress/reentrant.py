@@ -512,6 +512,12 @@ class Anything:
 
 
 def spawn(program: Program, own: Any) -> None:
+    """In a context without the variable: CPython's own set() does not bear it that the value
+    which it replaces sets the variable when it goes."""
+    contextvars.Context().run(spawn_here, program, own)
+
+
+def spawn_here(program: Program, own: Any) -> None:
     scheduler, random_ = program.scheduler, program.random
 
     def plain(*_args: Any) -> Any:
