@@ -1,7 +1,7 @@
 """Build script: the C core once, as a static library, and the Cython extensions linked against it.
 
 What is built follows from what is there: every `src/netpoll/**/*.pyx` is an extension, every
-`csrc/np_*.c` that is not named in `EXTRA_SOURCES` belongs to the core. Nothing has to be listed
+`csrc/**/np_*.c` that is not named in `EXTRA_SOURCES` belongs to the core. Nothing has to be listed
 twice, and a file that is added is built.
 
 Environment:
@@ -35,13 +35,13 @@ CYTHON_MIN = (3, 1)
 
 # C files that only one extension needs; everything else in csrc is the core.
 EXTRA_SOURCES = {
-    "netpoll._probe": ["csrc/np_probe.c"],
+    "netpoll._probe": ["csrc/probe/np_probe.c"],
     "netpoll.bench._native": [
-        "csrc/np_loadgen.c",
-        "csrc/np_loadtls.c",
-        "csrc/np_floor.c",
-        "csrc/np_floor_udp.c",
-        "csrc/np_zcbench.c",
+        "csrc/bench/np_loadgen.c",
+        "csrc/bench/np_loadtls.c",
+        "csrc/bench/np_floor.c",
+        "csrc/bench/np_floor_udp.c",
+        "csrc/bench/np_zcbench.c",
     ],
 }
 
@@ -84,7 +84,7 @@ def link_flags() -> list[str]:
     return flags + ([f"-fsanitize={SANITIZE}"] if SANITIZE else [])
 
 
-# What cffi's C sees before the declarations of csrc/liburing.cdef.
+# What cffi's C sees before the declarations of csrc/io/uring/liburing.cdef.
 CFFI_SOURCE = """
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -94,7 +94,7 @@ CFFI_SOURCE = """
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include "np_prep.h"
+#include "io/uring/np_prep.h"
 """
 
 # Cython's own C does not keep these two; the core does.
@@ -192,12 +192,12 @@ def check_cython() -> str:
 
 
 def headers() -> list[str]:
-    return sorted(str(path) for path in Path("csrc").glob("*.h"))
+    return sorted(str(path) for path in Path("csrc").rglob("*.h"))
 
 
 def core_sources() -> list[str]:
     extra = {name for names in EXTRA_SOURCES.values() for name in names}
-    return sorted(str(p) for p in Path("csrc").glob("np_*.c") if str(p) not in extra)
+    return sorted(str(p) for p in Path("csrc").rglob("np_*.c") if str(p) not in extra)
 
 
 def cffi_extension() -> list[Extension]:
@@ -206,7 +206,7 @@ def cffi_extension() -> list[Extension]:
         from cffi import FFI
 
         ffi = FFI()
-        ffi.cdef(Path("csrc/liburing.cdef").read_text())
+        ffi.cdef(Path("csrc/io/uring/liburing.cdef").read_text())
         ffi.set_source("netpoll._liburing", CFFI_SOURCE)
         target = Path(BUILD_BASE, "cffi", "_liburing.c")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +219,7 @@ def cffi_extension() -> list[Extension]:
             "netpoll._liburing",
             [str(target)],
             include_dirs=["csrc"],
-            depends=["setup.py", "csrc/liburing.cdef", "csrc/np_prep.h"],
+            depends=["setup.py", "csrc/io/uring/liburing.cdef", "csrc/io/uring/np_prep.h"],
             extra_compile_args=compile_flags() + CYTHON_C_FLAGS,
             extra_link_args=link_flags(),
         )

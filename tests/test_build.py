@@ -174,7 +174,7 @@ def test_the_source_distribution_is_complete(tmp_path: Path) -> None:
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         shipped = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
-    kinds = ("csrc/*.[ch]", "src/**/*.p*", "tests/**/*.py", "scripts/*", "*.md", "bench", "test")
+    kinds = ("csrc/**/*.[ch]", "src/**/*.p*", "tests/**/*.py", "scripts/*", "*.md", "bench", "test")
     wanted = {
         path.relative_to(tree).as_posix()
         for kind in kinds

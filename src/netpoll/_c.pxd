@@ -12,7 +12,7 @@ cdef extern from "errno.h" nogil:
     enum:
         ECANCELED
 
-cdef extern from "np_limits.h" nogil:
+cdef extern from "base/np_limits.h" nogil:
     enum:
         NP_HARVEST_MAX_EVENTS
         NP_IOV_MAX
@@ -21,10 +21,10 @@ cdef extern from "np_limits.h" nogil:
         NP_POOL_BLOCK_MAX_BYTES
     const int64_t NP_WAIT_MAX_NS
 
-cdef extern from "np_udata.h" nogil:
+cdef extern from "io/np_udata.h" nogil:
     ctypedef uint64_t np_udata
 
-cdef extern from "np_event.h" nogil:
+cdef extern from "io/np_event.h" nogil:
     enum:
         NP_COOKIE_STRUCT
         NP_EV_MORE
@@ -43,7 +43,7 @@ cdef extern from "np_event.h" nogil:
         uint8_t kind, flags
         uint8_t flags
 
-cdef extern from "np_op.h" nogil:
+cdef extern from "io/np_op.h" nogil:
     enum:
         NP_OP_ACCEPT
         NP_OP_RECV
@@ -72,7 +72,7 @@ cdef extern from "np_op.h" nogil:
     np_op *np_op_at(np_op_slab *slab, uint32_t slot)
     np_udata np_op_udata(np_op *op)
 
-cdef extern from "np_arena.h" nogil:
+cdef extern from "mem/np_arena.h" nogil:
     enum:
         NP_ARENA_LADDER
         NP_ARENA_PLAIN_ONLY
@@ -85,7 +85,7 @@ cdef extern from "np_arena.h" nogil:
 
     const char *np_arena_kind_name(int kind)
 
-cdef extern from "np_bufring.h" nogil:
+cdef extern from "mem/np_bufring.h" nogil:
     struct np_buf:
         pass
 
@@ -103,7 +103,7 @@ cdef extern from "np_bufring.h" nogil:
     void np_buf_hold(np_buf *buf)
     void np_buf_release(np_buf *buf)
 
-cdef extern from "np_backend.h" nogil:
+cdef extern from "io/np_backend.h" nogil:
     struct np_config:
         uint32_t sq_entries, cq_entries, buf_count, buf_bytes, features_off, sqpoll_idle_ms
         uint32_t iov_count
@@ -172,14 +172,14 @@ cdef extern from "np_backend.h" nogil:
 
     int np_region_of(const np_backend_head *head, const iovec *iov, int iov_count)
 
-cdef extern from "np_zc.h" nogil:
+cdef extern from "io/np_zc.h" nogil:
     struct np_zc:
         pass
 
     int np_zc_wants(np_zc *zc, size_t bytes, int is_registered, uint32_t notices_outstanding)
     void np_zc_report(np_zc *zc, int event_flags)
 
-cdef extern from "np_pins.h" nogil:
+cdef extern from "mem/np_pins.h" nogil:
     struct np_pins:
         uint32_t count
 
@@ -190,7 +190,7 @@ cdef extern from "np_pins.h" nogil:
     void *np_pins_pop(np_pins *pins)
     void *np_pins_force_pop(np_pins *pins)
 
-cdef extern from "np_pool.h" nogil:
+cdef extern from "mem/np_pool.h" nogil:
     ctypedef uint64_t np_block
 
     struct np_pool_class:
@@ -216,7 +216,7 @@ cdef extern from "np_pool.h" nogil:
     uint32_t np_pool_capacity(np_pool *pool, np_block block)
     void np_pool_get_stats(np_pool *pool, np_pool_stats *out)
 
-cdef extern from "np_sqe.h" nogil:
+cdef extern from "io/uring/np_sqe.h" nogil:
     enum:
         NP_SQE_BYTES
 
@@ -233,7 +233,7 @@ cdef extern from "np_sqe.h" nogil:
     void np_sqe_close(io_uring_sqe *sqe, int fd)
     void np_sqe_fsync(io_uring_sqe *sqe, int fd, int data_only)
 
-cdef extern from "np_inbox.h" nogil:
+cdef extern from "io/np_inbox.h" nogil:
     struct np_inbox_node:
         np_inbox_node *next
 
@@ -250,7 +250,7 @@ cdef extern from "np_inbox.h" nogil:
     int np_inbox_sleep(np_inbox *inbox)
     void np_inbox_awake(np_inbox *inbox)
 
-cdef extern from "np_timer.h" nogil:
+cdef extern from "io/np_timer.h" nogil:
     struct np_timer:
         int64_t when_ns
         uint32_t pos
@@ -270,7 +270,7 @@ cdef extern from "np_timer.h" nogil:
     np_timer *np_timer_pop_due(np_timer_heap *heap, int64_t now_ns)
     int64_t np_clock_ns()
 
-cdef extern from "np_task.h" nogil:
+cdef extern from "sched/np_task.h" nogil:
     enum:
         NP_LANE_CONTROL
         NP_LANE_NORMAL
@@ -300,14 +300,14 @@ cdef extern from "np_task.h" nogil:
     int np_task_is_queued(np_task *task)
 
 
-cdef extern from "np_lock.h" nogil:
+cdef extern from "base/np_lock.h" nogil:
     struct np_lock:
         pass
 
     void np_lock_take(np_lock *lock)
     void np_lock_drop(np_lock *lock)
 
-cdef extern from "np_alarm.h" nogil:
+cdef extern from "sched/np_alarm.h" nogil:
     const int64_t NP_ALARM_NEVER_NS
 
     struct np_alarms:
@@ -318,7 +318,7 @@ cdef extern from "np_alarm.h" nogil:
     np_timer *np_alarms_pop_due(np_alarms *alarms, int64_t now_ns)
     int64_t np_alarms_next_ns(np_alarms *alarms)
 
-cdef extern from "np_sched.h" nogil:
+cdef extern from "sched/np_sched.h" nogil:
     enum:
         NP_WAIT_BUCKETS
         NP_WORKERS_MAX_COUNT
@@ -387,7 +387,7 @@ cdef extern from *:
     int np_flag_get(const char *flag) nogil     # pairs with np_flag_set
     void np_flag_set(char *flag) nogil
 
-cdef extern from "np_iov.h" nogil:
+cdef extern from "mem/np_iov.h" nogil:
     struct np_chunk:
         void *owner
         const uint8_t *base
@@ -407,7 +407,7 @@ cdef extern from "np_iov.h" nogil:
     int np_iov_advance(np_iov *iov, size_t taken_bytes, void **owners, int max)
     void *np_iov_pop(np_iov *iov)
 
-cdef extern from "np_sock.h" nogil:
+cdef extern from "io/np_sock.h" nogil:
     struct np_peer:
         uint16_t family, port
         uint32_t flow_info, scope_id
@@ -424,11 +424,11 @@ cdef extern from "np_sock.h" nogil:
     void np_sock_peer(int fd, np_peer *peer)
     void np_sock_nodelay(int fd)
 
-cdef extern from "np_pipe.h" nogil:
+cdef extern from "io/np_pipe.h" nogil:
     ptrdiff_t np_pipe_read(int fd, void *buf, size_t len_bytes)
     ptrdiff_t np_pipe_write(int fd, const iovec *iov, int iov_count)
 
-cdef extern from "np_conn.h" nogil:
+cdef extern from "server/np_conn.h" nogil:
     enum:
         NP_OWNER_OBJECT
         NP_OWNER_BUF
@@ -517,7 +517,7 @@ cdef extern from "arpa/inet.h" nogil:
     const char *inet_ntop(int family, const void *address, char *text, uint32_t text_bytes)
     int inet_pton(int family, const char *text, void *address)
 
-cdef extern from "np_dgram.h" nogil:
+cdef extern from "io/np_dgram.h" nogil:
     enum:
         NP_DGRAM_BURST_COUNT
         NP_DGRAM_BURST_BYTES
@@ -666,7 +666,7 @@ cdef extern from "dlfcn.h" nogil:
 cdef extern from "Python.h":
     void *PyCFunction_GetFunction(object function) except NULL
 
-cdef extern from "np_bio.h" nogil:
+cdef extern from "tls/np_bio.h" nogil:
     struct np_bio:
         size_t in_bytes, out_bytes, spill_bytes
         const uint8_t *data "in"
@@ -678,7 +678,7 @@ cdef extern from "np_bio.h" nogil:
     int np_bio_put(np_bio *bio, const void *data, size_t size_bytes)
     void np_bio_drop_spill(np_bio *bio)
 
-cdef extern from "np_openssl.h" nogil:
+cdef extern from "tls/np_openssl.h" nogil:
     enum:
         NP_SSL_ERROR_NONE
         NP_SSL_ERROR_WANT_READ

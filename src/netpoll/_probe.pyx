@@ -1,6 +1,6 @@
-"""The kernel's answers (csrc/np_probe.h) as a dict; netpoll.probe puts them into words."""
+"""The kernel's answers (csrc/probe/np_probe.h) as a dict; netpoll.probe puts them into words."""
 
-cdef extern from "np_probe.h" nogil:
+cdef extern from "probe/np_probe.h" nogil:
     int NP_PROBE_UNTRIED
     struct np_probe:
         int setup_err

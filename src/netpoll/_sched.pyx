@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True
 """Running tasks: what a worker does per task. What runs once per scheduler is in sched.py.
 
-    post, spawn ─► record ─► csrc/np_sched.c ─► run_batch (GIL) ─► run_posted, run_task
+    post, spawn ─► record ─► csrc/sched/np_sched.c ─► run_batch (GIL) ─► run_posted, run_task
                                   ▲                                     │ suspended: whoever is
                                   └──────── wake_task ◄─────────────────┘ awaited wakes it
 

@@ -6,8 +6,8 @@ this object that does the handshake, verifies, calls the SNI callback, says good
 every question. Only the data path has two engines:
 
   native  OpenSSL's SSL_read and SSL_write, called directly on the SSL that the SSLObject owns, in
-          the very library that Python's _ssl is linked with (csrc/np_openssl.h), over a BIO that
-          reads from and writes to lent memory (csrc/np_bio.h).
+          the very library that Python's _ssl is linked with (csrc/tls/np_openssl.h), over a BIO
+          that reads from and writes to lent memory (csrc/tls/np_bio.h).
   ssl     the SSLObject's own read and write over two ssl.MemoryBIO, as asyncio does it. For
           interpreters where the first cannot be proven safe, and for contexts with a message
           callback, whose exceptions only _ssl can report.

@@ -23,7 +23,7 @@ FEATURES = (
 )
 
 
-# csrc/np_limits.h: the smallest and the largest block, and how many classes a pool can have.
+# csrc/base/np_limits.h: the smallest and the largest block, and how many classes a pool can have.
 BLOCK_MIN_BYTES = 64
 BLOCK_MAX_BYTES = 64 << 20
 CLASSES_MAX_COUNT = 16
@@ -35,7 +35,7 @@ def _power_of_two(n: int) -> bool:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Capacities of one loop. The defaults (0) are chosen by measurement: csrc/np_limits.h.
+    """Capacities of one loop. The defaults (0) are chosen by measurement: csrc/base/np_limits.h.
 
     sq_entries: submission queue, entries. A turn that needs more submits early.
     cq_entries: completion queue, entries.

@@ -7,7 +7,7 @@ __all__ = ["BackendUnavailableError", "PoolExhaustedError"]
 
 # What a system call answers that is not to be had here: one that is newer than the kernel, or than
 # the filter of a container. Any of them may also be the call's own answer, so try the older call:
-# an error that was real it meets, too. In C: csrc/np_refused.h.
+# an error that was real it meets, too. In C: csrc/base/np_refused.h.
 REFUSED_ERRNOS = frozenset(
     (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL)
 )

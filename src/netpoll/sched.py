@@ -10,8 +10,9 @@
     with netpoll.Scheduler() as scheduler:
         scheduler.run(main)
 
-What runs per task is native (_sched.pyx, csrc/np_sched.c); here is what runs once per scheduler,
-group or time-out. docs/scheduler.md explains the model, docs/gil.md what threads buy where.
+What runs per task is native (_sched.pyx, csrc/sched/np_sched.c); here is what runs once per
+scheduler, group or time-out. docs/scheduler.md explains the model, docs/gil.md what threads buy
+where.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@
     lib.io_uring_prep_statx(sqe, uring.AT_FDCWD, path, 0, uring.STATX_SIZE, about)
     await uring.submit(sqe, keep=(path, about))
 
-lib and ffi are cffi's, over liburing 2.3 and what later kernels added (csrc/np_prep.h). A Ring is
-an io_uring of one's own, without any loop. Needs cffi, when netpoll is built and when it runs; the
-rest of netpoll does not. See docs/raw-ring.md.
+lib and ffi are cffi's, over liburing 2.3 and what later kernels added (csrc/io/uring/np_prep.h). A
+Ring is an io_uring of one's own, without any loop. Needs cffi, when netpoll is built and when it
+runs; the rest of netpoll does not. See docs/raw-ring.md.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@
 
 #include "np_test.h"
 
-#include "np_backend.h"
-#include "np_inbox.h"
-#include "np_timer.h"
+#include "io/np_backend.h"
+#include "io/np_inbox.h"
+#include "io/np_timer.h"
 
 #define MS_NS INT64_C(1000000)
 #define SECOND_NS INT64_C(1000000000)

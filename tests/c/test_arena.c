@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "np_arena.h"
+#include "mem/np_arena.h"
 
 #define MIB ((size_t)1 << 20)
 

@@ -3,9 +3,9 @@
 
 #include <dlfcn.h>
 
-#include "np_bio.h"
-#include "np_limits.h"
-#include "np_openssl.h"
+#include "tls/np_bio.h"
+#include "base/np_limits.h"
+#include "tls/np_openssl.h"
 
 enum { SIZE = 40 };
 static const char TEXT[SIZE + 1] = "abcdefghijklmnopqrstuvwxyz0123456789ABCD";

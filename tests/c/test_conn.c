@@ -1,8 +1,8 @@
 /* test_conn.c - held receive buffers, connections and flows: who lets go of what, and when. */
 #include "np_test.h"
 
-#include "np_bufring.h"
-#include "np_conn.h"
+#include "mem/np_bufring.h"
+#include "server/np_conn.h"
 
 enum { BUF_BYTES = 4096, MANY = 3 * NP_CONN_CHUNK_COUNT };
 

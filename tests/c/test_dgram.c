@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "np_dgram.h"
+#include "io/np_dgram.h"
 
 /* ---- a kernel that can be told to behave badly: linked with --wrap=sendmmsg,--wrap=recvmmsg -- */
 

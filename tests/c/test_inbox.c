@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "np_inbox.h"
+#include "io/np_inbox.h"
 
 enum { PRODUCERS = 8, WAIT_MAX_MS = 10000 };
 

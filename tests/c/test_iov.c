@@ -5,8 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "np_iov.h"
-#include "np_limits.h"
+#include "mem/np_iov.h"
+#include "base/np_limits.h"
 
 enum { CHUNKS = 5 };
 static const size_t LENS[CHUNKS] = {1, 3, 7, 2, 5};

@@ -1,7 +1,7 @@
 /* test_iovring.c - the ring of iovecs against a model that remembers every span. */
 #include "np_test.h"
 
-#include "np_iovring.h"
+#include "mem/np_iovring.h"
 
 enum { SLOTS = 8 };
 

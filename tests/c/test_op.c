@@ -1,7 +1,7 @@
 /* test_op.c - the op slab and the cookie it is named by. */
 #include "np_test.h"
 
-#include "np_op.h"
+#include "io/np_op.h"
 
 static int owners[4];
 

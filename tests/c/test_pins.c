@@ -1,7 +1,7 @@
 /* test_pins.c - owners come back after their notification, in the order of sending. */
 #include "np_test.h"
 
-#include "np_pins.h"
+#include "mem/np_pins.h"
 
 static char owners[16];
 

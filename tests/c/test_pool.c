@@ -3,8 +3,8 @@
 
 #include <pthread.h>
 
-#include "np_assert.h"
-#include "np_pool.h"
+#include "base/np_assert.h"
+#include "mem/np_pool.h"
 
 enum { CHUNK = 4096, CHUNKS = 6 };
 static const uint32_t CLASSES[] = {64, 256, 4096};

@@ -10,7 +10,7 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "np_sched.h"
+#include "sched/np_sched.h"
 
 enum { POSTERS = 64, SLOTS = 4, WORKERS_MAX = 4, STORMS = 4 };
 

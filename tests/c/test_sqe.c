@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "np_sqe.h"
+#include "io/uring/np_sqe.h"
 
 /* Entries of a ring; on epoll the verb says so, and there is nothing else to test. */
 static int refused_by_epoll(struct np_rig *rig)

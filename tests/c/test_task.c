@@ -4,8 +4,8 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include "np_limits.h"
-#include "np_task.h"
+#include "base/np_limits.h"
+#include "sched/np_task.h"
 
 enum { THREADS = 4, ROUNDS = 20000 };
 

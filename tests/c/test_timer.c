@@ -3,7 +3,7 @@
 
 #include <time.h>
 
-#include "np_timer.h"
+#include "io/np_timer.h"
 
 static void check_heap(const struct np_timer_heap *heap)
 {

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "np_zc.h"
+#include "io/np_zc.h"
 
 
 

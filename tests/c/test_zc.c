@@ -1,7 +1,7 @@
 /* test_zc.c - when a connection asks for zero-copy. */
 #include "np_test.h"
 
-#include "np_zc.h"
+#include "io/np_zc.h"
 
 static const size_t LARGE_BYTES = 1 << 20;
 

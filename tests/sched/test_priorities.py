@@ -12,7 +12,8 @@ from netpoll.testing import DeterministicScheduler
 from .conftest import MakeScheduler
 from .test_tasks import blocked
 
-# What csrc/np_lane.h states: a lane that has something is served at least once in so many tasks.
+# What csrc/sched/np_lane.h states: a lane that has something is served at least once in so many
+# tasks.
 BOUND = {Priority.CONTROL: 4, Priority.HIGH: 11, Priority.NORMAL: 34, Priority.LOW: 65}
 
 

@@ -43,7 +43,7 @@ cdef extern from "sys/prctl.h" nogil:
     int prctl(int option, ...)
 
 
-cdef extern from "np_zcbench.h" nogil:
+cdef extern from "bench/np_zcbench.h" nogil:
     struct np_zcbench:
         int fd
         uint32_t size_bytes
@@ -56,11 +56,11 @@ cdef extern from "np_zcbench.h" nogil:
     int np_zcbench_run(np_zcbench *bench)
 
 
-cdef extern from "np_arena.h" nogil:
+cdef extern from "mem/np_arena.h" nogil:
     const char *np_arena_kind_name(int kind)
 
 
-cdef extern from "np_loadgen.h" nogil:
+cdef extern from "bench/np_loadgen.h" nogil:
     enum: NP_LOAD_BUCKETS
     enum: NP_LOAD_FAULT_STOPPED
     struct np_load_config:
@@ -94,14 +94,14 @@ cdef extern from "np_loadgen.h" nogil:
     const char *np_load_fault_text(int fault)
 
 
-cdef extern from "np_loadtls.h" nogil:
+cdef extern from "bench/np_loadtls.h" nogil:
     struct np_loadtls:
         pass
     int np_loadtls_open(np_loadtls **out, const char *library)
     void np_loadtls_close(np_loadtls *tls)
 
 
-cdef extern from "np_floor.h" nogil:
+cdef extern from "bench/np_floor.h" nogil:
     struct np_floor_uring_config:
         uint32_t buf_count
         uint32_t buf_bytes
@@ -111,7 +111,7 @@ cdef extern from "np_floor.h" nogil:
     int np_floor_uring_probe()
 
 
-cdef extern from "np_floor_udp.h" nogil:
+cdef extern from "bench/np_floor_udp.h" nogil:
     int np_floor_udp_epoll(int fd, int stop_fd)
 
 

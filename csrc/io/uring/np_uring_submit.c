@@ -1,0 +1,427 @@
+/* np_uring_submit.c - operations on their way to the kernel: arming, sending, cancelling.
+ *
+ * An operation is QUEUED until there is a submission entry for it, and the kernel's from then on
+ * (np_op.h). Entries are submitted by the turn's one io_uring_enter; only a full queue goes early.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/uring/np_uring.h"
+
+#define NP_URING_SUBMIT_RETRIES_COUNT 4
+
+void np_uring_after_submit(struct np_uring *u)
+{
+    const struct io_uring_sq *sq = &u->ring.sq;
+    unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+    bool is_empty = head == sq->sqe_tail;
+    if (is_empty)
+        u->quicks_submitted = u->quicks_count;
+    if (is_empty && !u->unpushed.count) {
+        np_iovring_retire(&u->iovs, u->iovs.head);
+        u->iovs_unordered = false;
+    } else if (head != u->sq_seen && !u->iovs_unordered && u->iovs.count) {
+        np_iovring_retire(&u->iovs, u->iov_ends[(head - 1) & sq->ring_mask]);
+    }
+    u->sq_seen = head;
+}
+
+bool np_uring_reserve(struct np_uring *u, uint32_t count)
+{
+    if (NP_LIKELY(io_uring_sq_space_left(&u->ring) >= count))
+        return true;
+    if (!u->owner_tid)
+        return false;
+    u->stats.sq_full++;
+    for (int i = 0; i < NP_URING_SUBMIT_RETRIES_COUNT; i++) {
+        int n = np_uring_submit_queue(u);
+        if (n > 0) {
+            np_uring_wait_read(u, u->ring.sq.ring_entries - count);
+            np_uring_after_submit(u);
+            return io_uring_sq_space_left(&u->ring) >= count;
+        }
+        if (n != -EINTR)
+            break;
+    }
+    return false;
+}
+
+struct io_uring_sqe *np_uring_take_sqe(struct np_uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    if (sqe && u->iovs.count)
+        u->iov_ends[(u->ring.sq.sqe_tail - 1) & u->ring.sq.ring_mask] = u->iov_end;
+    return sqe;
+}
+
+struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u)
+{
+    return np_uring_reserve(u, 1) ? np_uring_take_sqe(u) : NULL;
+}
+
+/* Message and iovecs stay until the kernel has read them (IORING_FEAT_SUBMIT_STABLE): the one with
+ * its entry, the others with the ring that they were drawn from. */
+struct msghdr *np_uring_message(struct np_uring *u, const struct np_op *op)
+{
+    uint32_t entry = (u->ring.sq.sqe_tail - 1) & u->ring.sq.ring_mask;
+    struct msghdr *msg = &u->msgs[entry];
+    memset(msg, 0, sizeof(*msg));
+    msg->msg_iov = (struct iovec *)(uintptr_t)op->iov;
+    msg->msg_iovlen = op->iov_count;
+    u->iov_end = u->iov_ends[entry] = op->iov_end;
+    return msg;
+}
+
+static void fill_send(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
+{
+    /* WAITALL makes a short send a failure, which is reported even by a quick one. */
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (op->quick ? MSG_WAITALL : 0);
+    if (op->iov_count == 0) {
+        io_uring_prep_send(sqe, op->fd, op->buf, op->len_bytes, flags);
+        return;
+    }
+    io_uring_prep_sendmsg(sqe, op->fd, np_uring_message(u, op), flags);
+}
+
+static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
+{
+    switch (op->kind) {
+    case NP_OP_ACCEPT:
+        /* One request a connection. A multishot request keeps its place at the head of the socket's
+         * queue of exclusive waiters: of several processes that share a listening socket, one would
+         * get every connection. Armed again, it stands at the end, and they take turns. */
+        io_uring_prep_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        break;
+    case NP_OP_RECV:
+        if (u->features & NP_FEATURE_RECV_MULTI)
+            io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
+        else
+            io_uring_prep_recv(sqe, op->fd, NULL, 0, 0);
+        io_uring_sqe_set_flags(sqe, IOSQE_BUFFER_SELECT);
+        sqe->buf_group = NP_URING_BUF_GROUP;
+        break;
+    case NP_OP_SEND:
+        fill_send(u, sqe, op);
+        if (op->quick)
+            io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
+        break;
+    case NP_OP_POLL:
+        if (op->fed) /* edges */
+            io_uring_prep_poll_multishot(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
+        else
+            io_uring_prep_poll_add(sqe, op->fd, op->poll_mask & NP_POLL_BITS);
+        break;
+    case NP_OP_TRANSMIT:
+        np_uring_fill_transmit(u, sqe, op);
+        break;
+    default:
+        NP_ASSERT(!"unknown operation kind");
+    }
+    io_uring_sqe_set_data64(sqe, np_op_udata(op));
+    op->sqe_index = u->ring.sq.sqe_tail - 1;
+    op->state = NP_KERNEL;
+    op->submitted = 1;
+    u->stats.submissions++;
+}
+
+void np_uring_push(struct np_uring *u, struct np_op *op)
+{
+    /* Behind those that wait already: the order of arming is the order of submission. */
+    struct io_uring_sqe *sqe = u->unpushed.count ? NULL : np_uring_get_sqe(u);
+    if (NP_LIKELY(sqe != NULL))
+        fill(u, sqe, op);
+    else
+        np_oplist_push(&u->unpushed, &u->head.slab, op);
+}
+
+void np_uring_finish_unsubmitted(struct np_uring *u, struct np_op *op, int res)
+{
+    op->res = res;
+    op->submitted = 0;
+    np_oplist_push(&u->done, &u->head.slab, op);
+}
+
+void np_uring_push_waiting(struct np_uring *u)
+{
+    while (u->unpushed.count) {
+        struct np_op *op = np_op_at(&u->head.slab, u->unpushed.head - 1);
+        if (op->kind == NP_OP_SQE) {
+            if (!np_uring_push_group(u))
+                return;
+            continue;
+        }
+        if (op->state == NP_ORPHAN) {
+            np_oplist_pop(&u->unpushed, &u->head.slab);
+            np_uring_finish_unsubmitted(u, op, -ECANCELED);
+            continue;
+        }
+        struct io_uring_sqe *sqe = np_uring_get_sqe(u);
+        if (!sqe)
+            return;
+        np_oplist_pop(&u->unpushed, &u->head.slab);
+        fill(u, sqe, op);
+    }
+}
+
+static void push_starved_list(struct np_uring *u, struct np_oplist *starved)
+{
+    struct np_oplist waiting = *starved;
+    memset(starved, 0, sizeof(*starved));
+    struct np_op *op;
+    while ((op = np_oplist_pop(&waiting, &u->head.slab)) != NULL) {
+        op->fed = 0;
+        if (op->state == NP_ORPHAN)
+            np_uring_finish_unsubmitted(u, op, -ECANCELED);
+        else
+            np_uring_push(u, op);
+    }
+}
+
+/* Buffers came back: the RECVs that ended for want of them start again, longest waiting first.
+ * Those that got some of the last buffers are behind those that got none: a RECV drains its socket
+ * before it ends, so the first in the queue would take all buffers each time. */
+void np_uring_push_starved(struct np_uring *u)
+{
+    push_starved_list(u, &u->starved);
+    push_starved_list(u, &u->starved_fed);
+}
+
+static void end_starved_list(struct np_uring *u, struct np_oplist *starved)
+{
+    struct np_oplist waiting = *starved;
+    memset(starved, 0, sizeof(*starved));
+    struct np_op *op;
+    while ((op = np_oplist_pop(&waiting, &u->head.slab)) != NULL) {
+        if (op->state == NP_ORPHAN)
+            np_uring_finish_unsubmitted(u, op, -ECANCELED);
+        else
+            np_oplist_push(starved, &u->head.slab, op);
+    }
+}
+
+void np_uring_end_starved(struct np_uring *u)
+{
+    u->starved_cancelled = false;
+    end_starved_list(u, &u->starved);
+    end_starved_list(u, &u->starved_fed);
+}
+
+void np_uring_arm_wake(struct np_uring *u)
+{
+    struct io_uring_sqe *sqe = np_uring_get_sqe(u);
+    if (!sqe)
+        return; /* tried again next turn */
+    io_uring_prep_poll_multishot(sqe, u->wake_fd, POLLIN);
+    io_uring_sqe_set_data64(sqe, NP_UDATA_WAKE);
+    u->wake_armed = true;
+}
+
+int np_uring_arm(struct np_backend *be, struct np_op *op)
+{
+    struct np_uring *u = np_uring_self(be);
+    int err = u->forked ? -EPERM : 0; /* the queue is the parent's too: not one entry more */
+    if (err == 0 && op->kind == NP_OP_RECV && !u->bufs.count)
+        err = np_uring_bufs_open(u);
+    if (err < 0) {
+        np_op_free(&u->head.slab, op);
+        return err;
+    }
+    np_uring_push(u, op);
+    return 0;
+}
+
+static int open_iovs(struct np_uring *u)
+{
+    uint32_t entries = u->ring.sq.ring_entries;
+    if (!u->msgs)
+        u->msgs = malloc(sizeof(*u->msgs) * entries);
+    if (!u->iov_ends)
+        u->iov_ends = calloc(entries, sizeof(*u->iov_ends));
+    if (!u->msgs || !u->iov_ends)
+        return -ENOMEM;
+    /* Entries that are in the queue already carry no gather list. */
+    return np_iovring_open(&u->iovs, u->config.iov_count);
+}
+
+/* A span for a gather list; submits when there is no room. */
+static struct iovec *draw_iovs(struct np_uring *u, uint32_t count, uint32_t *end)
+{
+    if (count > u->iovs.count)
+        return NULL; /* no submission would make room for that */
+    struct iovec *span = np_iovring_draw(&u->iovs, count, end);
+    if (span || !u->owner_tid)
+        return span;
+    if (np_uring_submit_queue(u) < 0)
+        return NULL;
+    np_uring_wait_read(u, 0);
+    np_uring_after_submit(u);
+    return np_iovring_draw(&u->iovs, count, end);
+}
+
+int np_uring_place(struct np_uring *u, struct np_op *op, const struct iovec *iov, int iov_count)
+{
+    if (iov_count == 1) {
+        op->iov_count = 0;
+        op->buf = iov->iov_base;
+        /* The submission entry's length has 32 bits; what is left over is a partial send. */
+        op->len_bytes = iov->iov_len < NP_SEND_MAX_BYTES ? iov->iov_len : NP_SEND_MAX_BYTES;
+        return 0;
+    }
+    int err = u->iovs.count ? 0 : open_iovs(u);
+    if (err < 0)
+        return err;
+    struct iovec *span = draw_iovs(u, (uint32_t)iov_count, &op->iov_end);
+    if (!span)
+        return -EBUSY;
+    memcpy(span, iov, sizeof(*iov) * (size_t)iov_count);
+    op->iov = span;
+    op->iov_count = (uint32_t)iov_count;
+    op->len_bytes = 0;
+    for (int i = 0; i < iov_count; i++)
+        op->len_bytes += iov[i].iov_len;
+    return 0;
+}
+
+/* Notes a quick send, so that its end is found out. False: no memory, it must report itself. */
+static bool note_quick(struct np_uring *u, np_udata udata)
+{
+    if (u->quicks_count == u->quicks_cap) {
+        uint32_t cap = u->quicks_cap ? u->quicks_cap * 2 : 256;
+        np_udata *quicks = realloc(u->quicks, sizeof(*quicks) * cap);
+        if (!quicks)
+            return false;
+        u->quicks = quicks;
+        u->quicks_cap = cap;
+    }
+    u->quicks[u->quicks_count++] = udata;
+    return true;
+}
+
+static int send_as(struct np_uring *u, int fd, void *owner, const struct iovec *iov,
+                   int iov_count, bool quick, int32_t *res, np_udata *out)
+{
+    if (u->forked) {
+        *res = -EPERM;
+        return 1;
+    }
+    struct np_op *op = np_op_alloc(&u->head.slab, NP_OP_SEND, fd, owner);
+    if (!op)
+        return -ENOMEM;
+    if (np_uring_place(u, op, iov, iov_count) < 0) {
+        /* No room in this submission: the plain call does the same work. */
+        struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
+        np_op_free(&u->head.slab, op);
+        ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        *res = n < 0 ? -errno : (int32_t)n;
+        return 1;
+    }
+    *out = np_op_udata(op);
+    /* A polling thread's silence says nothing: it may not have come to it yet. */
+    quick = quick && !np_uring_is_polled(u) && op->len_bytes <= NP_SEND_MAX_BYTES;
+    op->quick = quick && note_quick(u, *out);
+    np_uring_push(u, op);
+    return 0;
+}
+
+int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                  int iov_count, int32_t *res, np_udata *out)
+{
+    return send_as(np_uring_self(be), fd, owner, iov, iov_count, false, res, out);
+}
+
+int np_uring_send_quick(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                        int iov_count, int32_t *res, np_udata *out)
+{
+    return send_as(np_uring_self(be), fd, owner, iov, iov_count, true, res, out);
+}
+
+/* Cancels by the register call, which needs no entry; `waits` until a request that is being worked
+ * on is done. 0 whatever became of the target: its own completion tells. */
+static int sync_cancel(struct np_uring *u, np_udata target, bool waits)
+{
+    struct io_uring_sync_cancel_reg reg;
+    memset(&reg, 0, sizeof(reg));
+    reg.addr = target;
+    reg.fd = -1;
+    reg.timeout.tv_sec = reg.timeout.tv_nsec = waits ? -1 : 0;
+    int err = io_uring_register_sync_cancel(&u->ring, &reg);
+    return err == -EALREADY || err == -ENOENT || err == -ETIME || err >= 0 ? 0 : err;
+}
+
+/* An operation whose submission entry the kernel has not read yet is taken back: by the time it is
+ * read the fd may be closed and its number another file's. 1 when that was so. */
+static int take_back(struct np_uring *u, struct np_op *op)
+{
+    const struct io_uring_sq *sq = &u->ring.sq;
+    if (!op->submitted || op->kind == NP_OP_SEND || op->grouped || !np_uring_is_unread(u, op))
+        return 0;
+    struct io_uring_sqe *sqe = &sq->sqes[op->sqe_index & sq->ring_mask];
+    NP_ASSERT(sqe->user_data == np_op_udata(op));
+    io_uring_prep_nop(sqe);
+    io_uring_sqe_set_data64(sqe, NP_UDATA_CANCEL);
+    np_uring_finish_unsubmitted(u, op, -ECANCELED);
+    return 1;
+}
+
+int np_uring_cancel(struct np_backend *be, np_udata target)
+{
+    struct np_uring *u = np_uring_self(be);
+    if (u->forked)
+        return -EPERM;
+    struct np_op *op = np_op_find(&u->head.slab, target);
+    if (!op)
+        return -ENOENT;
+    if (op->state == NP_SENT)
+        return 0; /* it holds no file any more, and the memory comes back in its own time */
+    if (op->grouped && op->submitted)
+        np_uring_advance_chains(u); /* and asked for again, if it has been before */
+    else if (op->state == NP_ORPHAN)
+        return 0;
+    bool in_kernel = op->submitted;
+    op->state = NP_ORPHAN;
+    if (!in_kernel && op->kind == NP_OP_RECV)
+        u->starved_cancelled = true;
+    if (!in_kernel || take_back(u, op))
+        return 0; /* found in its list, at the latest before it is submitted */
+    struct io_uring_sqe *sqe = np_uring_get_sqe(u);
+    if (sqe) {
+        io_uring_prep_cancel64(sqe, target, 0);
+        io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
+        io_uring_sqe_set_data64(sqe, NP_UDATA_CANCEL);
+        return 0;
+    }
+    /* No entry to be had even by submitting: ask by the register call, which needs none. */
+    int err = sync_cancel(u, target, false);
+    if (err < 0)
+        op->state = NP_KERNEL; /* not asked after all: the caller may try again */
+    return err;
+}
+
+int np_uring_settle(struct np_backend *be, np_udata target)
+{
+    struct np_uring *u = np_uring_self(be);
+    if (u->forked)
+        return -EPERM;
+    struct np_op *op = np_op_find(&u->head.slab, target);
+    if (!op)
+        return -ENOENT;
+    if (!op->submitted || !u->owner_tid || op->state == NP_SENT)
+        return np_uring_cancel(be, target);
+    op->state = NP_ORPHAN;
+    int n = np_uring_submit_queue(u); /* it may be in the queue still */
+    np_uring_wait_read(u, 0);
+    if (n >= 0)
+        np_uring_after_submit(u);
+    int err = sync_cancel(u, target, true);
+    /* Its completion is posted; running the deferred work frees the request and its file. */
+    io_uring_get_events(&u->ring);
+    return err;
+}
+
+void np_uring_forget(struct np_backend *be, int fd)
+{
+    (void)be;
+    (void)fd; /* the kernel keeps nothing of an fd but its operations */
+}

@@ -1,0 +1,345 @@
+/* np_sched.c - opening, pushing, taking. How workers sleep and wake is in np_idle.c. */
+#include "sched/np_sched.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int is_power_of_two(uint32_t value)
+{
+    return value != 0 && (value & (value - 1)) == 0;
+}
+
+static int open_worker(struct np_sched *sched, uint32_t index)
+{
+    struct np_worker *worker = &sched->workers[index];
+    worker->sched = sched;
+    worker->index = index;
+    /* Never 0, and different for each worker (the constant is 2^64 over the golden ratio). */
+    worker->random = (sched->config.seed + index + 1) * UINT64_C(0x9E3779B97F4A7C15) | 1;
+    np_injector_init(&worker->mail);
+    np_park_init(&worker->park);
+    for (int lane = 0; lane < NP_LANES; lane++)
+        if (np_deque_open(&worker->deques[lane], sched->config.deque_slots) < 0)
+            return -ENOMEM;
+    return 0;
+}
+
+int np_sched_open(struct np_sched **out, const struct np_sched_config *config)
+{
+    struct np_sched_config c = *config;
+    if (c.deque_slots == 0)
+        c.deque_slots = NP_DEQUE_DEFAULT_SLOTS;
+    if (c.workers_count == 0 || c.workers_count > NP_WORKERS_MAX_COUNT ||
+        !is_power_of_two(c.deque_slots) || c.deque_slots < 2 ||
+        c.deque_slots > NP_DEQUE_MAX_SLOTS)
+        return -EINVAL;
+    struct np_sched *sched = aligned_alloc(_Alignof(struct np_sched), sizeof(*sched));
+    if (!sched)
+        return -ENOMEM;
+    memset(sched, 0, sizeof(*sched));
+    sched->config = c;
+    np_task_slab_init(&sched->slab);
+    np_alarms_init(&sched->alarms);
+    np_injector_init(&sched->injector);
+    size_t workers_bytes = c.workers_count * sizeof(struct np_worker);
+    sched->workers = aligned_alloc(_Alignof(struct np_worker), workers_bytes);
+    if (!sched->workers)
+        goto fail;
+    memset(sched->workers, 0, workers_bytes);
+    for (uint32_t i = 0; i < c.workers_count; i++)
+        if (open_worker(sched, i) < 0)
+            goto fail;
+    *out = sched;
+    return 0;
+fail:
+    np_sched_close(sched);
+    return -ENOMEM;
+}
+
+void np_sched_close(struct np_sched *sched)
+{
+    for (uint32_t i = 0; sched->workers && i < sched->config.workers_count; i++) {
+        np_task_cache_flush(&sched->slab, &sched->workers[i].cache);
+        for (int lane = 0; lane < NP_LANES; lane++)
+            np_deque_close(&sched->workers[i].deques[lane]);
+    }
+    np_task_cache_flush(&sched->slab, &sched->foreign);
+    np_task_slab_close(&sched->slab);
+    np_alarms_close(&sched->alarms);
+    free(sched->workers);
+    free(sched);
+}
+
+int64_t np_sched_now_ns(const struct np_sched *sched)
+{
+    if (sched->config.is_virtual)
+        return atomic_load_explicit(&sched->virtual_ns, memory_order_relaxed);
+    return np_clock_ns();
+}
+
+void np_sched_set_clock(struct np_sched *sched, int64_t now_ns)
+{
+    NP_ASSERT(sched->config.is_virtual);
+    atomic_store_explicit(&sched->virtual_ns, now_ns, memory_order_relaxed);
+}
+
+struct np_task *np_sched_get(struct np_sched *sched)
+{
+    np_lock_take(&sched->foreign_lock);
+    struct np_task *task = np_task_get(&sched->slab, &sched->foreign);
+    np_lock_drop(&sched->foreign_lock);
+    return task;
+}
+
+void np_sched_put(struct np_sched *sched, struct np_task *task)
+{
+    np_lock_take(&sched->foreign_lock);
+    np_task_put(&sched->slab, &sched->foreign, task);
+    np_lock_drop(&sched->foreign_lock);
+}
+
+/* ---- pushing -------------------------------------------------------------------------------- */
+
+/* Notes when the wait began, if it is one of those that are measured. */
+static void stamp(struct np_sched *sched, struct np_task *task, int lane, uint32_t tick)
+{
+    int is_measured = lane <= NP_LANE_HIGH || tick % NP_WAIT_SAMPLE_COUNT == 0;
+    task->queued_ns = is_measured ? np_sched_now_ns(sched) : 0;
+}
+
+static void push_home(struct np_sched *sched, struct np_task *task, int lane)
+{
+    NP_ASSERT(task->home < sched->config.workers_count);
+    struct np_worker *home = &sched->workers[task->home];
+    np_injector_push(&home->mail, lane, task, task, 1);
+    np_sched_notify_home(sched, home);
+}
+
+static int stamp_foreign(struct np_sched *sched, struct np_task *task)
+{
+    int lane = np_task_lane(task);
+    uint32_t tick = atomic_load_explicit(&sched->foreign_stamps, memory_order_relaxed);
+    /* Two threads may count as one: it only says which waits are measured. */
+    atomic_store_explicit(&sched->foreign_stamps, tick + 1, memory_order_relaxed);
+    stamp(sched, task, lane, tick);
+    return lane;
+}
+
+void np_sched_push(struct np_sched *sched, struct np_task *task)
+{
+    int lane = stamp_foreign(sched, task);
+    if (NP_UNLIKELY(task->home != NP_HOME_ANY)) {
+        push_home(sched, task, lane);
+        return;
+    }
+    np_injector_push(&sched->injector, lane, task, task, 1);
+    np_sched_notify(sched);
+}
+
+int np_sched_offer(struct np_sched *sched, struct np_task *task)
+{
+    int lane = stamp_foreign(sched, task);
+    uint32_t home = task->home;
+    NP_ASSERT(home == NP_HOME_ANY || home < sched->config.workers_count);
+    struct np_injector *injector =
+        home == NP_HOME_ANY ? &sched->injector : &sched->workers[home].mail;
+    int rc = np_injector_offer(injector, lane, task);
+    if (rc == 0 && home == NP_HOME_ANY)
+        np_sched_notify(sched);
+    else if (rc == 0)
+        np_sched_notify_home(sched, &sched->workers[home]);
+    return rc;
+}
+
+/* The deque is full: half of it, and the new task, go where everybody finds them. */
+static void overflow(struct np_worker *worker, int lane, struct np_task *task)
+{
+    struct np_task *moved[NP_MOVE_MAX_COUNT];
+    uint32_t count = np_deque_steal(&worker->deques[lane], moved, NP_MOVE_MAX_COUNT);
+    if (count == 0 && np_deque_push(&worker->deques[lane], task) == 0)
+        return; /* a thief was there in this moment */
+    for (uint32_t i = 0; i + 1 < count; i++)
+        moved[i]->next = moved[i + 1];
+    if (count > 0)
+        moved[count - 1]->next = task;
+    np_injector_push(&worker->sched->injector, lane, count ? moved[0] : task, task, count + 1);
+    np_count(&worker->stats.overflowed, count + 1);
+}
+
+void np_worker_push(struct np_worker *worker, struct np_task *task)
+{
+    int lane = np_task_lane(task);
+    stamp(worker->sched, task, lane, worker->stamps++);
+    if (NP_UNLIKELY(task->home != NP_HOME_ANY)) {
+        push_home(worker->sched, task, lane);
+        return;
+    }
+    worker->deques_mask |= 1u << lane;
+    if (NP_UNLIKELY(np_deque_push(&worker->deques[lane], task) < 0))
+        overflow(worker, lane, task);
+    np_sched_notify(worker->sched);
+}
+
+/* ---- taking --------------------------------------------------------------------------------- */
+
+/* A fair share of the injector's lane: the first to run, the others into the worker's queue. */
+static struct np_task *refill(struct np_worker *worker, int lane, uint32_t max)
+{
+    struct np_injector *injector = &worker->sched->injector;
+    uint64_t share = np_injector_count(injector, lane) / worker->sched->config.workers_count + 1;
+    struct np_task *first = np_injector_take(injector, lane, share < max ? (uint32_t)share : max);
+    if (!first)
+        return NULL;
+    struct np_task *task = first->next;
+    while (task) {
+        struct np_task *next = task->next;
+        int rc = np_deque_push(&worker->deques[lane], task);
+        NP_ASSERT(rc == 0); /* the caller has seen to the room */
+        worker->deques_mask |= 1u << lane;
+        task = next;
+    }
+    return first;
+}
+
+static struct np_task *take(struct np_worker *worker, int lane)
+{
+    uint32_t turn = worker->turns[lane]++;
+    struct np_task *task = NULL;
+    /* Turn about with its own queue, so that neither holds the other back. */
+    if (turn % 2 == 0 && (task = np_injector_take(&worker->mail, lane, 1)) != NULL)
+        return task;
+    uint32_t last = NP_INJECTOR_INTERVAL_COUNT - 1; /* odd, so that it is not the mail's turn */
+    if (turn % NP_INJECTOR_INTERVAL_COUNT == last && (task = refill(worker, lane, 1)) != NULL)
+        return task;
+    if (worker->deques_mask >> lane & 1) {
+        task = np_deque_pop(&worker->deques[lane]);
+        if (task)
+            return task;
+        worker->deques_mask &= ~(1u << lane);
+    }
+    uint32_t room = worker->sched->config.deque_slots / 2;
+    task = refill(worker, lane, room < NP_MOVE_MAX_COUNT ? room : NP_MOVE_MAX_COUNT);
+    return task ? task : np_injector_take(&worker->mail, lane, 1);
+}
+
+static void account(struct np_worker *worker, struct np_task *task, int lane)
+{
+    np_count(&worker->stats.dispatched, 1);
+    if (task->queued_ns == 0)
+        return;
+    int64_t wait_ns = np_sched_now_ns(worker->sched) - task->queued_ns;
+    int bucket = wait_ns > 0 ? 64 - __builtin_clzll((uint64_t)wait_ns) : 0;
+    if (bucket >= NP_WAIT_BUCKETS)
+        bucket = NP_WAIT_BUCKETS - 1;
+    np_count(&worker->stats.waits[lane][bucket], 1);
+}
+
+struct np_task *np_worker_next(struct np_worker *worker)
+{
+    struct np_sched *sched = worker->sched;
+    for (;;) {
+        uint32_t lanes_mask = worker->deques_mask | np_injector_mask(&sched->injector) |
+                              np_injector_mask(&worker->mail);
+        if (lanes_mask == 0)
+            return NULL;
+        int lane = np_lane_pick(&worker->ages, lanes_mask);
+        struct np_task *task = take(worker, lane);
+        if (NP_LIKELY(task != NULL)) {
+            account(worker, task, lane);
+            return task;
+        }
+    }
+}
+
+void np_worker_was_stale(struct np_worker *worker)
+{
+    np_count(&worker->stats.stale, 1);
+}
+
+static uint64_t next_random(struct np_worker *worker)
+{
+    worker->random ^= worker->random >> 12;
+    worker->random ^= worker->random << 25;
+    worker->random ^= worker->random >> 27;
+    return worker->random * UINT64_C(0x2545F4914F6CDD1D); /* xorshift64* */
+}
+
+static uint32_t steal_from(struct np_worker *worker, struct np_worker *victim)
+{
+    struct np_task *moved[NP_MOVE_MAX_COUNT];
+    uint32_t room = worker->sched->config.deque_slots;
+    for (int lane = 0; lane < NP_LANES; lane++) {
+        uint32_t count = np_deque_steal(&victim->deques[lane], moved,
+                                        room < NP_MOVE_MAX_COUNT ? room : NP_MOVE_MAX_COUNT);
+        for (uint32_t i = 0; i < count; i++) {
+            int rc = np_deque_push(&worker->deques[lane], moved[i]);
+            NP_ASSERT(rc == 0); /* it is empty: who has something does not steal */
+        }
+        if (count) {
+            worker->deques_mask |= 1u << lane;
+            np_count(&worker->stats.stolen, count);
+            return count;
+        }
+    }
+    return 0;
+}
+
+uint32_t np_worker_steal(struct np_worker *worker)
+{
+    uint32_t workers_count = worker->sched->config.workers_count;
+    uint32_t first = (uint32_t)((next_random(worker) >> 32) * workers_count >> 32);
+    NP_DCHECK(worker->deques_mask == 0);
+    for (uint32_t i = 0; i < workers_count; i++) {
+        struct np_worker *victim = &worker->sched->workers[(first + i) % workers_count];
+        uint32_t count = victim == worker ? 0 : steal_from(worker, victim);
+        if (count)
+            return count;
+    }
+    return 0;
+}
+
+void np_worker_end(struct np_worker *worker)
+{
+    np_task_cache_flush(&worker->sched->slab, &worker->cache);
+}
+
+/* ---- counts --------------------------------------------------------------------------------- */
+
+uint64_t np_worker_queued_count(const struct np_worker *worker, int lane)
+{
+    return np_deque_count(&worker->deques[lane]) + np_injector_count(&worker->mail, lane);
+}
+
+uint64_t np_sched_injected_count(const struct np_sched *sched, int lane)
+{
+    return np_injector_count(&sched->injector, lane);
+}
+
+uint64_t np_sched_records_count(struct np_sched *sched)
+{
+    np_lock_take(&sched->foreign_lock);
+    uint64_t cached = sched->foreign.head_count;
+    cached += sched->foreign.spare ? NP_TASK_MAGAZINE_COUNT : 0;
+    uint64_t count = np_task_slab_live_count(&sched->slab) - cached;
+    np_lock_drop(&sched->foreign_lock);
+    return count;
+}
+
+static uint64_t number(const _Atomic(uint64_t) *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void np_worker_read_stats(const struct np_worker *worker, struct np_worker_numbers *out)
+{
+    const struct np_worker_stats *stats = &worker->stats;
+    out->executed = number(&stats->dispatched) - number(&stats->stale);
+    out->stolen = number(&stats->stolen);
+    out->parked = number(&stats->parked);
+    out->woken = number(&stats->woken);
+    out->overflowed = number(&stats->overflowed);
+    for (int lane = 0; lane < NP_LANES; lane++)
+        for (int bucket = 0; bucket < NP_WAIT_BUCKETS; bucket++)
+            out->waits[lane][bucket] = number(&stats->waits[lane][bucket]);
+}
