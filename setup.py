@@ -35,7 +35,7 @@ CYTHON_MIN = (3, 1)
 
 # C files that only one extension needs; everything else in csrc is the core.
 EXTRA_SOURCES = {
-    "netpoll._probe": ["csrc/probe/np_probe.c"],
+    "netpoll._native.probe": ["csrc/probe/np_probe.c"],
     "netpoll.bench._native": [
         "csrc/bench/np_loadgen.c",
         "csrc/bench/np_loadtls.c",
@@ -207,7 +207,7 @@ def cffi_extension() -> list[Extension]:
 
         ffi = FFI()
         ffi.cdef(Path("csrc/io/uring/liburing.cdef").read_text())
-        ffi.set_source("netpoll._liburing", CFFI_SOURCE)
+        ffi.set_source("netpoll._native.liburing", CFFI_SOURCE)
         target = Path(BUILD_BASE, "cffi", "_liburing.c")
         target.parent.mkdir(parents=True, exist_ok=True)
         ffi.emit_c_code(str(target))
@@ -216,7 +216,7 @@ def cffi_extension() -> list[Extension]:
         return []
     return [
         Extension(
-            "netpoll._liburing",
+            "netpoll._native.liburing",
             [str(target)],
             include_dirs=["csrc"],
             depends=["setup.py", "csrc/io/uring/liburing.cdef", "csrc/io/uring/np_prep.h"],

@@ -25,10 +25,10 @@ LONG_FUNCTIONS: dict[str, int] = {}
 # The same for files.
 LONG_FILES: dict[str, int] = {}
 
-# `cdef extern` belongs into _c.pxd. Elsewhere: what only one extension has, outside of the loop.
+# `cdef extern` belongs into c.pxd. Elsewhere: what only one extension has, outside of the loop.
 EXTERN_ALLOWED = {
-    "src/netpoll/_c.pxd": None,
-    "src/netpoll/_probe.pyx": {"probe/np_probe.h"},
+    "src/netpoll/_native/c.pxd": None,
+    "src/netpoll/_native/probe.pyx": {"probe/np_probe.h"},
     "src/netpoll/bench/_native.pyx": None,
 }
 

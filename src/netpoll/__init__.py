@@ -4,9 +4,9 @@
     netpoll.run(main())
 """
 
-from netpoll._buffers import Buffer, BufferPool
-from netpoll._connection import Connection
-from netpoll._leases import Lease
+from netpoll._native.memory.pool import Buffer, BufferPool
+from netpoll._native.server.connection import Connection
+from netpoll._native.server.lease import Lease
 from netpoll.config import BufferConfig, LoopConfig
 from netpoll.errors import BackendUnavailableError, PoolExhaustedError
 from netpoll.files import fsync, open, read_at, readinto_at, write_at

@@ -16,7 +16,7 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset, strerror
 
-from netpoll._c cimport (
+from netpoll._native.c cimport (
     ECANCELED, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
     NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_NO_IOWAIT, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI,
     NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL, NP_FEATURE_ZC_FIXED,
@@ -26,12 +26,12 @@ from netpoll._c cimport (
     np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take,
     np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add,
     np_timer_heap_close, np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_uring_ops)
-from netpoll._handles cimport (
+from netpoll._native.loop.handle cimport (
     Handle, InboxItem, TimerHandle, handle_from_call, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
-from netpoll._methods cimport add_method
-from netpoll._seal cimport seal_types
-from netpoll._tables cimport FdTables
+from netpoll._native.methods cimport add_method
+from netpoll._native.seal cimport seal_types
+from netpoll._native.loop.fd_table cimport FdTables
 
 import asyncio
 import os

@@ -1,6 +1,6 @@
 """What files ask of the system: operations on the ring of a netpoll loop, or in threads.
 
-Both kinds answer to the same names and give the same awaitables (see FileOp in _files.pyx):
+Both kinds answer to the same names and give the same awaitables (FileOp in operations.pyx):
     op.in_flight     it has been started and has not ended, even if nobody waits for it any more
     op.on_end        called with the operation when it ends after its waiter was cancelled
     op.result()      its value, once it has ended; raises OSError
@@ -19,12 +19,13 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
-from netpoll import _core, _files
+from netpoll import _core
+from netpoll._native.files import operations as native
 from netpoll.errors import REFUSED_ERRNOS
 
 __all__ = ["PolledOps", "RingOps", "ThreadOp", "ThreadOps", "is_ring", "operations"]
 
-RW_MAX_BYTES = _files.MAX_RW_BYTES
+RW_MAX_BYTES = native.MAX_RW_BYTES
 # What one read of a pipe, a socket or a terminal asks for: they hold less than this at a time.
 POLLED_MAX_BYTES = 1 << 20
 
@@ -46,12 +47,12 @@ class RingOps:
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
-        self.open = functools.partial(_files.open, loop)
-        self.read = functools.partial(_files.read, loop)
-        self.readinto = functools.partial(_files.readinto, loop)
-        self.write = functools.partial(_files.write, loop)
-        self.fsync = functools.partial(_files.fsync, loop)
-        self.close = functools.partial(_files.close, loop)
+        self.open = functools.partial(native.open, loop)
+        self.read = functools.partial(native.read, loop)
+        self.readinto = functools.partial(native.readinto, loop)
+        self.write = functools.partial(native.write, loop)
+        self.fsync = functools.partial(native.fsync, loop)
+        self.close = functools.partial(native.close, loop)
 
     def call(self, function: Callable[..., Any], *args: Any) -> ThreadOp:
         """What the ring cannot do, in a thread."""

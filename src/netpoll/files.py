@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
-from netpoll import _files
+from netpoll._native.files import operations as native
 from netpoll.filebuf import BUFFER_BYTES, BinaryFile
 from netpoll.fileops import RingOps, ThreadOps, is_ring, operations
 from netpoll.filetext import TextFile
@@ -46,7 +46,7 @@ def read_at(fd: int, n: int, offset: int) -> Any:
     """
     loop = asyncio.get_running_loop()
     if is_ring(loop):
-        return _files.read(loop, fd, n, offset)
+        return native.read(loop, fd, n, offset)
     return ThreadOps(loop).read(fd, n, offset)
 
 
@@ -58,7 +58,7 @@ def readinto_at(fd: int, buffer: Any, offset: int) -> Any:
     """
     loop = asyncio.get_running_loop()
     if is_ring(loop):
-        return _files.readinto(loop, fd, buffer, offset)
+        return native.readinto(loop, fd, buffer, offset)
     return ThreadOps(loop).readinto(fd, buffer, offset)
 
 

@@ -2,9 +2,8 @@
 
 What happens once per loop or connection (resolving names, happy eyeballs, executors, servers,
 signals) is asyncio's own code, inherited, so it behaves as the running Python documents it. What
-happens per event is native: callbacks and timers (_core), connections (_transport), streams
-(_streams), TLS (_tls), socket calls (_sock). Datagrams, pipes and subprocesses run on asyncio's
-transports over our readiness calls.
+happens per event is native: callbacks and timers in _core, the rest below _native: transports of
+streams, datagrams and pipes (transport/), TLS (tls/), socket calls and readiness (loop/).
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from asyncio import base_events, constants, events, format_helpers
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from netpoll import (
-    _acceptor,
-    _address,
-    _collect,  # noqa: F401 - tells the garbage collector of what loops refer to
-    _core,
-    _datagram,
-    _pipes,
-    _sendfile,
-    _sock,
-    _tls,
-    _transport,
-    _watch,
+from netpoll import _core
+from netpoll._native.loop import (
+    collect,  # noqa: F401 - tells the garbage collector of what loops refer to
 )
-from netpoll._counters import read_counters
+from netpoll._native.loop import sock as native_sock
+from netpoll._native.loop.counters import read_counters
+from netpoll._native.loop.sendfile import send_file
+from netpoll._native.loop.watcher import add_watcher, remove_watcher
+from netpoll._native.tls.transport import make_layer
+from netpoll._native.transport.acceptor import Acceptor
+from netpoll._native.transport.address import DatagramMemory
+from netpoll._native.transport.datagram import make_datagram_transport
+from netpoll._native.transport.pipe import make_read_transport, make_write_transport
+from netpoll._native.transport.stream import StreamTransport, make_transport
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.names import getaddrinfo, getnameinfo
@@ -89,9 +88,9 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         self._writer_files: dict[int, Any] = {}
         self._signal_handlers: dict[int, Any] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
-        self._acceptors: dict[int, _acceptor.Acceptor] = {}
+        self._acceptors: dict[int, Acceptor] = {}
         self._child_watches: set[ExitWatch] = set()
-        self._datagram_memory: _address.DatagramMemory | None = None  # with the first of them
+        self._datagram_memory: DatagramMemory | None = None  # with the first of them
         # What ends with the loop, its servers: a call before operations end, and one after that.
         self._at_close: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._ssock: socket.socket | None = None
@@ -269,8 +268,8 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             return
         raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
-    _add_watcher = _watch.add_watcher
-    _remove_watcher = _watch.remove_watcher
+    _add_watcher = add_watcher
+    _remove_watcher = remove_watcher
 
     def _add_reader(self, fd, callback, *args):
         return self._watch(fd, self._readers, self._reader_files, callback, args)
@@ -318,14 +317,14 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
 
     # -- socket calls ---------------------------------------------------------------------------
 
-    sock_recv = _sock.sock_recv
-    sock_recv_into = _sock.sock_recv_into
-    sock_recvfrom = _sock.sock_recvfrom
-    sock_recvfrom_into = _sock.sock_recvfrom_into
-    sock_sendall = _sock.sock_sendall
-    sock_sendto = _sock.sock_sendto
-    sock_accept = _sock.sock_accept
-    _connect_resolved = _sock.connect_resolved
+    sock_recv = native_sock.sock_recv
+    sock_recv_into = native_sock.sock_recv_into
+    sock_recvfrom = native_sock.sock_recvfrom
+    sock_recvfrom_into = native_sock.sock_recvfrom_into
+    sock_sendall = native_sock.sock_sendall
+    sock_sendto = native_sock.sock_sendto
+    sock_accept = native_sock.sock_accept
+    _connect_resolved = native_sock.connect_resolved
 
     getaddrinfo = getaddrinfo
     getnameinfo = getnameinfo
@@ -353,14 +352,14 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     def _make_transport(self, context, *args):
         """A transport whose protocol runs in a copy of context (Python 3.15), or of ours."""
         if context is None:
-            return _transport.make_transport(self, *args)
-        return context.copy().run(_transport.make_transport, self, *args)
+            return make_transport(self, *args)
+        return context.copy().run(make_transport, self, *args)
 
     def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
-        return _pipes.make_read_transport(self, pipe, protocol, waiter, extra)
+        return make_read_transport(self, pipe, protocol, waiter, extra)
 
     def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
-        return _pipes.make_write_transport(self, pipe, protocol, waiter, extra)
+        return make_write_transport(self, pipe, protocol, waiter, extra)
 
     _make_subprocess_transport = start_process
 
@@ -397,8 +396,8 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
     def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
         self._ensure_fd_no_transport(sock)
         if self._datagram_memory is None:
-            self._datagram_memory = _address.DatagramMemory()
-        return _datagram.make_datagram_transport(
+            self._datagram_memory = DatagramMemory()
+        return make_datagram_transport(
             self, self._datagram_memory, sock, protocol, address, waiter, extra
         )
 
@@ -411,12 +410,12 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
             # must not stand for whatever has the number afterwards.
             # (In tests the caller's object may be a mock, whose number is none.)
             transport = self._fd_transport(number) if isinstance(number, int) else None
-            if isinstance(transport, _transport.StreamTransport):
+            if isinstance(transport, StreamTransport):
                 transport._detach_socket()
             raise
 
     async def _sock_sendfile_native(self, sock, file, offset, count):
-        return await _sendfile.send_file(self, sock, file, offset, count)
+        return await send_file(self, sock, file, offset, count)
 
     async def _sendfile_native(self, transp, file, offset, count):
         reading = transp.is_reading()
@@ -447,7 +446,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
         context=None,
     ):
         self._ensure_fd_no_transport(rawsock)
-        layer = _tls.make_layer(
+        layer = make_layer(
             self,
             protocol,
             sslcontext,
@@ -482,7 +481,7 @@ class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
                 "ssl_handshake_timeout": ssl_handshake_timeout,
                 "ssl_shutdown_timeout": ssl_shutdown_timeout,
             }
-        self._acceptors[fd] = _acceptor.Acceptor(
+        self._acceptors[fd] = Acceptor(
             self, sock, protocol_factory, server, options, backlog
         )
 

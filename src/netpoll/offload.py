@@ -6,7 +6,7 @@
     netpoll.Server(offload_data(handle, scheduler), host, port)     # an on_data handler
 
 `handle(data: bytes) -> bytes | None` runs in whichever worker is free, for one connection one
-message at a time and in order. _offload.pyx says how messages go out and replies come back.
+message at a time and in order. sched/offload.pyx says how messages go out and replies come back.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from netpoll._connection import Connection
-from netpoll._offload import ConnectionTask, Outbox
+from netpoll._native.server.connection import Connection
+from netpoll._native.sched.offload import ConnectionTask, Outbox
 from netpoll.sched import Priority, Scheduler
 
 __all__ = ["OffloadProtocol", "offload", "offload_data"]

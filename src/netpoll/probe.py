@@ -15,7 +15,7 @@ import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from netpoll import _probe
+from netpoll._native import probe as native
 from netpoll.errors import BackendUnavailableError
 
 __all__ = ["Feature", "HugePages", "ProbeResult", "choose_again", "choose_backend", "probe"]
@@ -260,7 +260,7 @@ def _uring_verdict() -> tuple[int, str]:
     global _remembered
     verdict = _remembered
     if verdict is None:
-        verdict = _verdict(_probe.ring_facts(), System(), platform.release())
+        verdict = _verdict(native.ring_facts(), System(), platform.release())
         if verdict[0] not in TRANSIENT_ERRNOS:
             _remembered = verdict
     return verdict
@@ -394,7 +394,7 @@ def probe(*, root: str | os.PathLike[str] = "/") -> ProbeResult:
     """
     system = System(root)
     release = platform.release()
-    facts = _probe.ring_facts(True)
+    facts = native.ring_facts(True)
     refusal, reason = _verdict(facts, system, release)
     try:
         backend, backend_reason = _decide(*_requested("auto"), refusal, reason)
@@ -408,7 +408,7 @@ def probe(*, root: str | os.PathLike[str] = "/") -> ProbeResult:
         python=_python_words(free_threaded, gil_enabled),
         free_threaded=free_threaded,
         gil_enabled=gil_enabled,
-        liburing=_probe.liburing_version(),
+        liburing=native.liburing_version(),
         uring_available=not refusal,
         uring_errno=refusal,
         uring_reason=reason,

@@ -21,7 +21,7 @@ from asyncio import log
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from netpoll import _pipes
+from netpoll._native.transport.pipe import ChildPipe
 from netpoll.errors import REFUSED_ERRNOS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._finished = False
         self._started = False
         self._early: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self._pipes: dict[int, _pipes.ChildPipe] = {}
+        self._pipes: dict[int, ChildPipe] = {}
         self._exit_waiters: list[asyncio.Future[int]] | None = []
         watch.ended = self._ended
 
@@ -86,7 +86,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             (2, popen.stderr, loop.connect_read_pipe),
         ):
             if file is not None:
-                pipe = self._pipes[fd] = _pipes.ChildPipe(self, fd)
+                pipe = self._pipes[fd] = ChildPipe(self, fd)
                 await connect(lambda pipe=pipe: pipe, file)
         waiter = loop.create_future()
         loop.call_soon(self._connection_made)

@@ -10,7 +10,7 @@
     with netpoll.Scheduler() as scheduler:
         scheduler.run(main)
 
-What runs per task is native (_sched.pyx, csrc/sched/np_sched.c); here is what runs once per
+What runs per task is native (sched/run.pyx, csrc/sched/np_sched.c); here is what runs once per
 scheduler, group or time-out. docs/scheduler.md explains the model, docs/gil.md what threads buy
 where.
 """
@@ -34,13 +34,12 @@ from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any
 
-from netpoll import (
-    _collectsched,  # noqa: F401 - tells the garbage collector of what schedulers refer to
-    _ring,
-    _sched,
-    _task,
+from netpoll._native.sched import (
+    collect,  # noqa: F401 - tells the garbage collector of what schedulers refer to
 )
-from netpoll._task import Task, current_scheduler, current_task
+from netpoll._native.sched.run import SchedulerCore, work
+from netpoll._native.sched.task import Join, Sleep, Task, current_scheduler, current_task
+from netpoll._native.sched.worker_loop import RingLoop
 from netpoll.config import LoopConfig
 from netpoll.loop import EventLoop
 
@@ -92,7 +91,7 @@ def _new_seed() -> int:
         return time.time_ns() ^ os.getpid() << 32
 
 
-class _WorkerLoop(_ring.RingLoop, EventLoop):
+class _WorkerLoop(RingLoop, EventLoop):
     """The event loop that a worker sleeps in."""
 
 
@@ -105,7 +104,7 @@ def _cancel_tasks(loop: EventLoop) -> None:
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
-class Scheduler(_sched.SchedulerCore):
+class Scheduler(SchedulerCore):
     """Runs tasks on `workers` threads (default: one per CPU that this process may use).
 
     spawn(target, *args, priority=Priority.NORMAL, affinity=None, name=None) -> Task
@@ -145,7 +144,7 @@ class Scheduler(_sched.SchedulerCore):
         self._open(self.workers, self._deque_slots, self.seed, False, _has_gil())
         for index in range(self.workers):
             thread = threading.Thread(
-                target=_sched.work, args=([self], index), name=f"{self.name}-{index}"
+                target=work, args=([self], index), name=f"{self.name}-{index}"
             )
             self._threads.append(thread)
             thread.start()
@@ -370,7 +369,7 @@ async def sleep(delay_s: float, result: Any = None) -> Any:
     if delay_s <= 0:
         await yield_now()
     else:
-        await _task.Sleep(delay_s)
+        await Sleep(delay_s)
     return result
 
 
@@ -497,7 +496,7 @@ class TaskGroup:
             if task is None:
                 return cancelled
             try:
-                await _task.Join(task)
+                await Join(task)
                 # Its callback takes it out of the set, perhaps a moment later in its own thread.
                 if task in self._tasks:
                     await yield_now()

@@ -27,15 +27,15 @@ from asyncio import events
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Self
 
-from netpoll import (
-    _collectserver,  # noqa: F401 - tells the garbage collector of connections
-    _ends,
+from netpoll._native.memory.pool import BufferPool
+from netpoll._native.server import (
+    collect,  # noqa: F401 - tells the garbage collector of connections
+    ends,
 )
-from netpoll._buffers import BufferPool
-from netpoll._connection import Connection
-from netpoll._listener import Listener
-from netpoll._secure import SecureWorker
-from netpoll._server import Worker
+from netpoll._native.server.connection import Connection
+from netpoll._native.server.listener import Listener
+from netpoll._native.server.secure import SecureWorker
+from netpoll._native.server.worker import Worker
 from netpoll.config import BufferConfig, LoopConfig
 from netpoll.listening import UnixFile, inet_sockets, unix_socket
 from netpoll.loop import EventLoop
@@ -104,11 +104,11 @@ class _Thread:
         if worker is not None:
             steps += [worker._abort_all, self._cancel_tasks]
             steps.append(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
-            steps += [lambda: _ends.end_connections(worker), worker._end]
+            steps += [lambda: ends.end_connections(worker), worker._end]
         if loop is not None:
             steps.append(loop.close)
         if worker is not None:
-            steps.append(lambda: _ends.close_rest(worker))
+            steps.append(lambda: ends.close_rest(worker))
         _each(loop, steps)
         self.is_over = True
 
@@ -530,7 +530,7 @@ class Server:
         """
         if self._pid != os.getpid():
             return self._forget()
-        if self._workers and _ends.is_session_of(asyncio.current_task(), self._workers):
+        if self._workers and ends.is_session_of(asyncio.current_task(), self._workers):
             raise RuntimeError(
                 "'await astop()' in a session would wait for that session: use "
                 "conn.loop.create_task(server.astop())"
@@ -568,7 +568,7 @@ class Server:
         if self._pid != os.getpid():
             return self._forget()
         for worker in self._workers:
-            _each(self._inside, [lambda w=worker: _ends.end_connections(w), worker._end])
+            _each(self._inside, [lambda w=worker: ends.end_connections(w), worker._end])
         if not self._is_down:
             _each(self._inside, [self._stop_listening, self._ended])
             self._is_down = True
@@ -576,7 +576,7 @@ class Server:
 
     def _loop_closed(self) -> None:
         if self._pid == os.getpid():
-            _each(self._inside, [lambda w=worker: _ends.close_rest(w) for worker in self._workers])
+            _each(self._inside, [lambda w=worker: ends.close_rest(w) for worker in self._workers])
         self._workers = []
 
     def _stop_listening(self) -> None:
@@ -639,7 +639,7 @@ class Server:
     def _forget(self) -> None:
         """In a child process: the parent's sockets, threads and files stay as they are."""
         for worker in self._workers:
-            _ends.forget(worker)
+            ends.forget(worker)
         self._unix_file = None
         for sock in self._sockets:
             sock.close()

@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
-from netpoll._task import Task
+from netpoll._native.sched.task import Task
 from netpoll.sched import Scheduler
 
 __all__ = ["DeadlockError", "DeterministicScheduler"]

@@ -6,8 +6,8 @@ import asyncio
 import ssl
 from typing import Any
 
-from netpoll import _tls
-from netpoll._session import engine
+from netpoll._native.tls.engine import engine
+from netpoll._native.tls.transport import make_layer
 
 __all__ = ["engine", "ktls", "start_tls"]
 
@@ -38,7 +38,7 @@ async def start_tls(
     if not getattr(transport, "_start_tls_compatible", False):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
     waiter = loop.create_future()
-    layer = _tls.make_layer(
+    layer = make_layer(
         loop,
         protocol,
         sslcontext,

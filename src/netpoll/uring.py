@@ -23,12 +23,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
-from netpoll._sqe import Operation, submit_entries
+from netpoll._native.loop.sqe import Operation, submit_entries
 from netpoll.errors import BackendUnavailableError
 from netpoll.fileops import is_ring
 
 try:
-    from netpoll._liburing import ffi, lib
+    from netpoll._native.liburing import ffi, lib
 except ImportError as error:
     raise ImportError(
         "netpoll.uring needs cffi: install it ('pip install cffi') and build netpoll again "

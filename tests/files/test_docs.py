@@ -25,7 +25,7 @@ EXAMPLES = [
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_the_example_runs(tmp_path: Path, code: str) -> None:
     if "uring" in code:
-        if importlib.util.find_spec("netpoll._liburing") is None:
+        if importlib.util.find_spec("netpoll._native.liburing") is None:
             pytest.skip("built without cffi")
         try:
             choose_backend("uring")

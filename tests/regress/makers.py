@@ -14,7 +14,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import netpoll
-from netpoll import _files, _pipes, _task, _tls
+from netpoll._native.files import operations as native_files
+from netpoll._native.loop import sendfile as native_sendfile
+from netpoll._native.sched import task as native_task
+from netpoll._native.tls import transport as native_tls
+from netpoll._native.transport import pipe as native_pipe
 from netpoll.fileops import is_ring
 
 MAKERS: list[Callable[..., Any]] = []
@@ -113,7 +117,7 @@ async def tls() -> AsyncIterator[list[Any]]:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     one, other = socket.socketpair()
-    layer = _tls.make_layer(loop, asyncio.Protocol(), context, None)  # type: ignore[arg-type]
+    layer = native_tls.make_layer(loop, asyncio.Protocol(), context, None)  # type: ignore[arg-type]
     below, _ = await loop.create_connection(lambda: layer, sock=one)
     yield [layer._app_transport, layer, below]
     other.close()
@@ -147,7 +151,7 @@ async def processes() -> AsyncIterator[list[Any]]:
     process = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
     transport: Any = process._transport  # type: ignore[attr-defined]
     pipe: Any = transport._pipes[1]
-    yield [pipe, pipe.transport, _pipes.ChildPipe(transport, 1)]
+    yield [pipe, pipe.transport, native_pipe.ChildPipe(transport, 1)]
     process.kill()
     await process.wait()
 
@@ -178,7 +182,7 @@ async def socket_calls() -> AsyncIterator[list[Any]]:
         loop.sock_recv(one, 10), loop.sock_recv_into(one, bytearray(5)),
         loop.sock_sendall(one, b"x"), loop.sock_accept(listening), loop.sock_recvfrom(one, 5),
         loop._connect_resolved(socket.socket(), ("127.0.0.1", 9)),  # type: ignore[attr-defined]
-        netpoll._sendfile.send_file(loop, one, file, 0, None),  # type: ignore[attr-defined]
+        native_sendfile.send_file(loop, one, file, 0, None),
     ]
     waiting: Any = loop.sock_recv(other, 10)
     waiting.send(None)
@@ -193,21 +197,23 @@ async def files() -> AsyncIterator[list[Any]]:
     if not is_ring(loop):
         yield []
         return
-    from netpoll import _sqe, uring
+    from netpoll import uring
+    from netpoll._native.loop import sqe as native_sqe
 
     r, _w = os.pipe()
     fd = os.open(os.devnull, os.O_RDWR)
-    waiting = _files.read(loop, r, 10)
+    waiting = native_files.read(loop, r, 10)
     waiting.send(None)
     operations = [
-        waiting, _files.read(loop, fd, 5), _files.readinto(loop, r, bytearray(5)),
-        _files.write(loop, fd, b"x"), _files.fsync(loop, fd), _files.open(loop, "/dev/null", 0),
-        _files.close(loop, fd),
+        waiting, native_files.read(loop, fd, 5), native_files.readinto(loop, r, bytearray(5)),
+        native_files.write(loop, fd, b"x"), native_files.fsync(loop, fd),
+        native_files.open(loop, "/dev/null", 0),
+        native_files.close(loop, fd),
     ]
     entry = uring.sqe()
     uring.lib.io_uring_prep_poll_add(entry, r, 1)
     operation = uring.submit(entry)
-    assert isinstance(operation, _sqe.Operation)
+    assert isinstance(operation, native_sqe.Operation)
     yield [*operations, operation, operation.wait()]
     operation.cancel()
 
@@ -225,7 +231,7 @@ async def pools() -> AsyncIterator[list[Any]]:
 
 @maker
 async def secure_workers() -> AsyncIterator[list[Any]]:
-    from netpoll._secure import SecureWorker
+    from netpoll._native.server.secure import SecureWorker
 
     options = {
         "max_pending_bytes": 1, "max_unread_bytes": 1, "max_retained_bytes": 1, "pool": None,
@@ -278,7 +284,7 @@ async def sessions() -> AsyncIterator[list[Any]]:
 
 @maker
 async def scheduled() -> AsyncIterator[list[Any]]:
-    from netpoll._offload import ConnectionTask, Outbox
+    from netpoll._native.sched.offload import ConnectionTask, Outbox
 
     scheduler = netpoll.Scheduler(1)
     loop = scheduler.loop()
@@ -290,7 +296,8 @@ async def scheduled() -> AsyncIterator[list[Any]]:
                         scheduler.spawn(int, "x")]
     outbox = Outbox(asyncio.get_running_loop())
     task = ConnectionTask(scheduler, outbox, len, print, print, 1)
-    yield [*tasks, _task.Sleep(0.5), _task.Join(tasks[0]), _task.Alarm(scheduler, 0.01, print),
+    yield [*tasks, native_task.Sleep(0.5), native_task.Join(tasks[0]),
+           native_task.Alarm(scheduler, 0.01, print),
            outbox, task, scheduler, loop]
     with contextlib.suppress(Exception):
         scheduler._stop(True)

@@ -42,20 +42,20 @@ def test_native_functions(backend: str) -> None:
 
 # Extension types that no Python code meets.
 INTERNAL = {
-    "netpoll._address.Address": "its key, a tuple, is what programs get",
-    "netpoll._buffers.PoolBlock": "what a Buffer holds",
-    "netpoll._connection.FileSpan": "a file on its way, in a flow",
-    "netpoll._futures.FutureWait": "what a scheduler's task waits on",
-    "netpoll._secure.Secured": "the TLS half of a connection's struct",
-    "netpoll._session.NativeSession": "an engine, inside a TlsLayer",
-    "netpoll._session.Session": "an engine, inside a TlsLayer",
-    "netpoll._shipment.Shipment": "a zero-copy send on its way",
-    "netpoll._streams.Ready": "given to await only",
-    "netpoll._streams.WriterExchange": "inside a StreamWriter",
-    "netpoll._watch.Spent": "the owner of an event that was handed out already",
-    "netpoll._wheel.Wheel": "a worker's timers",
+    "netpoll._native.transport.address.Address": "its key, a tuple, is what programs get",
+    "netpoll._native.memory.pool.PoolBlock": "what a Buffer holds",
+    "netpoll._native.server.connection.FileSpan": "a file on its way, in a flow",
+    "netpoll._native.sched.home.FutureWait": "what a scheduler's task waits on",
+    "netpoll._native.server.secure.Secured": "the TLS half of a connection's struct",
+    "netpoll._native.tls.engine.NativeSession": "an engine, inside a TlsLayer",
+    "netpoll._native.tls.engine.Session": "an engine, inside a TlsLayer",
+    "netpoll._native.server.shipment.Shipment": "a zero-copy send on its way",
+    "netpoll._native.transport.stream_reader.Ready": "given to await only",
+    "netpoll._native.transport.stream_reader.WriterExchange": "inside a StreamWriter",
+    "netpoll._native.loop.watcher.Spent": "the owner of an event that was handed out already",
+    "netpoll._native.server.idle.Wheel": "a worker's timers",
 }
-RING_ONLY = "netpoll._files.", "netpoll._sqe."
+RING_ONLY = "netpoll._native.files.operations.", "netpoll._native.loop.sqe."
 
 
 def test_live_objects(backend: str) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import netpoll
-from netpoll import BufferPool, _files
-from netpoll._task import current_task
+from netpoll import BufferPool
+from netpoll._native.files import operations as native_files
+from netpoll._native.sched.task import current_task
 from netpoll.testing import DeterministicScheduler
 
 from ..support import unix_pair
@@ -75,9 +76,9 @@ async def test_a_file_operation_is_asked_too_early(loop: Any, tmp_path: Any) -> 
     reading, writing = os.pipe()
     memory = bytearray(100)
     operations: list[Any] = [
-        _files.read(loop, reading, 100),
-        _files.readinto(loop, reading, memory),
-        _files.open(loop, tmp_path, os.O_RDONLY),
+        native_files.read(loop, reading, 100),
+        native_files.readinto(loop, reading, memory),
+        native_files.open(loop, tmp_path, os.O_RDONLY),
     ]
     tasks = [asyncio.ensure_future(_until_done(operation)) for operation in operations]
     await asyncio.sleep(0)

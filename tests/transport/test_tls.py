@@ -49,13 +49,13 @@ def engine(request: pytest.FixtureRequest, backend: str, monkeypatch: Any) -> An
             pytest.skip("the control has one engine")
         yield "asyncio"
         return
-    from netpoll import _session
+    from netpoll._native.tls import engine
 
     monkeypatch.setenv("NETPOLL_TLS", request.param)
-    _session.choose_again()
+    engine.choose_again()
     yield request.param
     monkeypatch.undo()
-    _session.choose_again()
+    engine.choose_again()
 
 
 # ---- what it is -------------------------------------------------------------------------------

@@ -1,0 +1,3 @@
+# The seam of seal.pyx.
+
+cdef int seal_types(dict names, tuple others=*) except -1

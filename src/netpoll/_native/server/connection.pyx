@@ -1,0 +1,778 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The face of a connection: what a handler of netpoll.Server works with.
+
+A Connection exists while somebody looks at it; the connection itself is a struct np_conn
+(np_conn.h). Received bytes are read where they are; what is written is kept, not copied, and leaves
+at the end of the turn in one system call.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EDQUOT, ENOMEM
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from netpoll._native.loop.awaitable cimport Awaitable
+from netpoll._native.c cimport (
+    NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST, NP_CONN_PAUSED,
+    NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, PyTypeObject, Py_DECREF, Py_INCREF,
+    np_chunk, np_conn, np_conn_in, np_conn_pin, np_flow, np_flow_copy, np_flow_find, np_flow_get,
+    np_flow_move, np_flow_push, np_iov_advance, np_owner_drop, np_sock_close)
+from netpoll._native.memory.pool cimport Buffer, PoolBlock
+from netpoll._core cimport Completion, Loop
+from netpoll._native.server.lease cimport Lease, Lender
+from netpoll._native.seal cimport seal_types
+
+import asyncio
+import os
+import socket as py_socket
+from asyncio import events as aio_events
+from operator import index as index_of
+
+cdef enum:
+    GATHER_COUNT = 64
+    # drain() waits from here on, as asyncio's transports do by default, until a quarter is left.
+    DRAIN_HIGH_BYTES = 64 * 1024
+
+cdef object get_running_loop = aio_events._get_running_loop
+
+
+cdef class Host(Completion):
+    cdef int send_soon(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int send_now(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int consumed(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int read_again(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int stop_reading(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int close_conn(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef int fail_conn(self, np_conn *conn, object error) except -1:
+        raise NotImplementedError
+
+    cdef int queue_run(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef Connection adopt_quietly(self, int fd):
+        raise NotImplementedError
+
+    cdef int session_ended(self, Driver session, object error) except -1:
+        raise NotImplementedError
+
+    cdef int finish(self, np_conn *conn) except -1:
+        raise NotImplementedError
+
+    cdef object tls_of(self, np_conn *conn):
+        return None
+
+    cdef int check_thread(self) except -1:
+        if PyThread_get_thread_ident() != self.thread_id:
+            raise RuntimeError(
+                "this connection belongs to another thread: use "
+                "connection.loop.call_soon_threadsafe(connection.write, data)")
+        return 0
+
+
+cdef class Driver:
+    cdef int resume(self) except -1:
+        raise NotImplementedError
+
+
+cdef class FileSpan:
+    def __cinit__(self):
+        self.fd = -1
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            np_sock_close(self.fd)
+
+
+@cython.final
+cdef class Connection(Lender):
+    """One connection of a netpoll.Server. Handlers get it; nobody makes one.
+
+    Everything belongs to the thread of the connection's worker (`loop`); other threads go through
+    loop.call_soon_threadsafe. Methods of a connection that is over raise ConnectionError.
+    """
+
+    def __init__(self):
+        raise TypeError("a Connection comes from a netpoll.Server")
+
+    cdef np_conn *live(self) except NULL:
+        if self.conn is NULL:
+            raise ConnectionResetError("this connection is over") from self.error
+        return self.conn
+
+    cdef np_conn *ours(self) except NULL:
+        """live(), for what only the connection's own thread may do."""
+        cdef np_conn *conn = self.live()
+        self.host.check_thread()
+        return conn
+
+    def __repr__(self):
+        if self.conn is NULL:
+            return "<netpoll.Connection closed>"
+        return (f"<netpoll.Connection fd={self.conn.fd} available={self.available} "
+                f"pending={self.pending}>")
+
+    # ---- reading in place ---------------------------------------------------------------------
+
+    cdef bint is_referred_to(self) noexcept:
+        """Somebody has a weak reference to it: it stands for its connection until the end."""
+        return (<void**>(<char*><void*>self + WEAK_REFERENCES_OFFSET))[0] is not NULL
+
+    cdef inline np_flow *unread(self) noexcept:
+        return np_conn_in(self.conn) if self.conn is not NULL else NULL
+
+    cdef inline Py_ssize_t unread_bytes(self) noexcept:
+        cdef np_flow *flow = self.unread()
+        return flow.iov.total_bytes if flow is not NULL else 0
+
+    @property
+    def available(self):
+        """Bytes that are here and not read yet."""
+        return self.unread_bytes()
+
+    @property
+    def at_eof(self):
+        """The peer has shut its side, and nothing is left to read."""
+        return self.conn is NULL or (self.conn.flags & NP_CONN_EOF and not self.unread_bytes())
+
+    cdef Py_ssize_t wanted(self, object n) except -1:
+        """min(n, what is here). n may be an object whose __index__ runs, which may read or end
+        this connection; so what is here is looked at after that."""
+        cdef Py_ssize_t size, there
+        if n is None:
+            return self.unread_bytes()
+        size = n
+        if size < 0:
+            raise ValueError("a number of bytes must not be negative")
+        there = self.unread_bytes()
+        return size if size < there else there
+
+    cdef Lease lease(self, Py_ssize_t size, bint consumes):
+        cdef Lease lease = Lease.__new__(Lease)
+        size = min(size, self.unread_bytes())  # to make it may have run the garbage collector
+        lease.loop = self.host.loop
+        lease.thread_id = self.host.thread_id
+        if size:
+            lease.take(self.unread(), size, consumes)
+        lease.enlist(self)
+        if size and consumes:
+            self.host.consumed(self.conn)
+        return lease
+
+    def peek(self, n=None):
+        """A Lease on the next n bytes (fewer if fewer are here), which stay unread."""
+        return self.lease(self.wanted(n), False)
+
+    def next(self, n=None):
+        """A Lease on the next n bytes (fewer if fewer are here; None: all), which are now read."""
+        return self.lease(self.wanted(n), True)
+
+    def skip(self, n=None):
+        """Drops the next n bytes. Returns how many there were."""
+        cdef Py_ssize_t size = self.wanted(n)
+        self.drop_head(size)
+        return size
+
+    def read(self, n=None):
+        """A copy of the next n bytes (fewer if fewer are here; None: all)."""
+        return self.copied_head(self.wanted(n))
+
+    def until(self, bytes separator not None, max_bytes=None):
+        """A Lease on everything up to the separator, and it: read. None while it is not here.
+
+        max_bytes: ValueError when so many are here without it.
+        """
+        cdef Py_ssize_t end = self.find(separator, 0)
+        if end < 0:
+            if max_bytes is not None and self.unread_bytes() >= max_bytes:
+                raise ValueError(f"no separator within {max_bytes} bytes")
+            return None
+        return self.lease(end, True)
+
+    def readline(self):
+        r"""A copy of the next line, its b"\n" included; None while it is not complete."""
+        cdef Py_ssize_t end = self.find(b"\n", 0)
+        return None if end < 0 else self.copied_head(end)
+
+    cdef int drop_head(self, Py_ssize_t size) except -1:
+        cdef void *owners[GATHER_COUNT]
+        cdef void *reference
+        cdef int n, i
+        cdef size_t taken = size
+        if size == 0:
+            return 0
+        while True:
+            n = np_iov_advance(&self.unread().iov, taken, owners, GATHER_COUNT)
+            taken = 0
+            for i in range(n):
+                reference = np_owner_drop(owners[i])
+                if reference is not NULL:
+                    Py_DECREF(<PyObject*>reference)
+            if n < GATHER_COUNT:
+                break
+        return self.host.consumed(self.conn)
+
+    cdef bytes copied_head(self, Py_ssize_t size):
+        data = PyBytes_FromStringAndSize(NULL, size)
+        if size:
+            np_flow_copy(self.unread(), PyBytes_AS_STRING(data), size)
+        self.drop_head(size)
+        return data
+
+    cdef Py_ssize_t find(self, bytes sep, Py_ssize_t start) noexcept:
+        """The offset behind the first sep at or after start; -1: not here."""
+        cdef np_flow *flow = self.unread()
+        if flow is NULL:
+            return -1
+        return np_flow_find(flow, <const uint8_t*>PyBytes_AS_STRING(sep), PyBytes_GET_SIZE(sep),
+                            start)
+
+    # ---- awaiting bytes -----------------------------------------------------------------------
+
+    def fill(self, Py_ssize_t n=1):
+        """Awaits until n bytes are here, or no more will come. Gives how many there are.
+
+        Fewer than n: the peer has ended the stream. Raises ValueError for more than the server's
+        max_unread_bytes; the connection's error when it is lost.
+        """
+        return self._wait(WAIT_FILL, n, None)
+
+    def read_exactly(self, Py_ssize_t n):
+        """Awaits n bytes and gives a copy. asyncio.IncompleteReadError when the stream ends."""
+        return self._wait(WAIT_EXACTLY, n, None)
+
+    def read_until(self, bytes separator not None=b"\n"):
+        """Awaits the separator and gives a copy of everything up to it, and it.
+
+        b"" at the end of the stream; asyncio.IncompleteReadError when it ends within a piece,
+        asyncio.LimitOverrunError when max_unread_bytes are here without the separator.
+        """
+        return self._wait(WAIT_UNTIL, 0, separator)
+
+    def drain(self):
+        """Awaits until most of what was written has been taken by the kernel."""
+        return self._wait(WAIT_DRAIN, 0, None)
+
+    def _wait(self, int kind, Py_ssize_t n, bytes separator or None):
+        if n < 0 or (self.host is not None and n > self.host.max_unread_bytes):
+            raise ValueError(f"{n} bytes: at most max_unread_bytes = "
+                             f"{self.host.max_unread_bytes} can wait to be read")
+        cdef Wait wait = Wait.__new__(Wait)
+        wait.connection = self
+        wait.kind = kind
+        wait.size = n
+        wait.separator = separator
+        return wait
+
+    cdef int wake(self, Wait wait) except -1:
+        """What an await waits for may be there: its task or coroutine looks again."""
+        if wait.future is not None:
+            wait.resume()
+        elif self.session is not None:
+            self.session.resume()
+        return 0
+
+    # ---- writing ------------------------------------------------------------------------------
+
+    @property
+    def pending(self):
+        """Bytes that were written and that the kernel has not taken yet."""
+        if self.conn is NULL or self.conn.out is NULL:
+            return 0
+        return self.conn.out.iov.total_bytes
+
+    cdef np_flow *outbound(self) except NULL:
+        """The outbound flow, now: after anything that may run Python code it is another, or there
+        is none any more."""
+        cdef np_conn *conn = self.live()
+        if conn.flags & (NP_CONN_SHUT | NP_CONN_LOST):
+            raise ConnectionError("nothing can be written after shutdown() or close()")
+        if conn.flags & NP_CONN_CLOSING:
+            raise ConnectionError("nothing can be written after close()")
+        if conn.out is NULL:
+            conn.out = np_flow_get(&self.host.slab)
+            if conn.out is NULL:
+                raise MemoryError
+        return conn.out
+
+    cdef np_flow *writable(self) except NULL:
+        """The outbound flow, if there is room for more by policy."""
+        self.ours()
+        cdef np_flow *flow = self.outbound()
+        if <Py_ssize_t>flow.iov.total_bytes > 2 * self.host.max_pending_bytes:
+            self.make_room()
+            return self.outbound()
+        return flow
+
+    cdef int make_room(self) except -1:
+        """Sends now: perhaps only this turn has written so much. BufferError if it is the peer."""
+        cdef np_conn *conn = self.conn
+        np_conn_pin(conn)
+        try:
+            self.host.send_now(conn)
+            if conn.flags & NP_CONN_LOST or conn.out is NULL \
+                    or <Py_ssize_t>conn.out.iov.total_bytes <= 2 * self.host.max_pending_bytes:
+                return 0
+            error = BufferError(
+                f"the peer does not read: {conn.out.iov.total_bytes} bytes wait to be sent, "
+                f"max_pending_bytes is {self.host.max_pending_bytes}; await drain() in time")
+            if not self.host.raises_when_full:
+                self.host.fail_conn(conn, error)
+            raise error
+        finally:
+            unpin(self.host, conn)
+
+    cdef int push(self, void *owner, const void *base, size_t size) except -1:
+        if np_flow_push(self.outbound(), owner, base, size) < 0:
+            raise MemoryError
+        return 0
+
+    cdef int push_data(self, object data) except -1:
+        """Appends one piece. The buffer protocol may run Python code: the flow comes after it."""
+        cdef PoolBlock block
+        if type(data) is bytes:
+            return self.push_bytes(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        if type(data) is Lease:
+            return self.push_lease(<Lease>data)
+        if type(data) is Buffer:
+            block = (<Buffer>data).seal()
+            if (<Buffer>data).length_bytes:
+                self.push(<void*>block, (<Buffer>data).base, (<Buffer>data).length_bytes)
+                Py_INCREF(<PyObject*>block)
+            return 0
+        return self.push_view(data)
+
+    cdef int push_bytes(self, object owner, const void *base, Py_ssize_t size) except -1:
+        """Memory of a bytes object: it is immutable, and kept."""
+        if size:
+            self.push(<void*>owner, base, size)
+            Py_INCREF(<PyObject*>owner)
+        return 0
+
+    cdef int push_view(self, object data) except -1:
+        cdef Py_buffer view
+        cdef uint8_t *copy
+        owner = data.obj if type(data) is memoryview else None
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if type(owner) is bytes:
+                return self.push_bytes(owner, view.buf, view.len)
+            if view.len == 0:
+                return 0
+            copy = <uint8_t*>malloc(view.len)
+            if copy is NULL:
+                raise MemoryError
+            memcpy(copy, view.buf, view.len)
+            self.host.user_copied_bytes += view.len
+            try:
+                self.push(copy + NP_OWNER_HEAP, copy, view.len)
+            except BaseException:
+                free(copy)
+                raise
+        finally:
+            PyBuffer_Release(&view)
+        return 0
+
+    cdef int push_lease(self, Lease lease) except -1:
+        """The lease's holds become the flow's: received memory goes straight out again."""
+        cdef np_flow *flow
+        cdef np_chunk *chunks
+        cdef Py_ssize_t i, copied_bytes, sent = 0
+        with cython.critical_section(lease.loop):
+            lease.check()
+            if lease.exports:
+                raise BufferError("release the memoryviews of a lease before it is sent")
+            if lease.loop is not self.host.loop:
+                # Its loop must get its buffers back without waiting for this one.
+                copied_bytes = lease.shed()
+                if copied_bytes < 0:
+                    raise MemoryError
+                self.host.user_copied_bytes += copied_bytes
+            flow = self.outbound()
+            chunks = lease.first()
+            try:
+                for i in range(lease.count):
+                    if np_flow_push(flow, chunks[i].owner, chunks[i].base,
+                                    chunks[i].len_bytes) < 0:
+                        raise MemoryError
+                    sent += 1
+            finally:
+                lease.moved(sent)
+        return lease.end()
+
+    cdef int pushed(self) except -1:
+        return self.host.send_soon(self.conn) if self.conn is not NULL else 0
+
+    def write(self, data):
+        """Sends one piece, in order, at the end of this turn.
+
+        bytes, memoryviews of bytes and Leases are kept, not copied; what can still change
+        (bytearray, array) is copied now, and counted. Raises BufferError, and closes the
+        connection, when twice max_pending_bytes wait to be sent already and the peer does not read.
+        """
+        self.writable()
+        try:
+            self.push_data(data)
+        finally:
+            self.pushed()
+
+    def writev(self, pieces):
+        """write() for several pieces: bytes, memoryviews, Leases, pool buffers, in any mix.
+
+        When a piece cannot be written, or the iterable raises, those before it are written. When
+        the iterable ends the connection itself, the next piece raises ConnectionError.
+        """
+        self.writable()
+        try:
+            for data in pieces:
+                self.push_data(data)
+        finally:
+            self.pushed()
+
+    def forward(self, Lease lease=None):
+        """Sends received memory as it is; the lease ends. Without one: all that is unread here.
+
+        The lease may come from another connection: that is a proxy.
+        """
+        cdef np_flow *flow = self.writable()
+        cdef np_flow *unread
+        cdef int err = 0
+        try:
+            if lease is not None:
+                self.push_lease(lease)
+                return
+            unread = self.unread()
+            if unread is not NULL:
+                err = np_flow_move(unread, flow, unread.iov.total_bytes)
+                self.host.consumed(self.conn)
+            if err < 0:
+                raise MemoryError
+        finally:
+            self.pushed()
+
+    def reserve(self, Py_ssize_t n):
+        """A Buffer of n bytes of the server's pool, to fill and then write().
+
+        Raises PoolExhaustedError when no block is free: some are when sends end.
+        """
+        self.live()
+        if self.host.pool is None:
+            self.host.pool = self.host.make_pool(self.host.loop)
+        return self.host.pool.reserve(n)
+
+    def sendfile(self, file, int64_t offset=0, count=None):
+        """Sends count bytes (None: to the end) of an open file from offset on, by sendfile(2).
+
+        In order with what is written. The file may be closed at once. Returns the count.
+        """
+        cdef FileSpan span = FileSpan.__new__(FileSpan)
+        cdef int64_t size
+        fd = file if isinstance(file, int) else file.fileno()
+        size = max(0, os.fstat(fd).st_size - offset)
+        if count is not None:
+            size = min(size, <int64_t>index_of(count))
+        if offset < 0 or size < 0:
+            raise ValueError("offset and count must not be negative")
+        if size:
+            span.fd = os.dup(fd)
+        self.writable()  # from here on no Python code runs
+        try:
+            if size:
+                self.push(<void*>(<uintptr_t><void*>span + NP_OWNER_FILE), <void*>offset, size)
+                Py_INCREF(<PyObject*>span)
+        finally:
+            self.pushed()
+        return size
+
+    def cork(self):
+        """Holds back what is written until uncork()."""
+        self.ours().flags |= NP_CONN_CORKED
+
+    def uncork(self):
+        """Lets what was written leave, at the end of this turn."""
+        self.ours().flags &= ~NP_CONN_CORKED
+        self.host.send_soon(self.conn)
+
+    def adopt(self, sock):
+        """Makes a connected socket a connection of the same worker, and returns that.
+
+        A plain handler is called for its bytes as for those of any connection; on_connect is not.
+        In a server with sessions it has none: the coroutine that adopts it awaits its bytes. The
+        socket object is detached: the connection is the closer.
+        """
+        cdef int fd
+        self.ours()
+        sock.setblocking(False)
+        fd = sock.detach()
+        if fd < 0:
+            raise ValueError("a closed socket cannot be adopted")
+        return self.host.adopt_quietly(fd)
+
+    # ---- flow and end -------------------------------------------------------------------------
+
+    def pause_reading(self):
+        """No on_data until resume_reading(); a bounded number of bytes still arrives."""
+        cdef np_conn *conn = self.ours()
+        conn.flags |= NP_CONN_PAUSED
+        self.host.stop_reading(conn)
+
+    def resume_reading(self):
+        cdef np_conn *conn = self.ours()
+        if conn.flags & NP_CONN_PAUSED:
+            conn.flags &= ~NP_CONN_PAUSED
+            self.host.read_again(conn)
+
+    def shutdown(self):
+        """Ends our side of the stream when everything written has left; reading goes on."""
+        cdef np_conn *conn = self.ours()
+        conn.flags |= NP_CONN_SHUT
+        self.host.send_soon(conn)
+
+    def close(self):
+        """Stops reading; ends when everything written has left. May be called again."""
+        if self.conn is not NULL:
+            self.host.close_conn(self.ours())
+
+    def abort(self, error=None):
+        """Ends at once; what is unsent is dropped. on_close gets the error."""
+        if self.conn is not NULL:
+            self.host.fail_conn(self.ours(), error)
+
+    @property
+    def closed(self):
+        """The connection is over, or close() was called."""
+        return self.conn is NULL or bool(self.conn.flags & (NP_CONN_CLOSING | NP_CONN_LOST))
+
+    @property
+    def loop(self):
+        """The event loop of the worker that this connection belongs to."""
+        return self.host.loop
+
+    def fileno(self):
+        """The socket's number; -1 when the connection is over. It stays the connection's."""
+        return self.conn.fd if self.conn is not NULL else -1
+
+    @property
+    def ssl_object(self):
+        """The ssl.SSLObject of a TLS connection, for its certificate, cipher and protocol; None
+        for one without TLS, or that is over."""
+        return self.host.tls_of(self.conn) if self.conn is not NULL else None
+
+    @property
+    def peername(self):
+        """The peer's address as socket.getpeername() gives it; None when it is gone."""
+        return self._socket_name("getpeername")
+
+    @property
+    def sockname(self):
+        """Our address; None when the connection is over."""
+        return self._socket_name("getsockname")
+
+    def _socket_name(self, str method):
+        cdef np_conn *conn = self.conn
+        if conn is NULL:
+            return None
+        np_conn_pin(conn)  # its fd stays, whatever an audit hook does
+        try:
+            sock = py_socket.socket(fileno=conn.fd)
+            try:
+                return getattr(sock, method)()
+            finally:
+                sock.detach()
+        except OSError:
+            return None
+        finally:
+            unpin(self.host, conn)
+
+    # ---- leases -------------------------------------------------------------------------------
+
+    cdef int admit(self, Lease lease) noexcept:
+        """Retained bytes pause reading above the limit, and are refused above twice of it."""
+        if lease.is_counted:
+            return 0
+        if self.retained_bytes + lease.size_bytes > 2 * self.host.max_retained_bytes:
+            return -EDQUOT
+        cdef int err = self.share(lease)
+        if err < 0:
+            return err
+        return self.count_lease(lease)
+
+    cdef int share(self, Lease lease) noexcept:
+        """Never the ring's last buffer: half of it stays for receiving, whatever is retained or
+        looked at. What would be too much is copied before anybody looks at it."""
+        cdef Py_ssize_t held = 0 if lease.counted_chunks else lease.buffers()
+        if held and 2 * (self.host.leased_chunks + held) > self.host.buffers_count:
+            held = lease.shed()
+            if held < 0:
+                return -ENOMEM
+            self.host.user_copied_bytes += held
+            held = 0
+        lease.counted_chunks += held
+        self.host.leased_chunks += held
+        return 0
+
+    cdef int outlives(self, Lease lease) noexcept:
+        self.count_lease(lease)
+        return -EDQUOT if self.retained_bytes > 2 * self.host.max_retained_bytes else 0
+
+    cdef int count_lease(self, Lease lease) noexcept:
+        self.retained_bytes += lease.size_bytes
+        lease.is_counted = True
+        if self.retained_bytes > self.host.max_retained_bytes and self.conn is not NULL:
+            self.conn.flags |= NP_CONN_FULL
+        return 0
+
+    cdef object refusal(self, int err, Py_ssize_t refused_bytes):
+        if self.retained_bytes + refused_bytes > 2 * self.host.max_retained_bytes:
+            return BufferError(
+                f"this connection has {self.retained_bytes + refused_bytes} bytes in leases that "
+                "were not released, or that memoryviews still use, and max_retained_bytes is "
+                f"{self.host.max_retained_bytes}: release() them, or keep copies")
+        return MemoryError()
+
+    cdef int relieve(self, Lease lease) noexcept:
+        if self.host is not None:  # else the collector has taken us and our host apart
+            self.host.leased_chunks -= lease.counted_chunks
+        lease.counted_chunks = 0
+        if lease.is_counted:
+            lease.is_counted = False
+            self.retained_bytes -= lease.size_bytes
+        return 0
+
+    cdef int relieved(self) noexcept:
+        if self.host is None or self.conn is NULL or not self.conn.flags & NP_CONN_FULL:
+            return 0
+        try:
+            if PyThread_get_thread_ident() == self.host.thread_id:
+                self._relieved()
+            else:
+                self.host.loop.call_soon_threadsafe(self._relieved)
+        except Exception:
+            pass  # the loop is closed: nothing is received any more
+        return 0
+
+    def _relieved(self):
+        if self.conn is not NULL:
+            self.host.consumed(self.conn)
+
+
+# Where in a Connection its weak references begin.
+cdef Py_ssize_t WEAK_REFERENCES_OFFSET = (<PyTypeObject*>Connection).tp_weaklistoffset
+
+
+@cython.final
+cdef class Wait(Awaitable):
+    """An await on a connection. A session's coroutine is resumed natively; a task by a future."""
+
+    cdef object step(self):
+        cdef Connection connection = self.connection
+        cdef np_conn *conn = connection.conn
+        result = self.result(conn)
+        if self.is_done:
+            self.forget()
+            return result
+        if conn is NULL:
+            raise ConnectionResetError("this connection is over") from connection.error
+        other = connection.draining if self.kind == WAIT_DRAIN else connection.reading
+        if other is not None and other is not self:
+            raise RuntimeError("another await of this kind is in progress on this connection")
+        if self.kind == WAIT_DRAIN:
+            connection.draining = self
+        else:
+            connection.reading = self
+            connection.host.read_again(conn)
+        if connection.host.running is conn and connection.session is not None:
+            self.future = None
+            self.is_waiting = False
+            self.is_offered = True
+            return self  # what drives the session knows that we will call it
+        return self.wait_on(get_running_loop())
+
+    cdef object result(self, np_conn *conn):
+        cdef Connection connection = self.connection
+        cdef Py_ssize_t there = connection.unread_bytes()
+        cdef bint is_over = conn is NULL or conn.flags & NP_CONN_EOF
+        cdef Py_ssize_t end
+        if self.kind == WAIT_DRAIN:
+            if conn is NULL:
+                raise ConnectionResetError("this connection is over") from connection.error
+            end = connection.pending
+            self.is_done = end <= (DRAIN_HIGH_BYTES // 4 if self.size else DRAIN_HIGH_BYTES)
+            self.size = 1
+            return None
+        if self.kind == WAIT_UNTIL:
+            end = connection.find(self.separator, self.seen_bytes)
+            if end >= 0:
+                self.is_done = True
+                return connection.copied_head(end)
+            self.seen_bytes = max(0, there - len(self.separator) + 1)
+            if there >= connection.host.max_unread_bytes:
+                raise asyncio.LimitOverrunError(
+                    f"no separator within {there} bytes (max_unread_bytes)", there)
+        elif there >= self.size:
+            self.is_done = True
+            return there if self.kind == WAIT_FILL else connection.copied_head(self.size)
+        if not is_over:
+            return None
+        if conn is NULL and connection.error is not None:
+            raise ConnectionResetError("this connection is over") from connection.error
+        self.is_done = True
+        if self.kind == WAIT_FILL:
+            return there
+        if there == 0 and self.kind == WAIT_UNTIL:
+            return b""
+        raise asyncio.IncompleteReadError(
+            connection.copied_head(there), self.size if self.kind == WAIT_EXACTLY else None)
+
+    cdef int forget(self) except -1:
+        if self.connection.reading is self:
+            self.connection.reading = None
+        elif self.connection.draining is self:
+            self.connection.draining = None
+        return 0
+
+    cdef int abandon(self) except -1:
+        return self.forget()
+
+    # A task that begins to run within a session (an eager one) gets the await too, as the session
+    # would. To a task it is a future, and becomes one when it is asked to call back.
+
+    @property
+    def _asyncio_future_blocking(self):
+        return True if self.is_offered else None  # None: not a future
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, value):
+        self.is_offered = value
+
+    def get_loop(self):
+        return self.connection.host.loop
+
+    def add_done_callback(self, function, *, context=None):
+        self.wait_on(self.connection.host.loop)
+        self.future._asyncio_future_blocking = False
+        self.future.add_done_callback(function, context=context)
+
+    def cancel(self, msg=None):
+        return self.future is not None and self.future.cancel(msg)
+
+    def done(self):
+        return bool(self.is_done) if self.future is None else self.future.done()
+
+
+seal_types(globals())

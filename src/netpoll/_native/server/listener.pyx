@@ -1,0 +1,160 @@
+# cython: language_level=3, freethreading_compatible=True
+"""Accepting for a server: one Listener for each listening socket.
+
+Connections are dealt to the workers, the least loaded first: with SO_REUSEPORT the kernel deals by
+a hash, and of four workers with 64 connections the busiest has 25 % too many (docs/server.md).
+"""
+
+from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
+
+from netpoll._native.c cimport (
+    ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
+from netpoll._core cimport Completion, Loop
+from netpoll._native.transport.endpoint cimport os_error
+from netpoll._native.seal cimport seal_types
+from netpoll._native.server.worker cimport Worker
+
+import socket as py_socket
+
+cdef enum:
+    # Out of descriptors: accepting is tried again after this, or when a connection has ended.
+    ACCEPT_RETRY_DELAY_S = 1
+
+cdef int _AF_UNIX = int(py_socket.AF_UNIX)
+
+
+cdef class Listener(Completion):
+    """Accepts on one socket and deals the connections to the workers, the least loaded first."""
+
+    def __cinit__(self, Loop loop, sock, list workers, Py_ssize_t max_connections, told):
+        self.loop = loop
+        self.sock = sock
+        self.workers = workers
+        self.max_connections = max_connections
+        self.told = told
+        self.fd = sock.fileno()
+        self.waiting = []
+        if sock.family != _AF_UNIX:
+            np_sock_nodelay(self.fd)
+
+    def start(self):
+        if not self.op and not self.is_closed:
+            self.arm()
+
+    @property
+    def is_waiting(self):
+        """It would like to know when a connection ends."""
+        return bool(self.is_paused)
+
+    @property
+    def paused_count(self):
+        return self.pauses_count
+
+    cdef int arm(self) except -1:
+        self.is_paused = False
+        self.op = self.loop.arm(NP_OP_ACCEPT, self.fd, self, 0)
+        return 0
+
+    def stop(self):
+        """Ends accepting and closes the listening socket at once. In the loop's thread."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        if self.op and self.loop.be is not NULL:
+            self.loop.ops.settle(self.loop.be, self.op)
+        if self.loop.be is not NULL:
+            self.loop.ops.forget(self.loop.be, self.fd)
+        for fd in self.waiting:
+            np_sock_close(fd)
+        self.waiting.clear()
+        self.sock.close()
+
+    cdef Py_ssize_t load(self) except -1:
+        cdef Worker worker
+        cdef Py_ssize_t total = 0
+        for worker in self.workers:
+            total += worker.dealt_count - worker.ended_count
+        return total
+
+    cdef int deal(self, int fd) except -1:
+        cdef Worker worker, least = self.workers[0]
+        for worker in self.workers:
+            if worker.dealt_count - worker.ended_count < least.dealt_count - least.ended_count:
+                least = worker
+        least.dealt_count += 1
+        if least.loop is self.loop:
+            return least.adopt(fd)
+        least.dealt.append(fd)
+        try:
+            least.loop.call_soon_threadsafe(least._adopt_dealt)
+        except RuntimeError:
+            least.is_over = True  # its loop is closed
+        if least.is_over:
+            least.close_dealt()
+        return 0
+
+    cdef int on_event(self, Loop loop, np_event *event) except -1:
+        if not event.flags & NP_EV_MORE:
+            self.op = 0
+        if self.is_closed:
+            if event.res >= 0:
+                np_sock_close(event.res)
+            return 0
+        if event.res < 0:
+            return self.failed(event.res)
+        if self.max_connections and self.load() >= self.max_connections:
+            self.waiting.append(event.res)
+            if not self.is_paused:
+                self.is_paused = True
+                self.pauses_count += 1
+                self.loop.cancel(self.op)
+            if self.load() < self.max_connections:  # another thread has not seen that we wait
+                self.connection_ended()
+        else:
+            self.deal(event.res)
+        return self.go_on()
+
+    cdef int go_on(self) except -1:
+        """Accepts again, or still, unless something speaks against it."""
+        if self.op or self.is_closed or self.retry is not None or self.waiting:
+            return 0
+        if self.is_paused and self.max_connections and self.load() >= self.max_connections:
+            return 0
+        return self.arm()
+
+    cdef int failed(self, int err) except -1:
+        if err == -ECANCELED:
+            return self.go_on()  # paused, and perhaps a place is free again already
+        if err == -ECONNABORTED:
+            return self.arm()
+        self.is_paused = True
+        self.pauses_count += 1
+        if err in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM):
+            if self.told is not None:
+                self.told(os_error(err))
+                self.told = None  # once: it may go on for long
+        else:
+            self.loop.call_exception_handler({
+                "message": "netpoll.Server: accepting failed", "exception": os_error(err)})
+        self.retry = self.loop.call_later(ACCEPT_RETRY_DELAY_S, self._retry)
+        return 0
+
+    def _retry(self):
+        self.retry = None
+        if not self.is_closed and not self.op:
+            self.arm()
+
+    def connection_ended(self):
+        """A place is free: who waits for one is served, and accepting goes on."""
+        while self.waiting and self.load() < self.max_connections:
+            self.deal(self.waiting.pop(0))
+        if self.is_paused and self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        self.go_on()
+
+
+seal_types(globals(), (Listener,))

@@ -1,0 +1,27 @@
+# The seam of transport/acceptor.pyx.
+
+from netpoll._native.c cimport np_event, np_peer, np_udata
+from netpoll._core cimport Completion, Loop
+from netpoll._native.transport.stream cimport StreamTransport
+
+
+cdef class Acceptor(Completion):
+    cdef Loop loop
+    cdef object sock, factory, server, context
+    cdef object ssl_options     # keyword arguments of _make_ssl_transport, or None
+    cdef list unmade            # transports of the last event, without a protocol yet
+    cdef int fd
+    cdef int backlog            # accepted in one turn at most
+    cdef np_udata op
+    cdef object retry           # timer handle while accepting is paused
+    cdef bint is_closed
+
+    cdef int arm(self) except -1
+    cdef int accepted(self, int fd, np_peer *peer) except -1
+    cdef int make(self, StreamTransport transport) except -1
+    cdef int make_ssl(self, StreamTransport transport) except -1
+    cdef int accept_all(self) except -1
+    cdef object make_protocol(self, object context)
+    cdef int drop(self, StreamTransport transport) except -1
+    cdef int report_failed(self, object exc) except -1
+    cdef int accept_failed(self, int err) except -1

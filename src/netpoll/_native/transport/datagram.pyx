@@ -1,0 +1,715 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The datagram transport: UDP, Unix datagrams, netlink, and whatever else has datagrams.
+
+Receiving: POLL, then recvmmsg(2) into memory that the loop's datagram transports share; each
+datagram is copied once, into the bytes object that the protocol gets. Sending: what a turn writes
+leaves at its end in as few sendmmsg(2) calls as it takes, segmented (GSO) where it can be. Nothing
+of it is held by the kernel between two calls: see np_dgram.h.
+
+Errors are asyncio's: those of the network go to protocol.error_received, and the transport goes
+on; an address that makes no sense ends it.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free, malloc
+
+from netpoll._native.transport.address cimport Address, DatagramMemory, is_native
+from netpoll._native.c cimport (
+    ECANCELED, NP_DGRAM_BURST_BYTES, NP_DGRAM_BURST_COUNT, NP_DGRAM_MAX_BYTES, NP_OP_POLL,
+    NP_POLL_KEEP, PY_VECTORCALL_ARGUMENTS_OFFSET, PyBytes_AS_STRING, PyContext_CopyCurrent,
+    PyObject, PyObject_Vectorcall, Py_DECREF, Py_INCREF,
+    Py_XDECREF, np_dgram, np_dgram_at, np_dgram_gso_max_bytes, np_dgram_has_gro, np_dgram_out,
+    np_dgram_recv, np_dgram_send, np_event, sockaddr)
+from netpoll._core cimport Loop
+from netpoll._native.transport.endpoint cimport (
+    CLOSING, ENDPOINT_FLAGS_END, ENTERED, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint,
+    is_inherited, os_error)
+from netpoll._native.seal cimport seal_types
+
+import asyncio
+import socket as py_socket
+import warnings
+from asyncio import log, trsock
+
+cdef enum:
+    POLLIN = 1
+    POLLOUT = 4
+    # Datagrams of one socket per turn, so that a flood does not starve the others.
+    READ_BUDGET_COUNT = 256
+    # A receive asks for no fewer, however large the last datagrams were.
+    BURST_MIN_COUNT = 4
+    # From so many datagrams on, the system call gives the GIL away.
+    NOGIL_COUNT = 8
+    # What a waiting datagram counts beside its bytes (a UDP header, as in asyncio since 3.13), so
+    # that empty ones cannot wait without bound.
+    HEADER_BYTES = 8
+    OUT_FIRST_COUNT = 8
+    # A queue that was longer than this gives its memory back when it is empty.
+    OUT_KEPT_COUNT = 256
+    LOST_WRITES_LOGGED_FROM = 5
+
+# A Unix socket whose peer's queue is full is writable by its own account: POLLOUT fires at once,
+# for nothing. Then the next attempt is after this time.
+cdef double RETRY_S = 0.001
+
+cdef enum:  # DatagramTransport.flags beside those of Endpoint
+    RESUMING = ENDPOINT_FLAGS_END       # the stash will be delivered by a callback in the queue
+    DIRTY = ENDPOINT_FLAGS_END << 1     # in the loop's list for the end of the turn
+    GONE = ENDPOINT_FLAGS_END << 2  # connection_lost was called; the fd closes with the last op
+    FLUSHING = ENDPOINT_FLAGS_END << 3
+    FUTILE = ENDPOINT_FLAGS_END << 4    # POLLOUT has fired, and nothing left since
+
+cdef int _AF_NETLINK = int(py_socket.AF_NETLINK)
+
+
+cdef inline int burst_of(uint32_t datagram_bytes) noexcept:
+    """How many the memory in use has room for, were they all as large as this one."""
+    cdef int count = <int>(<uint32_t>NP_DGRAM_BURST_BYTES // datagram_bytes)
+    if count < BURST_MIN_COUNT:
+        return BURST_MIN_COUNT
+    return count if count < NP_DGRAM_BURST_COUNT else NP_DGRAM_BURST_COUNT
+
+
+class Kinds(asyncio.DatagramTransport, asyncio.Transport):
+    """What a datagram transport is an instance of: of the one, as documented, and of the other,
+    because asyncio's are, and programs ask for it."""
+
+
+cdef object AioKinds = Kinds
+
+
+cdef class DatagramTransport(Endpoint):
+    """A datagram socket, with the interface of asyncio.DatagramTransport."""
+
+    # isinstance(transport, asyncio.DatagramTransport) holds.
+    @property
+    def __class__(self):
+        return AioKinds
+
+    def __cinit__(self):
+        self.burst_count = NP_DGRAM_BURST_COUNT
+
+    def __dealloc__(self):
+        while self.out_count:
+            self.drop_first()
+        free(self.out)
+
+    def __del__(self):
+        if self.fd < 0:
+            return
+        text = repr(self)
+        # What is in flight refers to us: then the loop is garbage, too, and has not been closed.
+        self.loop.cancel(self.read_op)
+        self.loop.cancel(self.write_op)
+        self.close_fd()
+        warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
+
+    cdef list activity(self):
+        reading = self.read_op and not self.flags & (PAUSED | CLOSING)
+        return ["read=polling" if reading else "read=idle",
+                f"write=<{'polling' if self.write_op else 'idle'}, bufsize={self.out_bytes}>"]
+
+    # ---- birth --------------------------------------------------------------------------------
+
+    def _begin(self, waiter):
+        """connection_made, then reading: what asyncio does in three callbacks."""
+        self.flags |= STARTED
+        try:
+            self.call_protocol("connection_made", (self,))
+        finally:  # an interrupt out of the protocol ends the turn, not the endpoint
+            if self.fd >= 0:
+                self.gro = np_dgram_has_gro(self.fd)  # connection_made may have asked for it
+            if not self.read_op and not self.flags & (CLOSING | PAUSED):
+                self.arm_read()
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    # ---- receiving ----------------------------------------------------------------------------
+
+    cdef int arm_read(self) except -1:
+        try:
+            self.read_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN | NP_POLL_KEEP)
+        except OSError as exc:
+            self.fail(exc, "Fatal read error on datagram transport")
+        return 0
+
+    cdef int on_event(self, Loop loop, np_event *event) except -1:
+        if event.op == self.read_op:
+            self.read_op = 0
+            if self.flags & CLOSING:
+                return self.op_ended()
+            if event.res < 0 and event.res != -ECANCELED:
+                return self.fail(os_error(event.res), "Fatal read error on datagram transport")
+            return self.on_readable()
+        self.write_op = 0
+        if self.flags & LOST:
+            return self.op_ended()
+        self.flags |= FUTILE
+        return self.flush()
+
+    cdef int on_readable(self) except -1:
+        if self.flags & (PAUSED | RESUMING):
+            return 0  # resume_reading, or the delivery of the stash, goes on from here
+        entered = self.enter()
+        try:
+            if is_native(self.socket_family):
+                self.read()
+            else:
+                self.read_by_socket()
+        finally:
+            self.received = None
+            self.leave(entered)
+            if not self.flags & (PAUSED | RESUMING | CLOSING):
+                self.arm_read()
+        if self.interrupt is not None:
+            exc, self.interrupt = self.interrupt, None
+            raise exc
+        return 0
+
+    cdef int read(self) except -1:
+        """Bursts, within the turn's budget, until the socket is empty."""
+        cdef int budget = READ_BUDGET_COUNT
+        cdef int want, got, i
+        cdef uint32_t largest
+        cdef np_dgram message
+        self.received = self.protocol.datagram_received
+        while budget > 0 and not self.flags & (PAUSED | RESUMING | CLOSING):
+            want = self.burst_count
+            with nogil:
+                got = np_dgram_recv(self.memory.received, self.fd, want, self.gro)
+            if got < 0:
+                if got != -EAGAIN:
+                    self.tell_error(os_error(got))
+                return 0
+            largest = 1
+            for i in range(got):
+                np_dgram_at(self.memory.received, i, &message)
+                if message.len_bytes > largest:
+                    largest = message.len_bytes
+                self.deliver_message(i)
+            self.burst_count = burst_of(largest)
+            if got < want:
+                return 0  # emptied, as far as we know: the POLL will tell
+            budget -= got
+        return 0
+
+    cdef int deliver_message(self, int index) except -1:
+        """One message of the burst: a datagram, or several that the kernel has put together."""
+        cdef np_dgram message
+        cdef uint32_t at, size
+        np_dgram_at(self.memory.received, index, &message)
+        address = None
+        if message.name_bytes:
+            address = self.memory.named(<const uint8_t*>message.name, message.name_bytes).key
+        if not message.segment_bytes:
+            return self.deliver(<const char*>message.data, message.len_bytes, address)
+        for at in range(0, message.len_bytes, message.segment_bytes):
+            size = min(message.segment_bytes, message.len_bytes - at)
+            self.deliver(<const char*>message.data + at, size, address)
+        return 0
+
+    cdef int deliver(self, const char *data, Py_ssize_t size, object address) except -1:
+        if self.flags & CLOSING:
+            return 0
+        return self.hand_over(PyBytes_FromStringAndSize(data, size), address)
+
+    cdef int hand_over(self, object data, object address) except -1:
+        """One datagram to the protocol, or to the stash. Its exception concerns this one only."""
+        cdef PyObject *arguments[3]
+        cdef PyObject *result
+        if self.flags & (PAUSED | RESUMING):
+            self.stash.append((data, address))
+            return 0
+        received = self.received  # it may set another protocol
+        arguments[1] = <PyObject*>data
+        arguments[2] = <PyObject*>address
+        result = PyObject_Vectorcall(<PyObject*>received, &arguments[1],
+                                     2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        if result is not NULL:
+            Py_DECREF(result)
+            return 0
+        try:
+            reraise()
+        except (SystemExit, KeyboardInterrupt) as exc:
+            self.interrupt = exc  # raised when the burst is safe
+            self.flags |= RESUMING
+            self.loop.soon(self._deliver_stash, None)
+        except BaseException as exc:
+            self.report("Fatal error: protocol.datagram_received() call failed.", exc)
+        return 0
+
+    cdef int read_by_socket(self) except -1:
+        """Families whose addresses only the socket module can read."""
+        cdef int budget = NP_DGRAM_BURST_COUNT
+        self.received = self.protocol.datagram_received
+        while budget > 0 and not self.flags & (PAUSED | RESUMING | CLOSING):
+            budget -= 1
+            try:
+                data, address = self.sock.recvfrom(NP_DGRAM_MAX_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return 0
+            except OSError as exc:
+                return self.tell_error(exc)
+            self.hand_over(data, address)
+        return 0
+
+    cdef int tell_error(self, object exc) except -1:
+        """error_received. What it raises goes to the exception handler, as in asyncio."""
+        try:
+            entered = self.enter()
+            try:
+                self.protocol.error_received(exc)
+            finally:
+                self.leave(entered)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as failure:
+            self.report("protocol.error_received() call failed.", failure)
+        return 0
+
+    def pause_reading(self):
+        """No datagram_received until resume_reading(). The kernel's buffer fills meanwhile."""
+        if not self.flags & (CLOSING | PAUSED):
+            self.flags |= PAUSED
+            if self.read_op and not self.flags & DIRTY:
+                self.flags |= DIRTY
+                self.loop.mark_dirty(self)
+
+    def resume_reading(self):
+        if self.flags & CLOSING or not self.flags & PAUSED:
+            return
+        self.flags &= ~PAUSED
+        if self.flags & RESUMING:
+            return
+        if self.stash:
+            self.flags |= RESUMING
+            self.loop.soon(self._deliver_stash, None)
+        elif not self.read_op and self.flags & STARTED and not self.flags & ENTERED:
+            self.arm_read()
+
+    def _deliver_stash(self):
+        self.flags &= ~RESUMING
+        stash, self.stash = self.stash, []
+        entered = self.enter()
+        try:
+            self.received = self.protocol.datagram_received if stash else None
+            for data, address in stash:
+                if self.flags & CLOSING:
+                    break
+                self.hand_over(data, address)
+        finally:
+            self.received = None
+            self.leave(entered)
+        if not self.read_op and not self.flags & (PAUSED | RESUMING | CLOSING):
+            self.arm_read()
+        if self.interrupt is not None:
+            exc, self.interrupt = self.interrupt, None
+            raise exc
+
+    def is_reading(self):
+        return not self.flags & (CLOSING | PAUSED)
+
+    # ---- sending ------------------------------------------------------------------------------
+
+    def sendto(self, data, addr=None):
+        """Sends one datagram, to addr or to where the socket is connected, without waiting.
+
+        It leaves at the end of the turn, in order with the others. An empty one is sent, too. A
+        bytes object is kept, not copied; anything that can still change is copied now. Errors of
+        the network come to protocol.error_received. Raises TypeError when data is not bytes-like,
+        ValueError when addr is not the remote address that the endpoint was made with.
+        """
+        cdef bytes exact
+        cdef Address known
+        cdef PyObject *target = NULL
+        if type(data) is bytes:
+            exact = <bytes>data
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            exact = bytes(data)
+        else:
+            raise TypeError("data argument must be a bytes-like object, "
+                            f"not {type(data).__name__!r}")
+        if self.address is not None:
+            if addr is not None and addr != self.address:
+                raise ValueError(f"Invalid address: must be None or {self.address}")
+            addr = self.address
+        if self.flags & LOST:
+            if self.address is None and not self.flags & GONE:
+                self.send_late(exact, addr)
+                return
+            if self.lost_writes_count >= LOST_WRITES_LOGGED_FROM:
+                log.logger.warning("socket.send() raised exception.")
+            self.lost_writes_count += 1
+            return
+        # A netlink socket has a peer from the start, the kernel, and can send to others, too.
+        if not self.is_connected or (addr is not None and self.socket_family == _AF_NETLINK):
+            target = <PyObject*>addr
+            if is_native(self.socket_family) and addr is not None:
+                known = self.memory.find(addr, self.socket_family)
+                if known is not None:
+                    target = <PyObject*>known
+        self.push(exact, target)
+        if self.out_count >= NP_DGRAM_BURST_COUNT or self.out_bytes > self.high_bytes \
+                or self.loop._thread_id is None:  # not running: no end of a turn to wait for
+            self.flush()
+        self.check_watermarks()
+
+    cdef int send_late(self, bytes data, object addr) except -1:
+        """Between close() and connection_lost: as on asyncio, unless there is one peer."""
+        try:
+            self.sock.sendto(data, addr)
+        except (BlockingIOError, InterruptedError):
+            pass  # nobody waits for room any more
+        except OSError as exc:
+            self.tell_error(exc)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal write error on datagram transport")
+        return 0
+
+    cdef int push(self, bytes data, PyObject *target) except -1:
+        cdef Outgoing *slot
+        if self.out_count == self.out_cap:
+            self.grow_out()
+        slot = &self.out[(self.out_head + self.out_count) & (self.out_cap - 1)]
+        slot.data = <PyObject*>data
+        slot.target = target
+        Py_INCREF(slot.data)
+        if target is not NULL:
+            Py_INCREF(target)
+        self.out_count += 1
+        self.out_bytes += PyBytes_GET_SIZE(data) + HEADER_BYTES
+        if not self.flags & DIRTY and not self.write_op and self.retry is None:
+            self.flags |= DIRTY
+            self.loop.mark_dirty(self)
+        return 0
+
+    cdef int grow_out(self) except -1:
+        cdef uint32_t cap = self.out_cap * 2 if self.out_cap else OUT_FIRST_COUNT
+        cdef Outgoing *out = <Outgoing*>malloc(cap * sizeof(Outgoing))
+        cdef uint32_t i
+        if out is NULL:
+            raise MemoryError
+        for i in range(self.out_count):
+            out[i] = self.out[(self.out_head + i) & (self.out_cap - 1)]
+        free(self.out)
+        self.out = out
+        self.out_head = 0
+        self.out_cap = cap
+        return 0
+
+    cdef int drop_first(self) except -1:
+        cdef Outgoing first = self.out[self.out_head]
+        self.out_head = (self.out_head + 1) & (self.out_cap - 1)
+        self.out_count -= 1
+        self.out_bytes -= PyBytes_GET_SIZE(<object>first.data) + HEADER_BYTES
+        Py_DECREF(first.data)
+        Py_XDECREF(first.target)
+        return 0
+
+    cdef int drop_oldest(self, int count) except -1:
+        """Of those that a call was made for. Meanwhile others may have come behind them, or all of
+        them may have been dropped; after that none comes any more (LOST)."""
+        while count > 0 and self.out_count:
+            self.drop_first()
+            count -= 1
+        return 0
+
+    cdef int drop_out(self) except -1:
+        while self.out_count:
+            self.drop_first()
+        return 0
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        self.flags &= ~DIRTY
+        if self.flags & PAUSED:
+            loop.cancel(self.read_op)  # as in asyncio, a paused one is not kept alive by its loop
+        return self.flush()
+
+    cdef int flush(self) except -1:
+        """Sends until all has left or the socket is full. error_received may call us back."""
+        if self.flags & (FLUSHING | LOST) or self.write_op or self.retry is not None:
+            return 0
+        self.flags |= FLUSHING
+        try:
+            while self.out_count and not self.write_op and self.retry is None:
+                self.send_burst()
+        finally:
+            self.flags &= ~FLUSHING
+        if self.flags & PROTOCOL_PAUSED and self.out_bytes <= self.low_bytes:
+            self.flags &= ~PROTOCOL_PAUSED
+            self.call_protocol("resume_writing")
+        if not self.out_count:
+            if self.out_cap > OUT_KEPT_COUNT:  # of a time when the socket was full
+                free(self.out)
+                self.out = NULL
+                self.out_head = self.out_cap = 0
+            if self.flags & CLOSING:
+                self.lose(None)
+        return 0
+
+    cdef int send_burst(self) except -1:
+        """One system call for the oldest datagrams, up to one that is the socket module's."""
+        cdef np_dgram_out items[NP_DGRAM_BURST_COUNT]
+        cdef Outgoing *slot
+        cdef Address address
+        cdef int count = 0, sent
+        while count < NP_DGRAM_BURST_COUNT and <uint32_t>count < self.out_count:
+            slot = &self.out[(self.out_head + count) & (self.out_cap - 1)]
+            items[count].data = PyBytes_AS_STRING(<object>slot.data)
+            items[count].len_bytes = <uint32_t>PyBytes_GET_SIZE(<object>slot.data)
+            items[count].name = NULL
+            items[count].name_bytes = 0
+            if slot.target is not NULL:
+                if type(<object>slot.target) is not Address:
+                    break
+                address = <Address>slot.target
+                items[count].name = <const sockaddr*>address.raw
+                items[count].name_bytes = address.size_bytes
+            count += 1
+        if count == 0:
+            return self.send_by_socket()
+        if count >= NOGIL_COUNT:
+            with nogil:
+                sent = np_dgram_send(self.fd, items, count, &self.gso_max_bytes)
+        else:
+            sent = np_dgram_send(self.fd, items, count, &self.gso_max_bytes)
+        if sent == -EAGAIN:
+            return self.wait_writable()
+        self.flags &= ~FUTILE
+        self.drop_oldest(1 if sent < 0 else sent)
+        return self.tell_error(os_error(sent)) if sent < 0 else 0
+
+    cdef int send_by_socket(self) except -1:
+        """The oldest datagram, whose address only the socket module understands. The address may
+        be made of the user's own objects, and these may end the transport."""
+        cdef Outgoing *slot = &self.out[self.out_head]
+        data, target = <object>slot.data, <object>slot.target
+        try:
+            self.sock.sendto(data, target)
+        except (BlockingIOError, InterruptedError):
+            return 0 if self.flags & LOST else self.wait_writable()
+        except OSError as exc:
+            self.drop_oldest(1)
+            return self.tell_error(exc)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.drop_oldest(1)
+            return self.fail(exc, "Fatal write error on datagram transport")
+        self.flags &= ~FUTILE
+        return self.drop_oldest(1)
+
+    cdef int wait_writable(self) except -1:
+        if self.flags & FUTILE:
+            self.retry = self.loop.call_later(RETRY_S, self._retry)
+            return 0
+        try:
+            self.write_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLOUT | NP_POLL_KEEP)
+        except OSError as exc:
+            self.fail(exc, "Fatal write error on datagram transport")
+        return 0
+
+    def _retry(self):
+        self.retry = None
+        self.flush()
+
+    cdef int check_watermarks(self) except -1:
+        if self.out_bytes > self.high_bytes and not self.flags & (PROTOCOL_PAUSED | FLUSHING):
+            self.flags |= PROTOCOL_PAUSED
+            self.call_protocol("pause_writing")
+        return 0
+
+    cdef size_t unsent_bytes(self) noexcept:
+        """Of datagrams not yet taken by the kernel, and 8 for each of them."""
+        return self.out_bytes
+
+    cdef int press(self) except -1:
+        self.flush()
+        return self.check_watermarks()
+
+    cdef int catch_up(self) except -1:
+        """What sendto() has taken goes to the socket now, not at the end of the turn."""
+        if not self.out_count or self.flags & PROTOCOL_PAUSED or is_inherited(self.loop):
+            return 0
+        return self.flush()
+
+    # ---- closing ------------------------------------------------------------------------------
+
+    def close(self):
+        """Stops receiving; sends what was written; then connection_lost(None)."""
+        if self.flags & CLOSING or self.fd < 0:
+            return
+        self.flags |= CLOSING
+        self.loop.cancel(self.read_op)
+        self.catch_up()
+        if not self.out_count and not self.flags & FLUSHING:
+            self.lose(None)
+
+    def abort(self):
+        """Closes at once; what the socket has not room for is dropped."""
+        self.force_close(None)
+
+    cdef int fail(self, object exc, str message) except -1:
+        """An error that ends this transport, and only this one."""
+        if isinstance(exc, OSError):
+            if self.loop._debug:
+                log.logger.debug("%r: %s", self, message, exc_info=exc)
+        else:
+            self.report(message, exc)
+        return self.force_close(exc)
+
+    def _fatal_error(self, exc, message="Fatal error on transport"):
+        self.fail(exc, message)
+
+    def _force_close(self, exc):
+        self.force_close(exc)
+
+    cdef int force_close(self, object exc) except -1:
+        self.catch_up()
+        if self.flags & LOST:
+            return 0
+        if not self.flags & CLOSING:
+            self.flags |= CLOSING
+            self.loop.cancel(self.read_op)
+        self.drop_out()
+        return self.lose(exc)
+
+    cdef int lose(self, object exc) except -1:
+        """connection_lost(exc) follows, as soon as asyncio's would."""
+        if self.flags & LOST:
+            return 0
+        self.flags |= LOST
+        self.error = exc
+        self.loop.cancel(self.write_op)
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        if self.loop._closed:  # nobody will be called any more, but the fd is not kept
+            self.flags |= GONE
+            self.op_ended()
+            self.loop.check_closed()
+        self.loop.soon(self._call_connection_lost, None)
+        return 0
+
+    cdef int op_ended(self) except -1:
+        """The fd is closed when the user has let go of the transport and the kernel has too."""
+        if self.flags & GONE and not self.read_op and not self.write_op:
+            self.close_fd()
+        return 0
+
+    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
+        if event.op == self.read_op:
+            self.read_op = 0
+        elif event.op == self.write_op:
+            self.write_op = 0
+        return self.op_ended()
+
+    def _call_connection_lost(self):
+        try:
+            entered = self.enter()
+            try:
+                self.protocol.connection_lost(self.error)
+            finally:
+                self.leave(entered)
+        finally:
+            self.flags |= GONE
+            self.protocol = None
+            self.stash = []
+            self.error = None
+            if self.let_go(self.read_op) and self.let_go(self.write_op):
+                self.close_fd()
+
+    cdef int close_fd(self) except -1:
+        cdef int fd = self.fd
+        if fd < 0:
+            return 0
+        self.fd = -1
+        if self.loop.be is not NULL and self.loop.is_ours() and self.loop.fd_owner(fd) is self:
+            self.loop.ops.forget(self.loop.be, fd)
+        self.loop.disown_fd(fd, self)
+        self.sock.close()  # the socket object is the closer: its number dies with it
+        return 0
+
+    # ---- what is known about it ---------------------------------------------------------------
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+        if self.received is not None:
+            self.received = protocol.datagram_received
+
+    _lent = False  # never written to by sendfile
+    max_size = 256 * 1024
+
+    @property
+    def _sock(self):
+        if self.fd < 0:
+            return None
+        self.catch_up()
+        return self.sock
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    @property
+    def _address(self):
+        return self.address
+
+    @property
+    def _conn_lost(self):
+        return bool(self.flags & LOST) + self.lost_writes_count
+
+    @property
+    def _extra(self):
+        return self.extra
+
+    def get_extra_info(self, name, default=None):
+        """'socket', 'sockname', 'peername': as they were when the transport was made."""
+        if name == "socket":
+            self.catch_up()  # its user may write to it himself
+        return self.extra.get(name, default)
+
+
+cdef int reraise() except -1:
+    """The C API has set an exception: hand it to Cython's error return."""
+    return -1
+
+
+def make_datagram_transport(Loop loop, DatagramMemory memory, sock, protocol, address, waiter,
+                            dict extra or None):
+    """A transport over a nonblocking Python socket, which it owns from now on.
+
+    memory: the loop's DatagramMemory. address: where everything goes, or None. connection_made and
+    the waiter follow in the next turn. The verb behind loop._make_datagram_transport.
+    """
+    cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
+    transport.loop = loop
+    transport.memory = memory
+    transport.sock = sock
+    transport.fd = sock.fileno()
+    transport.socket_family = sock.family
+    transport.address = address or None
+    transport.protocol = protocol
+    transport.context = PyContext_CopyCurrent()
+    transport.stash = []
+    transport.extra = dict(extra or ())
+    transport.extra["socket"] = trsock.TransportSocket(sock)
+    for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
+        if name not in transport.extra:
+            try:
+                transport.extra[name] = ask()
+            except OSError:
+                transport.extra[name] = None
+    transport.is_connected = transport.extra["peername"] is not None
+    transport.gso_max_bytes = np_dgram_gso_max_bytes(transport.fd)
+    loop.own_fd(transport.fd, transport)
+    loop.soon(transport._begin, (waiter,))
+    return transport
+
+
+seal_types(globals())

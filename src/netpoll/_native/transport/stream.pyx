@@ -1,0 +1,757 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The stream transport (TCP and Unix) and the acceptor that makes it.
+
+Receiving has two strategies, chosen per connection by what arrives:
+  ring  a multishot RECV out of the loop's shared buffers. One small copy into the bytes object
+        that the protocol gets; an idle connection holds no memory.
+  bulk  POLL, then recv(2) straight into the object that the protocol gets (a bytes object, or the
+        BufferedProtocol's own buffer). Taken when a receive was large, left after a run of small
+        ones.
+Sending is the base class's: transport/sending.pyx.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EAGAIN
+from libc.stdint cimport uint16_t
+from libc.string cimport memcpy
+
+from netpoll._native.c cimport (
+    ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_POLL_KEEP,
+    PyContext_CopyCurrent, PyObject, Py_DECREF, np_bytes_renew, np_sock_close, np_sock_nodelay,
+    np_sock_peer, np_sock_recv)
+from netpoll._core cimport ON_EVENT_QUIET, Loop
+from netpoll._native.transport.endpoint cimport CLOSING, LOST, PAUSED, STARTED, os_error
+from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.sending cimport (
+    ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
+    SENDING, SendingTransport)
+from netpoll._native.transport.stream_reader cimport ReaderCore, Sink, adopt_reader
+
+import asyncio
+import socket as py_socket
+import warnings
+from asyncio import constants, log, trsock
+
+cdef enum:
+    POLLIN = 1
+    # A receive of this size or more sends the connection to direct reads (bulk). Below it, the copy
+    # out of the shared buffer costs less than the extra poll and call; see benchmarks/README.md.
+    BULK_ENTER_BYTES = 16 * 1024
+    # This many direct reads in a row, each below BULK_LEAVE_BYTES, bring it back to the ring.
+    BULK_LEAVE_COUNT = 8
+    BULK_LEAVE_BYTES = 4 * 1024
+    # Direct reads start small enough to stay below glibc's mmap threshold (128 KiB) and in cache.
+    BULK_READ_MIN_BYTES = 64 * 1024
+    BULK_READ_MAX_BYTES = 256 * 1024
+    # Direct reads of one connection per turn, so that a flood does not starve the others. What is
+    # written meanwhile leaves afterwards in one call: at 1 MiB messages that is a fifth of the CPU.
+    READ_BUDGET_BYTES = 1024 * 1024
+
+cdef enum:  # stash_end
+    STASH_OPEN = 1          # errnos are negative, the end of the stream is 0
+
+cdef int _AF_INET = int(py_socket.AF_INET)
+cdef int _AF_INET6 = int(py_socket.AF_INET6)
+cdef int _AF_UNIX = int(py_socket.AF_UNIX)
+cdef object BufferedProtocol = asyncio.BufferedProtocol
+cdef object FlowControlMixin = asyncio.transports._FlowControlMixin
+cdef object SendfileMode = constants._SendfileMode.TRY_NATIVE
+
+
+# Since Python 3.12.3 and 3.13 a server knows its transports; before it only counted them.
+cdef bint SERVER_KNOWS = asyncio.base_events.Server._attach.__code__.co_argcount == 2
+
+
+cdef int attach(object server, StreamTransport transport) except -1:
+    if SERVER_KNOWS:
+        server._attach(transport)
+    else:
+        server._attach()
+    transport.server = server
+    return 0
+
+
+cdef int detach(StreamTransport transport) except -1:
+    server = transport.server
+    transport.server = None
+    if server is None:
+        return 0
+    if SERVER_KNOWS:
+        server._detach(transport)
+    else:
+        server._detach()
+    return 0
+
+
+cdef class StreamTransport(SendingTransport):
+    """A connected stream socket, with the interface of asyncio.Transport."""
+
+    # isinstance(transport, asyncio.Transport) holds, and asyncio's sendfile asks for this one.
+    @property
+    def __class__(self):
+        return FlowControlMixin
+
+    _start_tls_compatible = True
+    _sendfile_compatible = SendfileMode
+    max_size = 256 * 1024       # as asyncio's transport says; programs read it
+
+    def __cinit__(self):
+        self.stash_end = STASH_OPEN
+        self.bulk_bytes = BULK_READ_MIN_BYTES
+
+    def __del__(self):
+        if self.fd < 0:
+            return
+        if self.protocol is None:  # accepted when the loop ended: nobody was told of it
+            self.close_fd()
+            return
+        text = repr(self)
+        # What is in flight refers to us: then the loop is garbage, too, and has not been closed.
+        self.loop.cancel(self.read_op)
+        self.loop.cancel(self.write_op)
+        self.close_fd()
+        detach(self)
+        warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
+
+    cdef list activity(self):
+        reading = self.read_op and not self.flags & (PAUSED | CANCELLED)
+        return ["read=polling" if reading else "read=idle",
+                f"write=<{'polling' if self.write_op else 'idle'}, "
+                f"bufsize={self.out.total_bytes}>"]
+
+    # ---- birth --------------------------------------------------------------------------------
+
+    cdef int begin(self) except -1:
+        """connection_made, then reading. In the loop's thread, outside any callback."""
+        self.flags |= STARTED
+        self.reader = adopt_reader(self.protocol, self)
+        try:
+            self.call_made()
+        finally:  # an interrupt out of the protocol ends the turn, not the connection
+            if not self.read_op and not self.flags & (CLOSING | PAUSED):
+                self.arm_read()
+        return 0
+
+    cdef int call_made(self) except -1:
+        try:
+            entered = self.enter()
+            try:
+                self.protocol.connection_made(self)
+            finally:
+                self.leave(entered)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.report("protocol.connection_made() failed", exc)  # asyncio goes on, too
+        return 0
+
+    def _begin(self, waiter):
+        try:
+            self.begin()
+        finally:
+            if waiter is not None and not waiter.cancelled():
+                waiter.set_result(None)
+
+    # ---- receiving ----------------------------------------------------------------------------
+
+    cdef int arm_read(self) except -1:
+        self.flags &= ~CANCELLED
+        try:
+            if self.flags & BULK:
+                self.read_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN | NP_POLL_KEEP)
+            else:
+                self.read_op = self.loop.arm(NP_OP_RECV, self.fd, self, 0)
+        except OSError as exc:
+            self.fail(exc, "Fatal read error on socket transport")
+        return 0
+
+    cdef int stop_reading(self) except -1:
+        if self.read_op and not self.flags & CANCELLED:
+            self.flags |= CANCELLED
+            self.loop.cancel(self.read_op)
+        return 0
+
+    cdef int on_event(self, Loop loop, np_event *event) except -1:
+        if event.kind == NP_OP_RECV:
+            return self.on_recv(event)
+        if event.kind == NP_OP_SEND:
+            if event.op == 0:
+                return 0  # heard() was there first
+            self.write_op = 0
+            self.flags &= ~SENDING
+            if self.flags & ABORTED:
+                self.drop_out()
+                return self.op_ended()
+            return self.took(event.res)
+        if event.op == self.write_op:
+            self.write_op = 0
+            if self.flags & ABORTED:
+                return self.op_ended()
+            return self.write_now()
+        return self.on_readable(event)
+
+    cdef int on_recv(self, np_event *event) except -1:
+        cdef bint is_last = not event.flags & NP_EV_MORE
+        cdef int res = event.res
+        if is_last:
+            self.read_op = 0  # before the protocol is called: it may close, or pause and resume
+        try:
+            if res > 0 and not self.flags & CLOSING:
+                self.on_bytes(event)
+        finally:  # an interrupt out of the protocol ends the turn, not the reading
+            if is_last:
+                self.receive_ended(res)
+        if is_last or type(self.reader) is not ReaderCore:
+            return 0
+        return ON_EVENT_QUIET  # the bytes are in the StreamReader's buffer
+
+    cdef int on_bytes(self, np_event *event) except -1:
+        cdef Py_ssize_t size = event.res
+        self.heard_turn = <uint16_t>self.loop.turns
+        if self.part is not None:
+            size += PyBytes_GET_SIZE(self.part)
+        if event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE \
+                and size < BULK_ENTER_BYTES \
+                and not self.flags & (BULK | PAUSED | RESUMING):
+            return self.join_part(event)
+        if self.part is not None:
+            self.join_part(event)
+            self.take_part()
+        else:
+            self.take(<const char*>event.data, event.res)
+        if size >= BULK_ENTER_BYTES and not self.flags & (BULK | CLOSING):
+            self.enter_bulk()
+            self.stop_reading()  # its last event arms the POLL
+        return 0
+
+    cdef int receive_ended(self, int res) except -1:
+        """No receive is in flight any more: another one is, or will be, or the stream ends."""
+        if self.part is not None:
+            self.take_part()
+        if self.flags & CLOSING:
+            return self.op_ended()
+        if res <= 0 and res != -ECANCELED:
+            return self.end_of_stream(res)
+        return self.read_again()
+
+    # A shared buffer ended in the middle of what the socket held: the rest is the next event. The
+    # peer's small messages stay whole, as they do with a buffer of one's own.
+
+    cdef int join_part(self, np_event *event) except -1:
+        data = PyBytes_FromStringAndSize(<char*>event.data, event.res)
+        self.part = data if self.part is None else self.part + data
+        return 0
+
+    cdef int take_part(self) except -1:
+        cdef bytes part = self.part
+        self.part = None
+        if self.flags & CLOSING:
+            return 0
+        return self.take(PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
+
+    cdef int on_readable(self, np_event *event) except -1:
+        cdef Sink reader
+        self.read_op = 0
+        if self.flags & CLOSING:
+            return self.op_ended()
+        if self.flags & (PAUSED | RESUMING):
+            return 0  # armed again behind the stash
+        if event.res < 0 and event.res != -ECANCELED:
+            return self.end_of_stream(event.res)
+        reader = self.reader
+        if event.res > 0:
+            if reader is not None and reader.woken():
+                self.flags |= PULLING
+                return 0
+            self.flags |= READING
+            try:
+                if self.flags & BUFFERED:
+                    self.read_into_protocol()
+                else:
+                    self.read_direct()
+            finally:  # an interrupt out of the protocol ends the turn, not the reading
+                self.flags &= ~READING
+                self.read_again()
+            if self.out.count:
+                self.check_watermarks()
+            return 0
+        return self.read_again()
+
+    cdef int read_again(self) except -1:
+        if self.read_op == 0 and not self.flags & (CLOSING | PAUSED | RESUMING | EOF_SEEN):
+            self.arm_read()
+        return 0
+
+    cdef int take(self, const char *data, Py_ssize_t size) except -1:
+        """Received bytes: to the protocol, or aside while it has paused us."""
+        cdef Py_ssize_t taken
+        cdef Sink reader = self.reader  # kept alive: it may be replaced while it is fed
+        if self.flags & (PAUSED | RESUMING):
+            if self.stash is None:
+                self.stash = []
+            self.stash.append(PyBytes_FromStringAndSize(data, size))
+            # Here or at the end of the turn: a pause that ends before costs nothing.
+            return self.stop_reading()
+        if reader is not None:
+            return reader.feed(data, size)
+        if self.flags & BUFFERED:
+            taken = self.deliver_buffered(data, size)
+            if taken < size and not self.flags & CLOSING:
+                self.take(data + taken, size - taken)  # it has paused us, or is another now
+            return 0
+        return self.deliver(PyBytes_FromStringAndSize(data, size))
+
+    cdef int deliver(self, bytes data) except -1:
+        cdef Sink reader = self.reader
+        if reader is not None:
+            return reader.feed_bytes(data)
+        try:
+            entered = self.enter()
+            try:
+                self.protocol.data_received(data)
+            finally:
+                self.leave(entered)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal error: protocol.data_received() call failed.")
+        return 0
+
+    cdef Py_ssize_t deliver_buffered(self, const char *data, Py_ssize_t size) except -1:
+        """Into the BufferedProtocol's buffers, for as long as it is one, reads and is not paused.
+
+        Returns how many bytes it took.
+        """
+        cdef Py_buffer view
+        cdef Py_ssize_t part, taken = 0
+        cdef str message
+        while taken < size and self.flags & BUFFERED and not self.flags & (PAUSED | CLOSING):
+            message = "Fatal error: protocol.get_buffer() call failed."
+            try:
+                entered = self.enter()
+                try:
+                    buffer = self.protocol.get_buffer(size - taken)
+                    PyObject_GetBuffer(buffer, &view, PyBUF_CONTIG)
+                    part = min(view.len, size - taken)
+                    memcpy(view.buf, data + taken, part)
+                    PyBuffer_Release(&view)
+                    if part == 0:
+                        raise RuntimeError("get_buffer() returned an empty buffer")
+                    taken += part
+                    message = "Fatal error: protocol.buffer_updated() call failed."
+                    self.protocol.buffer_updated(part)
+                finally:
+                    self.leave(entered)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self.fail(exc, message)
+        return taken
+
+    cdef int read_direct(self) except -1:
+        """recv(2) into fresh bytes objects, within the turn's budget."""
+        cdef Py_ssize_t budget = READ_BUDGET_BYTES
+        cdef Py_ssize_t want
+        cdef ptrdiff_t got
+        while budget > 0 and not self.flags & (PAUSED | CLOSING | BUFFERED):
+            want = self.bulk_bytes
+            received = self.receive(want, &got)
+            if received is None:
+                return 0 if got == -EAGAIN else self.end_of_stream(got)
+            budget -= got
+            self.heard_turn = <uint16_t>self.loop.turns
+            self.deliver(received)
+            received = None  # it may be used again from here on
+            if got < want:
+                return 0  # emptied, as far as we know: the POLL will tell
+        return 0
+
+    cdef object receive(self, Py_ssize_t want, ptrdiff_t *got):
+        """One recv(2) into a fresh bytes object. None when *got is 0 or -errno."""
+        cdef PyObject *data = self.loop.take_bulk(want)
+        cdef char *base = PyBytes_AS_STRING(<object>data)
+        cdef ptrdiff_t n
+        cdef int fd = self.fd
+        with nogil:
+            n = np_sock_recv(fd, base, want)
+        got[0] = n
+        if n <= 0:
+            Py_DECREF(data)
+            return None
+        if n == want:
+            self.bulk_bytes = BULK_READ_MAX_BYTES
+        elif n < BULK_READ_MIN_BYTES:
+            self.bulk_bytes = BULK_READ_MIN_BYTES
+        if 2 * n >= want:
+            np_bytes_renew(data, n)
+            received = <object>data
+        else:  # who keeps a small message must not keep much memory with it
+            received = PyBytes_FromStringAndSize(base, n)
+        Py_DECREF(data)
+        self.note_size(n)
+        return received
+
+    # A task that waits in reader.read() with room for much is woken when there is something, and
+    # receives when it runs: what it then writes is still in the cache, and nothing is kept for it
+    # meanwhile. Reading everything first and waking then cost a third more per byte.
+
+    cdef object pull(self, Py_ssize_t size):
+        """The reading task's own receive; None when it has to wait (or the stream has ended)."""
+        cdef ptrdiff_t got
+        self.flags &= ~PULLING
+        if self.flags & (CLOSING | PAUSED):
+            return None
+        received = self.receive(self.bulk_bytes if size >= self.bulk_bytes else BULK_READ_MIN_BYTES,
+                                &got)
+        if received is None and got != -EAGAIN:
+            self.end_of_stream(got)
+        else:
+            self.read_again()
+        return received
+
+    cdef int unpull(self) except -1:
+        """The woken task does not receive after all: the bytes are kept for it as always."""
+        if self.flags & PULLING:
+            self.flags &= ~PULLING
+            self.read_direct()
+            self.read_again()
+        return 0
+
+    cdef int note_size(self, Py_ssize_t got) except -1:
+        """A run of small reads ends the direct reading."""
+        if got >= BULK_LEAVE_BYTES:
+            self.small_reads_count = 0
+        else:
+            self.small_reads_count += 1
+            if self.small_reads_count >= BULK_LEAVE_COUNT:
+                self.leave_bulk()
+        return 0
+
+    cdef int enter_bulk(self) except -1:
+        self.flags |= BULK
+        self.small_reads_count = 0
+        self.loop.bulk_users_count += 1
+        return 0
+
+    cdef int leave_bulk(self) except -1:
+        if self.flags & BULK:
+            self.flags &= ~BULK
+            self.loop.bulk_users_count -= 1
+            if not self.loop.bulk_users_count:
+                self.loop.drop_bulk()
+        return 0
+
+    cdef int read_into_protocol(self) except -1:
+        """recv(2) into the BufferedProtocol's own buffer."""
+        cdef Py_ssize_t budget = READ_BUDGET_BYTES
+        cdef Py_ssize_t want
+        cdef ptrdiff_t got
+        cdef Py_buffer view
+        cdef int fd = self.fd
+        cdef str message
+        while budget > 0 and self.flags & BUFFERED and not self.flags & (PAUSED | CLOSING):
+            message = "Fatal error: protocol.get_buffer() call failed."
+            got = 0
+            try:
+                entered = self.enter()
+                try:
+                    buffer = self.protocol.get_buffer(-1)
+                    PyObject_GetBuffer(buffer, &view, PyBUF_CONTIG)
+                    want = view.len
+                    if want:
+                        with nogil:
+                            got = np_sock_recv(fd, view.buf, want)
+                    PyBuffer_Release(&view)
+                    if want == 0:
+                        raise RuntimeError("get_buffer() returned an empty buffer")
+                    if got > 0:
+                        self.heard_turn = <uint16_t>self.loop.turns
+                        self.note_size(got)
+                        message = "Fatal error: protocol.buffer_updated() call failed."
+                        self.protocol.buffer_updated(got)
+                finally:
+                    self.leave(entered)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                return self.fail(exc, message)
+            if got <= 0:
+                return 0 if got == -EAGAIN else self.end_of_stream(got)
+            budget -= got
+            if got < want:
+                return 0
+        return 0
+
+    cdef int end_of_stream(self, int end) except -1:
+        """end: 0, or -errno. While paused it waits, behind the bytes that wait.
+
+        asyncio finds the end a turn after the last bytes, so what data_received has posted runs
+        before eof_received. The kernel says it again to who asks again.
+        """
+        if self.flags & (PAUSED | RESUMING):
+            if end < 0:
+                self.stash_end = end
+            return 0
+        if end == 0 and self.heard_turn == <uint16_t>self.loop.turns:
+            if not self.read_op and not self.flags & CLOSING:
+                self.arm_read()
+            return 0
+        if end < 0:
+            return self.fail(os_error(end), "Fatal read error on socket transport")
+        self.flags |= EOF_SEEN
+        keep_open = False
+        try:
+            entered = self.enter()
+            try:
+                keep_open = self.protocol.eof_received()
+            finally:
+                self.leave(entered)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            return self.fail(exc, "Fatal error: protocol.eof_received() call failed.")
+        if not keep_open:
+            self.close()
+        return 0
+
+    def pause_reading(self):
+        """No data_received until resume_reading(). Bytes that are on their way are kept."""
+        self.loop.check_ours()
+        if not self.flags & (CLOSING | PAUSED):
+            self.flags |= PAUSED
+            if self.read_op and not self.flags & DIRTY:
+                self.flags |= DIRTY
+                self.loop.mark_dirty(self)
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        if self.flags & PAUSED:
+            self.stop_reading()  # as in asyncio, a paused one is not kept alive by its loop
+        return SendingTransport.on_turn_end(self, loop)
+
+    def resume_reading(self):
+        self.loop.check_ours()
+        if self.flags & CLOSING or not self.flags & PAUSED:
+            return
+        self.flags &= ~PAUSED
+        if self.flags & RESUMING:
+            return
+        if self.stash or self.stash_end != STASH_OPEN:
+            self.flags |= RESUMING
+            self.loop.soon(self._deliver_stash, None)
+        elif not self.read_op and self.flags & STARTED and not self.flags & EOF_SEEN:
+            self.arm_read()
+
+    def _deliver_stash(self):
+        cdef bytes data
+        cdef Py_ssize_t taken
+        self.flags &= ~RESUMING
+        while self.stash and not self.flags & (PAUSED | CLOSING):
+            data = <bytes>self.stash.pop(0)
+            if self.flags & BUFFERED:
+                taken = self.deliver_buffered(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                if taken < PyBytes_GET_SIZE(data):
+                    self.stash.insert(0, data[taken:])
+            else:
+                self.deliver(data)
+        if self.flags & (PAUSED | CLOSING):
+            return
+        if self.stash_end != STASH_OPEN:
+            end = self.stash_end
+            self.stash_end = STASH_OPEN
+            self.end_of_stream(end)
+        elif not self.read_op and not self.flags & EOF_SEEN:
+            self.arm_read()
+
+    def is_reading(self):
+        return not self.flags & (CLOSING | PAUSED)
+
+    # ---- closing ------------------------------------------------------------------------------
+
+    def close(self):
+        """Stops reading; sends what was written; then connection_lost(None)."""
+        self.loop.check_ours()
+        if self.flags & CLOSING or self.fd < 0:
+            return
+        self.unpull()
+        if self.flags & CLOSING:
+            return
+        self.flags |= CLOSING
+        self.stop_reading()
+        self.catch_up()
+        if not self.out.count:
+            self.lose(None)
+
+    cdef int sent(self) except -1:
+        cdef Sink reader = self.reader
+        if reader is not None:
+            reader.sent()
+        return 0
+
+    cdef int force_close(self, object exc) except -1:
+        cdef int err
+        if self.flags & LOST:
+            return 0
+        err = self.offer()
+        if err and exc is None:
+            exc = os_error(-err)
+        self.flags |= CLOSING | ABORTED
+        self.stop_reading()
+        if self.write_op and not self.flags & SENDING:
+            self.loop.cancel(self.write_op)
+        self.drop_out()
+        return self.lose(exc)
+
+    cdef int lose(self, object exc) except -1:
+        """connection_lost(exc) follows, as soon as asyncio's would."""
+        if self.flags & LOST:
+            return 0
+        self.flags |= LOST
+        self.error = exc
+        if self.flags & LENT and not self.empty_waiter.done():
+            self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+        if self.loop._closed:  # nobody will be called any more, but the fd is not kept
+            self.flags |= GONE
+            self.op_ended()
+            detach(self)
+            self.loop.check_closed()
+        self.loop.soon(self._call_connection_lost, None)
+        return 0
+
+    cdef int op_ended(self) except -1:
+        """The fd is closed when the user has let go of the connection and the kernel has too."""
+        if self.flags & GONE and not self.read_op and not self.write_op:
+            self.close_fd()
+        return 0
+
+    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
+        if event.op == self.read_op:
+            self.read_op = 0
+        elif event.op == self.write_op:
+            self.write_op = 0
+            self.flags &= ~SENDING
+        return self.op_ended()
+
+    def _call_connection_lost(self):
+        try:
+            if self.flags & STARTED:
+                entered = self.enter()
+                try:
+                    self.protocol.connection_lost(self.error)
+                finally:
+                    self.leave(entered)
+        finally:
+            self.flags |= GONE
+            self.protocol = None
+            self.reader = None
+            self.stash = None
+            self.error = None
+            try:
+                detach(self)
+            finally:
+                if self.let_go(self.read_op) and self.let_go(self.write_op):
+                    self.close_fd()
+
+    cdef int close_fd(self) except -1:
+        cdef int fd = self.fd
+        if fd < 0:
+            return 0
+        self.fd = -1
+        self.leave_bulk()
+        if self.loop.be is not NULL and self.loop.is_ours() and self.loop.fd_owner(fd) is self:
+            self.loop.ops.forget(self.loop.be, fd)
+        self.loop.disown_fd(fd, self)
+        if self.sock is None:
+            np_sock_close(fd)
+        else:
+            self.sock.close()  # the socket object is the closer: its number dies with it
+        return 0
+
+    # ---- what is known about it ---------------------------------------------------------------
+
+    def set_protocol(self, protocol):
+        self.unpull()
+        self.protocol = protocol
+        # uvloop's programs need not derive from BufferedProtocol.
+        if isinstance(protocol, BufferedProtocol) or (
+                hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received")):
+            self.flags |= BUFFERED
+        else:
+            self.flags &= ~BUFFERED
+        if self.flags & STARTED:
+            self.reader = adopt_reader(protocol, self)
+
+    @property
+    def _extra(self):
+        for name in ("socket", "sockname", "peername"):
+            if self.extra is None or name not in self.extra:
+                self.remember(name, self.get_extra_info(name))
+        return self.extra
+
+    @property
+    def _server(self):
+        return self.server
+
+    def get_extra_info(self, name, default=None):
+        """'socket', 'peername', 'sockname', or what the maker of the transport added."""
+        if name == "socket":
+            self.catch_up()  # its user may shut it down, or write to it himself
+        if self.extra is not None and name in self.extra:
+            return self.extra[name]
+        if name == "peername":
+            return self.peer_name(default)
+        if self.fd < 0 or name not in ("socket", "sockname"):
+            return default
+        if name == "socket":
+            return self.remember("socket", trsock.TransportSocket(self._socket()))
+        try:
+            return self.remember("sockname", self._socket().getsockname())
+        except OSError:
+            return default
+
+    cdef object remember(self, str name, object value):
+        if self.extra is None:
+            self.extra = {}
+        self.extra[name] = value
+        return value
+
+    cdef object peer_name(self, object default):
+        cdef np_peer *peer = &self.peer
+        if peer.family == _AF_INET:
+            return (py_socket.inet_ntop(_AF_INET, (<char*>peer.address)[:4]), peer.port)
+        if peer.family == _AF_INET6:
+            host = py_socket.inet_ntop(_AF_INET6, (<char*>peer.address)[:16])
+            return (host, peer.port, peer.flow_info, peer.scope_id)
+        if self.fd < 0:
+            return default
+        try:
+            return self.remember("peername", self._socket().getpeername())
+        except OSError:
+            return default
+
+
+def make_transport(Loop loop, sock, protocol, waiter, dict extra or None, server):
+    """A transport over a connected, nonblocking Python socket, which it owns from now on.
+
+    connection_made and the waiter follow in the next turn. The verb behind
+    loop._make_socket_transport.
+    """
+    cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
+    transport.loop = loop
+    transport.sock = sock
+    transport.extra = extra
+    transport.fd = sock.fileno()
+    transport.context = PyContext_CopyCurrent()
+    transport.set_protocol(protocol)
+    np_sock_peer(transport.fd, &transport.peer)
+    if sock.family != _AF_UNIX:
+        np_sock_nodelay(transport.fd)
+    loop.own_fd(transport.fd, transport)
+    if server is not None:
+        attach(server, transport)
+    loop.soon(transport._begin, (waiter,))
+    return transport
+
+
+seal_types(globals())

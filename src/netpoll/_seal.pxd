@@ -1,3 +1,0 @@
-# The seam of _seal.pyx.
-
-cdef int seal_types(dict names, tuple others=*) except -1
