@@ -38,6 +38,7 @@ struct np_epoll_fd {
     uint32_t seq;    /* tells this registration's events from an earlier one's */
     bool added;      /* we once added it, and did not hear that it is gone */
     bool oneshot;
+    bool passed;     /* readiness that no operation wanted was let pass; see serve */
 };
 
 struct np_epoll {
@@ -48,6 +49,7 @@ struct np_epoll {
     uint32_t fds_count;
     struct epoll_event batch[NP_EPOLL_BATCH_COUNT];
     int batch_count, batch_next; /* readiness of the last wait, not yet looked at from next on */
+    bool has_polled;             /* the last wait was one that does not wait */
     struct np_bufring bufs;      /* opened with the first RECV */
     uint32_t buf_count, buf_bytes, recv_max_bytes;
     int *starved;                /* fds not asked for while every buffer is held */
@@ -254,6 +256,7 @@ static int epoll_arm(struct np_backend *be, struct np_op *op)
         goto fail;
     fd_link(e, op);
     struct np_epoll_fd *entry = &e->fds[op->fd];
+    entry->passed = false;
     bool lasting;
     uint32_t wanted = fd_wanted(e, op->fd, &lasting);
     /* A one-shot registration is always renewed: see the top of this file. */
@@ -510,7 +513,12 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
             n += finish(e, op, op->kind == NP_OP_POLL ? (int)bits : 0, &events[n]);
         }
     }
-    if (unwanted && !entry->oneshot)
+    /* A reader that was woken in this turn reads in the next, and arms again: between the two only
+     * a wait that does not wait meets its readiness, and withdrawing the interest would cost two
+     * system calls for nothing. A second time it is withdrawn. */
+    if (unwanted && !entry->oneshot && e->has_polled && !entry->passed)
+        entry->passed = true;
+    else if (unwanted && !entry->oneshot)
         fd_silence(e, fd);
     else if (entry->oneshot && entry->ops)
         fd_silence(e, fd); /* it fired for one POLL; another still waits */
@@ -523,6 +531,7 @@ static int wait_ready(struct np_epoll *e, int64_t timeout_ns)
 {
     e->stats.enters++;
     e->batch_next = e->batch_count = 0;
+    e->has_polled = timeout_ns == 0;
     int n;
     if (timeout_ns > 0 && (e->features & NP_FEATURE_PWAIT2)) {
         struct timespec ts = {.tv_sec = timeout_ns / 1000000000,

@@ -264,7 +264,7 @@ cdef class StreamTransport(SendingTransport):
         if event.res > 0:
             if reader is not None and reader.woken():
                 self.flags |= PULLING
-                return 0
+                return ON_EVENT_QUIET
             self.flags |= READING
             try:
                 if self.flags & BUFFERED:
