@@ -76,7 +76,9 @@ cdef class Loop(FdTables):
     cdef int post(self, Handle handle) except -1
     cdef int _grow_ready(self) except -1
     cdef int _end_turn(self) except -1
-    cdef TimerHandle _call_at(self, double when_s, object callback, tuple args, object context)
+    cdef TimerHandle _new_timer(self, double when_s, object callback, object context)
+    cdef int _start_timer(self, TimerHandle handle) except -1
+    cpdef int _add_timer(self, TimerHandle handle) except -1
     cdef int _settle(self) except -1
     cdef int64_t _timeout_ns(self) noexcept
     cdef int _turn(self) except -1

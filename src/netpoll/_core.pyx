@@ -21,15 +21,14 @@ from netpoll._native.c cimport (
     NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_NO_IOWAIT, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI,
     NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL, NP_FEATURE_ZC_FIXED,
     NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_OP_POLL,
-    NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyErr_CheckSignals, PyMethodDef, Py_DECREF, Py_INCREF,
+    NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyErr_CheckSignals, Py_DECREF, Py_INCREF,
     np_backend_head, np_clock_ns, np_config, np_epoll_ops, np_head, np_inbox_awake, np_inbox_close,
     np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take,
     np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add,
     np_timer_heap_close, np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_uring_ops)
 from netpoll._native.loop.handle cimport (
-    Handle, InboxItem, TimerHandle, handle_from_call, new_handle, release_handle, run_handle,
+    Handle, InboxItem, TimerHandle, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
-from netpoll._native.methods cimport add_method
 from netpoll._native.seal cimport seal_types
 from netpoll._native.loop.fd_table cimport FdTables
 
@@ -50,9 +49,6 @@ cdef enum:
 NO_NESTING = (
     "a netpoll event loop cannot run within itself, as nest_asyncio makes asyncio's loop do: "
     "await what is to be run, or run it in a thread of its own")
-
-# Up to here each whole number of seconds is a double.
-cdef double WHOLE_MAX_S = 2.0 ** 53
 
 cdef object Future = asyncio.Future
 cdef object BaseEventLoop = asyncio.BaseEventLoop
@@ -321,12 +317,12 @@ cdef class Loop(FdTables):
         self.push_ready(handle)
         return handle
 
-    cdef TimerHandle _call_at(self, double when_s, object callback, tuple args, object context):
+    cdef TimerHandle _new_timer(self, double when_s, object callback, object context):
         cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
-        self.check_closed()  # by the number's __float__, say
+        if self.be is NULL:
+            self.check_closed()  # by the number's __float__, say
         handle.loop = self
         handle.callback = callback
-        set_arguments(handle, args)
         handle.context = PyContext_CopyCurrent() if context is None else context
         handle.when_s = when_s
         if self._debug:
@@ -337,40 +333,22 @@ cdef class Loop(FdTables):
             handle.timer.when_ns = <int64_t>ceil(when_s * 1e9)
         else:
             handle.timer.when_ns = 0  # not a number, too: due at once, as on asyncio
-        if NP_HAS_GIL or self.is_ours():
-            self._start_timer(handle)
-        else:
-            self.post(new_handle(self, self._start_timer, (handle,), None))
         return handle
 
-    def _start_timer(self, TimerHandle handle):
+    cdef int _start_timer(self, TimerHandle handle) except -1:
+        if NP_HAS_GIL or self.is_ours():
+            self._add_timer(handle)
+        else:
+            self.post(new_handle(self, self._add_timer, (handle,), None))
+        return 0
+
+    cpdef int _add_timer(self, TimerHandle handle) except -1:
         if handle.is_cancelled or handle.timer.pos:
-            return
+            return 0
         if np_timer_add(&self.timers, &handle.timer) < 0:
             raise MemoryError
         Py_INCREF(<PyObject*>handle)  # the heap's
-
-    def call_at(self, when, callback, *args, context=None):
-        """Runs callback(*args) at `when`, in seconds of loop.time()."""
-        if when is None:
-            raise TypeError("when cannot be None")
-        if self._closed or self._debug:
-            self.check_closed()
-            self._check_thread()
-            self._check_callback(callback, "call_at")
-        cdef TimerHandle handle = self._call_at(when, callback, args or None, context)
-        handle.is_whole = type(when) is int and -WHOLE_MAX_S < handle.when_s < WHOLE_MAX_S
-        return handle
-
-    def call_later(self, delay, callback, *args, context=None):
-        """Runs callback(*args) after `delay` seconds."""
-        if delay is None:
-            raise TypeError("delay must not be None")
-        if self._closed or self._debug:
-            self.check_closed()
-            self._check_thread()
-            self._check_callback(callback, "call_later")
-        return self._call_at(np_clock_ns() * 1e-9 + <double>delay, callback, args or None, context)
+        return 0
 
     def time(self):
         """The loop's clock: CLOCK_MONOTONIC, in seconds."""
@@ -474,13 +452,16 @@ cdef class Loop(FdTables):
     cdef int _turn(self) except -1:
         cdef int64_t timeout_ns
         self.turns += 1
-        for keeper in self.keepers:
-            self.mark_dirty(<Completion>keeper)
+        if self.keepers:
+            for keeper in self.keepers:
+                self.mark_dirty(<Completion>keeper)
         if self.dirty_count:
             self.has_called = True
             self._end_turn()
         # As late as can be: a signal between this and the wait is heard of when the wait has ended.
-        PyErr_CheckSignals()
+        # Where a callback is due, the interpreter looks itself.
+        if not self.ready_count:
+            PyErr_CheckSignals()
         timeout_ns = self._timeout_ns()
         # With callbacks waiting, ask only for what the program's code may have made ready.
         if self.events_next == self.events_count and (
@@ -730,51 +711,6 @@ cdef class Loop(FdTables):
                 self.call_exception_handler(
                     {"message": f"Fatal error: closing {owner!r} failed", "exception": exc})
         return 0
-
-
-# ---- call_soon --------------------------------------------------------------------------------
-
-# The two most frequent calls of an asyncio program: as vectorcall methods (PEP 590), which take
-# their arguments from the caller's stack and need no tuple for the one argument that callbacks
-# mostly have.
-
-cdef PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t count,
-                         PyObject *kwnames) except NULL:
-    cdef Loop self = <Loop>loop
-    cdef Handle handle = handle_from_call(self, "call_soon", False, args, count, kwnames)
-    if NP_HAS_GIL or self.is_ours():
-        if not np_inbox_is_empty(&self.inbox):
-            self._take_inbox()  # they came first
-        self.push_ready(handle)
-    else:
-        self.post(handle)
-    Py_INCREF(<PyObject*>handle)
-    return <PyObject*>handle
-
-
-cdef PyObject *call_soon_threadsafe(PyObject *loop, PyObject *const *args, Py_ssize_t count,
-                                    PyObject *kwnames) except NULL:
-    cdef Loop self = <Loop>loop
-    cdef Handle handle = handle_from_call(self, "call_soon_threadsafe", True, args, count,
-                                          kwnames)
-    self.post(handle)
-    Py_INCREF(<PyObject*>handle)
-    return <PyObject*>handle
-
-
-cdef PyMethodDef call_soon_def
-cdef PyMethodDef call_soon_threadsafe_def
-
-
-add_method(
-    Loop, &call_soon_def, "call_soon", <void*>call_soon,
-    "call_soon($self, callback, /, *args, context=None)\n--\n\n"
-    "Runs callback(*args) in the next turn. Only from the loop's thread.\n\n"
-    "Returns a Handle with cancel(). Raises RuntimeError when the loop is closed.")
-add_method(
-    Loop, &call_soon_threadsafe_def, "call_soon_threadsafe", <void*>call_soon_threadsafe,
-    "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
-    "call_soon from any thread; wakes the loop if it sleeps.")
 
 
 seal_types(globals(), (Loop,))

@@ -24,6 +24,7 @@ from typing import Any
 
 from netpoll import _core
 from netpoll._native.loop import (
+    calls,  # noqa: F401 - gives loops call_soon and call_later
     collect,  # noqa: F401 - tells the garbage collector of what loops refer to
 )
 from netpoll._native.loop import sock as native_sock

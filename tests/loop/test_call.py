@@ -231,6 +231,30 @@ def test_keyword_arguments_and_wrong_ones(loop: Any) -> None:
         loop.call_later("soon", print)
 
 
+def test_everything_may_be_given_by_its_name(loop: Any) -> None:
+    ran: list[int] = []
+    loop.call_soon(callback=lambda: ran.append(1))
+    loop.call_soon_threadsafe(callback=lambda: ran.append(2))
+    loop.call_later(delay=0, callback=lambda: ran.append(3))
+    loop.call_at(when=loop.time(), callback=lambda: ran.append(4))
+    loop.run_until_complete(asyncio.sleep(0.05))
+    assert sorted(ran) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
+def test_what_is_missing_or_too_much(loop: Any, name: str) -> None:
+    call = getattr(loop, name)
+    first = () if name.startswith("call_soon") else (0.0,)
+    with pytest.raises(TypeError):
+        call()
+    with pytest.raises(TypeError):
+        call(*first)
+    with pytest.raises(TypeError):
+        call(*first, print, nonsense=1)
+    with pytest.raises(TypeError):
+        call(*first, print, callback=print)
+
+
 def test_a_callback_that_raises_is_reported_and_the_rest_runs(
     loop: Any, errors: list[dict[str, Any]]
 ) -> None:

@@ -63,6 +63,17 @@ cdef inline int set_arguments(Handle handle, tuple args) except -1:
     return 0
 
 
+cdef inline int set_items(Handle handle, PyObject *const *args, Py_ssize_t count) except -1:
+    """The same, from where PEP 590 has them."""
+    cdef Py_ssize_t i
+    handle.arguments_count = <int>count
+    if count == 1:
+        handle.arguments = <object>args[0]
+    elif count > 1:
+        handle.arguments = tuple([<object>args[i] for i in range(count)])
+    return 0
+
+
 cdef inline int release_handle(PyObject *item) except -1:
     """A handle that has run: one that somebody else keeps lets go of what it referred to."""
     cdef Handle handle

@@ -251,33 +251,34 @@ cdef Handle handle_from_call(HandleOwner self, str name, bint is_shared,
     """The handle of call_soon(callback, *args, context=None): PEP 590 arguments."""
     cdef Handle handle
     cdef PyObject *context = NULL
+    cdef PyObject *callback = args[0] if count else NULL
     cdef Py_ssize_t i
     if kwnames is not NULL:
         for i in range(PyTuple_GET_SIZE(<object>kwnames)):
             key = <object>PyTuple_GET_ITEM(<object>kwnames, i)
-            if key != "context":
+            if key == "context":
+                context = args[count + i]
+            elif key == "callback" and callback is NULL:
+                callback = args[i]
+            else:
                 raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
-            context = args[count + i]
-    if count < 1:
+    if callback is NULL:
         raise TypeError(f"{name}() missing 1 required positional argument: 'callback'")
     if self._closed or self._debug:
         if self._closed:
             raise RuntimeError("Event loop is closed")
         if not is_shared:
             self._check_thread()
-        self._check_callback(<object>args[0], name)
+        self._check_callback(<object>callback, name)
         handle = DebugHandle.__new__(DebugHandle)
         (<DebugHandle>handle)._source_traceback = format_helpers.extract_stack()
     else:
         handle = Handle.__new__(Handle)
     handle.loop = self
     handle.is_shared = is_shared and AioThreadSafeHandle is not None
-    handle.callback = <object>args[0]
-    handle.arguments_count = <int>(count - 1)
-    if count == 2:
-        handle.arguments = <object>args[1]
-    elif count > 2:
-        handle.arguments = tuple([<object>args[i] for i in range(1, count)])
+    handle.callback = <object>callback
+    if count > 1:
+        set_items(handle, args + 1, count - 1)
     if context is NULL or context == <PyObject*>None:
         handle.context = PyContext_CopyCurrent()
     else:
