@@ -2,6 +2,6 @@
 
 from typing import Any
 
-from netpoll.loop import EventLoop
+from netpoll._core import Loop
 
-def read_counters(loop: EventLoop) -> dict[str, Any]: ...
+def read_counters(loop: Loop) -> dict[str, Any]: ...

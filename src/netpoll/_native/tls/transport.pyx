@@ -41,7 +41,7 @@ cdef Py_ssize_t mark(object limit) except? 0:
     return <Py_ssize_t>whole + (limit != whole)
 
 
-cdef class TlsTransport:
+cdef class TlsTransport(Transport):
     """What a program has of a TLS connection; the interface of asyncio.Transport."""
 
     # isinstance(transport, asyncio.Transport) holds, and for those who look for it, this one.
@@ -63,6 +63,9 @@ cdef class TlsTransport:
     def __repr__(self):
         state = "closing " if self.is_closing() else ""
         return f"<{type(self).__name__} {state}over {self.layer.info!r}>"
+
+    cdef int write_bytes(self, bytes data) except -1:
+        return self.layer.write_bytes(data)
 
     def write(self, data):
         """Sends bytes in order, without waiting. A bytes object is kept, not copied; anything

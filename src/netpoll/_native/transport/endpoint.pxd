@@ -4,7 +4,8 @@ from libc.stdint cimport uint32_t
 
 from netpoll._native.c cimport (
     PyObject, PyTypeObject, Py_DECREF, Py_TYPE, Py_XDECREF, inquiry, np_event, np_udata)
-from netpoll._core cimport Completion, Loop
+from netpoll._core cimport Loop
+from netpoll._native.transport.base cimport Transport
 
 
 cdef enum:  # Endpoint.flags that every transport has; their own begin at ENDPOINT_FLAGS_END
@@ -21,7 +22,7 @@ cdef enum:
     HIGH_WATER_DEFAULT_BYTES = 64 * 1024
 
 
-cdef class Endpoint(Completion):
+cdef class Endpoint(Transport):
     """What the transports of sockets and pipes have in common. It neither sends nor receives."""
     cdef Loop loop
     cdef object protocol, context

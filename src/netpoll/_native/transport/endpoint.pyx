@@ -46,7 +46,7 @@ cdef int drop_attributes(object transport) noexcept:
     return 0
 
 
-cdef class Endpoint(Completion):
+cdef class Endpoint(Transport):
     def __cinit__(self):
         drop_attributes(self)
         self.fd = -1

@@ -33,7 +33,6 @@ cdef class SendingTransport(Endpoint):
     cdef object empty_waiter    # sendfile waits for the chain to run empty
 
     cdef int push(self, object data) except -1
-    cdef int write_bytes(self, bytes data) except -1
     cdef int flush(self) except -1
     cdef int write_now(self) except -1
     cdef int took(self, ptrdiff_t sent_bytes) except -1

@@ -38,8 +38,6 @@ cdef class StreamTransport(SendingTransport):
     cdef int take_part(self) except -1
     cdef int read_direct(self) except -1
     cdef object receive(self, Py_ssize_t want, ptrdiff_t *got)
-    cdef object pull(self, Py_ssize_t size)
-    cdef int unpull(self) except -1
     cdef int read_into_protocol(self) except -1
     cdef int end_of_stream(self, int end) except -1
     cdef int note_size(self, Py_ssize_t got) except -1

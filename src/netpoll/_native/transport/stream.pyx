@@ -27,7 +27,8 @@ from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.sending cimport (
     ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
     SENDING, SendingTransport)
-from netpoll._native.transport.stream_reader cimport ReaderCore, Sink, adopt_reader
+from netpoll._native.transport.stream_reader cimport (
+    PULL_MIN_BYTES, ReaderCore, Sink, adopt_reader)
 
 import asyncio
 import socket as py_socket
@@ -400,6 +401,9 @@ cdef class StreamTransport(SendingTransport):
     cdef object pull(self, Py_ssize_t size):
         """The reading task's own receive; None when it has to wait (or the stream has ended)."""
         cdef ptrdiff_t got
+        if size < PULL_MIN_BYTES or not self.flags & PULLING:
+            self.unpull()
+            return None
         self.flags &= ~PULLING
         if self.flags & (CLOSING | PAUSED):
             return None

@@ -4,6 +4,11 @@ from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._core cimport Completion
 
 
+cdef enum:
+    # A read of at least this much receives for itself (Transport.pull).
+    PULL_MIN_BYTES = 64 * 1024
+
+
 cdef class Sink(Completion):
     """A protocol that takes received bytes natively: a stream's buffer, or TLS."""
     cdef int feed(self, const char *data, Py_ssize_t size) except -1
@@ -23,10 +28,12 @@ cdef class ReaderCore(Sink):
     cdef ReadOp op              # the read that waits
     cdef size_t double_limit_bytes  # 2 * the limit, which may be a fraction
     cdef bint eof, paused
+    cdef bint is_native         # the transport is a Transport
 
     cdef Py_ssize_t available(self) noexcept
     cdef bytearray join(self)
     cdef bytes take(self, Py_ssize_t size)
+    cdef int set_transport(self, object transport) except -1
     cdef int wake(self) except -1
     cdef object pull(self, Py_ssize_t size)
     cdef int fed(self) except -1

@@ -19,12 +19,10 @@ from libc.string cimport memcpy
 from netpoll._native.c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Completion
+from netpoll._native.transport.base cimport Transport
 from netpoll._native.transport.endpoint cimport is_plain
 from netpoll._native.limits cimport doubled_bytes
 from netpoll._native.seal cimport seal_types
-from netpoll._native.transport.sending cimport PULLING
-from netpoll._native.tls.transport cimport TlsTransport
-from netpoll._native.transport.stream cimport StreamTransport
 
 import asyncio
 
@@ -40,10 +38,6 @@ cdef enum:  # ReadOp.kind
     UNTIL
     LINE
     ANY     # anything new: what asyncio's own coroutines wait for
-
-cdef enum:
-    # A read of at least this much receives for itself (StreamTransport.pull).
-    PULL_MIN_BYTES = 64 * 1024
 
 cdef dict NAMES = {READ: "read", EXACTLY: "readexactly", UNTIL: "readuntil", LINE: "readuntil",
                    ANY: "read"}
@@ -163,6 +157,11 @@ cdef class ReaderCore(Sink):
             self.transport.pause_reading()
         return 0
 
+    cdef int set_transport(self, object transport) except -1:
+        self.transport = transport
+        self.is_native = isinstance(transport, Transport)
+        return 0
+
     cdef int wake(self) except -1:
         cdef ReadOp op = self.op
         if op is not None:
@@ -173,22 +172,18 @@ cdef class ReaderCore(Sink):
     cdef bint woken(self) except -1:
         """A read with room for much receives itself, when its task runs."""
         if (self.op is None or self.op.kind != READ or self.op.size < PULL_MIN_BYTES
-                or self.available() or type(self.transport) is not StreamTransport):
+                or self.available() or not self.is_native):
             return False
         self.wake()
         return True
 
     cdef object pull(self, Py_ssize_t size):
         """What a read of `size` bytes that finds nothing buffered receives by itself, or None."""
-        if type(self.transport) is not StreamTransport:
+        cdef Transport transport
+        if not self.is_native:
             return None
-        cdef StreamTransport transport = <StreamTransport>self.transport
-        if not transport.flags & PULLING:
-            return None
-        if size >= PULL_MIN_BYTES:
-            return transport.pull(size)
-        transport.unpull()
-        return None
+        transport = <Transport>self.transport  # held: what is called may exchange it
+        return transport.pull(size)
 
     cdef int resume_if_low(self) except -1:
         if self.paused and <size_t>self.available() <= self.double_limit_bytes // 2:
@@ -219,10 +214,12 @@ cdef class ReadOp(Awaitable):
         return self.wait_on(core.loop)
 
     cdef int abandon(self) except -1:
+        cdef Transport transport
         if self.core.op is self:
             self.core.op = None
-        elif type(self.core.transport) is StreamTransport:
-            (<StreamTransport>self.core.transport).unpull()  # it was woken, and is cancelled
+        elif self.core.is_native:
+            transport = <Transport>self.core.transport
+            transport.unpull()  # the task was woken, and is cancelled
         return 0
 
     cdef object attempt(self):
@@ -410,7 +407,7 @@ class StreamReader(asyncio.StreamReader):
     def set_transport(self, transport):
         BaseReader.set_transport(self, transport)
         cdef ReaderCore core = self._core
-        core.transport = transport
+        core.set_transport(transport)
 
     def at_eof(self):
         cdef ReaderCore core = self._core
@@ -479,19 +476,15 @@ class StreamWriter(asyncio.StreamWriter):
         transport = self._transport
         if type(data) is not bytes:
             transport.write(data)
-        elif type(transport) is StreamTransport and is_plain(transport):
-            (<StreamTransport>transport).write_bytes(<bytes>data)
-        elif type(transport) is TlsTransport and is_plain(transport):
-            (<TlsTransport>transport).layer.write_bytes(<bytes>data)
+        elif isinstance(transport, Transport) and is_plain(transport):
+            (<Transport>transport).write_bytes(<bytes>data)
         else:  # of another make, or with a write of somebody's own
             transport.write(data)
 
     def drain(self):
         transport = self._transport
         reader = self._reader
-        if type(reader) is not StreamReader \
-                or (type(transport) is not StreamTransport
-                    and type(transport) is not TlsTransport):
+        if type(reader) is not StreamReader or not isinstance(transport, Transport):
             return BaseWriter.drain(self)
         if (<ReaderCore>reader._core).exception is not None or transport.is_closing() \
                 or self._protocol._paused:
@@ -535,7 +528,7 @@ cdef ReaderCore adopt_stream_reader(object reader, object transport):
     cdef ReaderCore core
     if type(reader) is StreamReader:
         core = reader._core
-        core.transport = transport
+        core.set_transport(transport)
         return core
     if type(reader) is not BaseReader or reader._waiter is not None:
         return None
@@ -550,7 +543,7 @@ cdef ReaderCore adopt_stream_reader(object reader, object transport):
     state.pop("_waiter")
     core.double_limit_bytes = doubled_bytes(state["_limit"])
     core.loop = state["_loop"]
-    core.transport = transport
+    core.set_transport(transport)
     state["_core"] = core
     reader.__class__ = StreamReader
     return core
