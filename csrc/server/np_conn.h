@@ -53,11 +53,9 @@ enum np_conn_flags {
     NP_CONN_LOST = 1 << 8,      /* over: waits for its operations, then it is freed */
     NP_CONN_SHUT = 1 << 9,      /* our side is to be shut, or is, when all is sent */
     NP_CONN_CORKED = 1 << 10,   /* nothing is sent before uncork */
-    NP_CONN_SESSION = 1 << 11,  /* its handler is a coroutine */
     NP_CONN_CALLED = 1 << 12,   /* the handler is running */
     NP_CONN_TLS = 1 << 13,      /* bytes pass through the layer above's TLS */
     NP_CONN_TIMED = 1 << 14,    /* in the wheel of idle time-outs */
-    NP_CONN_DEALT = 1 << 15,    /* counted as one of this worker's */
 };
 
 struct np_flow {

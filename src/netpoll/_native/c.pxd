@@ -17,8 +17,6 @@ cdef extern from "base/np_limits.h" nogil:
         NP_HARVEST_MAX_EVENTS
         NP_IOV_MAX
         NP_POOL_CLASSES_MAX_COUNT
-        NP_POOL_BLOCK_MIN_BYTES
-        NP_POOL_BLOCK_MAX_BYTES
     const int64_t NP_WAIT_MAX_NS
 
 cdef extern from "io/np_udata.h" nogil:
@@ -30,9 +28,7 @@ cdef extern from "io/np_event.h" nogil:
         NP_EV_MORE
         NP_EV_NONEMPTY
         NP_EV_NOTIF
-        NP_EV_COPIED
         NP_EV_NO_ZC
-        NP_EV_UNSURE
 
     struct np_event:
         void *owner
@@ -49,10 +45,7 @@ cdef extern from "io/np_op.h" nogil:
         NP_OP_RECV
         NP_OP_SEND
         NP_OP_POLL
-        NP_OP_SQE
-        NP_OP_TRANSMIT
         NP_FREE
-        NP_SENT
         NP_OP_CHUNK_SLOTS
         NP_POLL_ASIDE
         NP_POLL_KEEP
@@ -101,7 +94,6 @@ cdef extern from "mem/np_bufring.h" nogil:
     void np_bufring_rewind(np_bufring *br)
     np_buf *np_bufring_find(const np_bufring *br, const uint8_t *data)
     void np_buf_hold(np_buf *buf)
-    void np_buf_release(np_buf *buf)
 
 cdef extern from "io/np_backend.h" nogil:
     struct np_config:
@@ -164,11 +156,6 @@ cdef extern from "io/np_backend.h" nogil:
         NP_FEATURE_ZC_FIXED_VEC
         NP_FEATURE_SQPOLL
         NP_FEATURE_NO_IOWAIT
-        NP_SEND_WAIT
-        NP_SEND_ALL
-        NP_SEND_ZC
-        NP_SEND_ALONE
-        NP_SEND_MORE
 
     int np_region_of(const np_backend_head *head, const iovec *iov, int iov_count)
 
@@ -178,17 +165,6 @@ cdef extern from "io/np_zc.h" nogil:
 
     int np_zc_wants(np_zc *zc, size_t bytes, int is_registered, uint32_t notices_outstanding)
     void np_zc_report(np_zc *zc, int event_flags)
-
-cdef extern from "mem/np_pins.h" nogil:
-    struct np_pins:
-        uint32_t count
-
-    void np_pins_init(np_pins *pins)
-    int np_pins_reserve(np_pins *pins, uint32_t count)
-    void np_pins_push(np_pins *pins, np_udata op, void *owner)
-    void np_pins_notice(np_pins *pins, np_udata op)
-    void *np_pins_pop(np_pins *pins)
-    void *np_pins_force_pop(np_pins *pins)
 
 cdef extern from "mem/np_pool.h" nogil:
     ctypedef uint64_t np_block
@@ -210,10 +186,8 @@ cdef extern from "mem/np_pool.h" nogil:
                      uint32_t classes_count, int arena_flags)
     void np_pool_close(np_pool *pool)
     int np_pool_take(np_pool *pool, size_t bytes, np_block *out)
-    void np_pool_keep(np_pool *pool, np_block block)
     int np_pool_drop(np_pool *pool, np_block block)
     uint8_t *np_pool_base(np_pool *pool, np_block block)
-    uint32_t np_pool_capacity(np_pool *pool, np_block block)
     void np_pool_get_stats(np_pool *pool, np_pool_stats *out)
 
 cdef extern from "io/uring/np_sqe.h" nogil:
@@ -272,7 +246,6 @@ cdef extern from "io/np_timer.h" nogil:
 
 cdef extern from "sched/np_task.h" nogil:
     enum:
-        NP_LANE_CONTROL
         NP_LANE_NORMAL
         NP_LANES
         NP_TASK_LEAVE
@@ -322,7 +295,6 @@ cdef extern from "sched/np_sched.h" nogil:
     enum:
         NP_WAIT_BUCKETS
         NP_WORKERS_MAX_COUNT
-        NP_IDLE_ALARM
         NP_IDLE_STOP
 
     struct np_sched_config:
@@ -446,11 +418,9 @@ cdef extern from "server/np_conn.h" nogil:
         NP_CONN_LOST
         NP_CONN_SHUT
         NP_CONN_CORKED
-        NP_CONN_SESSION
         NP_CONN_CALLED
         NP_CONN_TLS
         NP_CONN_TIMED
-        NP_CONN_DEALT
         NP_CONN_CHUNK_COUNT
 
     struct np_flow:
@@ -559,8 +529,6 @@ cdef extern from "Python.h":
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     int PyErr_CheckSignals() except -1
     void PyErr_SetObject(PyObject *type, PyObject *value)
-    int PyBytes_CheckExact(object o)
-    int PyBytes_Check(object o)
     char *PyBytes_AS_STRING(object o)
     Py_ssize_t PyBytes_GET_SIZE(object o)
     object PyBytes_FromStringAndSize(const char *v, Py_ssize_t n)
@@ -680,7 +648,6 @@ cdef extern from "tls/np_bio.h" nogil:
 
 cdef extern from "tls/np_openssl.h" nogil:
     enum:
-        NP_SSL_ERROR_NONE
         NP_SSL_ERROR_WANT_READ
         NP_SSL_ERROR_WANT_WRITE
         NP_SSL_ERROR_ZERO_RETURN
