@@ -26,11 +26,11 @@ from netpoll._native.c cimport (
     np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take,
     np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add,
     np_timer_heap_close, np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_uring_ops)
-from netpoll._native.loop.handle cimport (
+from netpoll._native.handle cimport (
     Handle, InboxItem, TimerHandle, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
 from netpoll._native.seal cimport seal_types
-from netpoll._native.loop.fd_table cimport FdTables
+from netpoll._native.fd_table cimport FdTables
 
 import asyncio
 import os

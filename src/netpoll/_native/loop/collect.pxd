@@ -2,7 +2,7 @@
 #
 # Cython generates tp_traverse for attributes that are objects. References in arrays of PyObject*,
 # in operations in flight, in C structs of connections and tasks, and those of handles (which are
-# no business of the collector's, loop/handle.pyx) are visited by a function of ours, which is put
+# no business of the collector's, _native/handle.pyx) are visited by a function of ours, which is put
 # in front of the generated one. Subclasses call the slot of their base, so they have it, too.
 #
 # Rules of such a function: one visit for each reference that is held, never one more (the
@@ -13,7 +13,7 @@
 from netpoll._native.c cimport (
     PyObject, PyTypeObject, Py_TPFLAGS_HAVE_GC, inquiry, np_timer, traverseproc, visitproc)
 from netpoll._core cimport Loop
-from netpoll._native.loop.handle cimport Handle, TimerHandle, timer_place
+from netpoll._native.handle cimport Handle, TimerHandle, timer_place
 
 
 cdef inline traverseproc replace_traverse(type cls, traverseproc ours) except NULL:

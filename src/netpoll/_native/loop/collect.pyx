@@ -14,7 +14,7 @@ from netpoll._native.c cimport (
     np_inbox_peek, np_inbox_node, np_op, np_op_at, np_op_slab, traverseproc, visitproc)
 from netpoll._native.loop.collect cimport is_running, replace_clear, replace_traverse, visit_handle
 from netpoll._core cimport Loop
-from netpoll._native.loop.handle cimport Handle, InboxItem, timer_place
+from netpoll._native.handle cimport Handle, InboxItem, timer_place
 from netpoll._native.loop.watcher cimport Watcher
 
 from libc.stdint cimport uint32_t, uintptr_t

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 
 from netpoll._native.c cimport np_event, np_udata
 from netpoll._core cimport Completion, Loop
-from netpoll._native.loop.handle cimport Handle
+from netpoll._native.handle cimport Handle
 
 
 cdef class Watcher(Completion):

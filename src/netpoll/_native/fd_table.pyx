@@ -10,7 +10,7 @@ from posix.fcntl cimport F_GETFD, fcntl
 
 from netpoll._native.c cimport (
     NP_CAN_REUSE_BYTES, PyBytes_New, PyObject, Py_INCREF, Py_REFCNT, Py_XDECREF, np_bytes_renew)
-from netpoll._native.loop.handle cimport HandleOwner
+from netpoll._native.handle cimport HandleOwner
 from netpoll._native.seal cimport seal_types
 
 

@@ -1,4 +1,4 @@
-# The seam of loop/handle.pyx: what the loop uses of callbacks that are scheduled.
+# The seam of _native/handle.pyx: what the loop uses of callbacks that are scheduled.
 
 cimport cython
 

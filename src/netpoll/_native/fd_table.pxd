@@ -1,9 +1,9 @@
-# The seam of loop/fd_table.pyx: what a loop remembers by fd, and the objects it receives into.
+# The seam of _native/fd_table.pyx: what a loop remembers by fd, and the objects it receives into.
 
 from libc.stdint cimport uint8_t, uint32_t
 
 from netpoll._native.c cimport PyObject
-from netpoll._native.loop.handle cimport HandleOwner
+from netpoll._native.handle cimport HandleOwner
 
 
 cdef enum:
