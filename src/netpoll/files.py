@@ -19,10 +19,10 @@ import warnings
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
+from netpoll._files.binary import BUFFER_BYTES, BinaryFile
+from netpoll._files.operations import RingOps, ThreadOps, is_ring, operations
+from netpoll._files.text import TextFile
 from netpoll._native.files import operations as native
-from netpoll.filebuf import BUFFER_BYTES, BinaryFile
-from netpoll.fileops import RingOps, ThreadOps, is_ring, operations
-from netpoll.filetext import TextFile
 
 __all__ = [
     "BinaryFile",

@@ -23,6 +23,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from netpoll import _core
+from netpoll._aio.host import Host
+from netpoll._aio.names import getaddrinfo, getnameinfo
+from netpoll._aio.processes import ExitWatch, start_process
+from netpoll._aio.selector_view import FD_MAX, SelectorView, check_pollable, file_number
 from netpoll._native.loop import (
     calls,  # noqa: F401 - gives loops call_soon and call_later
     collect,  # noqa: F401 - tells the garbage collector of what loops refer to
@@ -39,10 +43,7 @@ from netpoll._native.transport.pipe import make_read_transport, make_write_trans
 from netpoll._native.transport.stream import StreamTransport, make_transport
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
-from netpoll.names import getaddrinfo, getnameinfo
 from netpoll.probe import choose_again, choose_backend
-from netpoll.process import ExitWatch, start_process
-from netpoll.selector import FD_MAX, SelectorView, check_pollable, file_number
 from netpoll.tls import start_tls
 
 URING_NEEDS = frozenset({"defer_taskrun", "buf_ring"})
@@ -50,7 +51,7 @@ URING_NEEDS = frozenset({"defer_taskrun", "buf_ring"})
 __all__ = ["EventLoop", "install", "new_event_loop", "run"]
 
 
-class EventLoop(_core.Loop, asyncio.SelectorEventLoop):
+class EventLoop(Host):
     """An asyncio event loop on io_uring or epoll.
 
     backend: "auto" takes io_uring where it works and epoll where it does not; "uring" and "epoll"

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from netpoll._native.server.connection import Connection
 from netpoll._native.sched.offload import ConnectionTask, Outbox
+from netpoll._native.server.connection import Connection
 from netpoll.sched import Priority, Scheduler
 
 __all__ = ["OffloadProtocol", "offload", "offload_data"]

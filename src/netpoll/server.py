@@ -36,8 +36,8 @@ from netpoll._native.server.connection import Connection
 from netpoll._native.server.listener import Listener
 from netpoll._native.server.secure import SecureWorker
 from netpoll._native.server.worker import Worker
+from netpoll._server.listening import UnixFile, inet_sockets, unix_socket
 from netpoll.config import BufferConfig, LoopConfig
-from netpoll.listening import UnixFile, inet_sockets, unix_socket
 from netpoll.loop import EventLoop
 
 __all__ = ["Server", "serve"]

@@ -23,9 +23,9 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
+from netpoll._files.operations import is_ring
 from netpoll._native.loop.sqe import Operation, submit_entries
 from netpoll.errors import BackendUnavailableError
-from netpoll.fileops import is_ring
 
 try:
     from netpoll._native.liburing import ffi, lib

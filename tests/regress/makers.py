@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import netpoll
+from netpoll._files.operations import is_ring
 from netpoll._native.files import operations as native_files
 from netpoll._native.loop import sendfile as native_sendfile
 from netpoll._native.sched import task as native_task
 from netpoll._native.tls import transport as native_tls
 from netpoll._native.transport import pipe as native_pipe
-from netpoll.fileops import is_ring
 
 MAKERS: list[Callable[..., Any]] = []
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import netpoll
-from netpoll import listening
+from netpoll._server import listening
 from tests.support import child_command
 
 from .conftest import Serving
@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_removed(serving: Serving, tmp_path: Path, monkeyp
     def refused(path: str) -> None:
         raise PermissionError(errno.EACCES, "as if the directory were another's")
 
-    monkeypatch.setattr("netpoll.listening.os.unlink", refused)
+    monkeypatch.setattr("netpoll._server.listening.os.unlink", refused)
     server.stop()
     assert server_threads() == [] and server.sockets == ()
 

@@ -2,8 +2,8 @@
 #
 # Cython generates tp_traverse for attributes that are objects. References in arrays of PyObject*,
 # in operations in flight, in C structs of connections and tasks, and those of handles (which are
-# no business of the collector's, _native/handle.pyx) are visited by a function of ours, which is put
-# in front of the generated one. Subclasses call the slot of their base, so they have it, too.
+# no business of the collector's, handle.pyx) are visited by a function of ours, which is put in
+# front of the generated one. Subclasses call the slot of their base, so they have it, too.
 #
 # Rules of such a function: one visit for each reference that is held, never one more (the
 # collector would free what is in use); no reference is taken or dropped, nothing is called that

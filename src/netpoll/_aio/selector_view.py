@@ -12,10 +12,9 @@ import select
 import selectors
 import stat
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from netpoll.loop import EventLoop
+from netpoll._aio.host import Host
 
 __all__ = ["FD_MAX", "SelectorView", "check_pollable", "file_number"]
 
@@ -57,7 +56,7 @@ def check_pollable(fd: int) -> None:
 class SelectorView:
     """Read-only, of one loop. Keys carry (reader handle, writer handle) as asyncio's do."""
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(self, loop: Host) -> None:
         self._loop = loop
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
@@ -82,7 +81,7 @@ class SelectorView:
 class WatchedMap(Mapping[Any, selectors.SelectorKey]):
     """What `selectors` calls the mapping of file objects to keys."""
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(self, loop: Host) -> None:
         self._loop = loop
 
     def _numbers(self) -> list[int]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import socket
 from asyncio import BaseEventLoop
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from netpoll.loop import EventLoop
+from netpoll._aio.host import Host
 
 __all__ = ["getaddrinfo", "getnameinfo", "is_numeric"]
 
@@ -46,7 +45,7 @@ def is_numeric(host: Any, port: Any) -> bool:
 
 
 async def getaddrinfo(
-    self: EventLoop,
+    self: Host,
     host: str | bytes | None,
     port: str | bytes | int | None,
     *,
@@ -64,7 +63,7 @@ async def getaddrinfo(
 
 
 async def getnameinfo(
-    self: EventLoop, sockaddr: tuple[Any, ...], flags: int = 0
+    self: Host, sockaddr: tuple[Any, ...], flags: int = 0
 ) -> tuple[str, str]:
     """socket.getnameinfo without waiting: at once when only numbers are asked for."""
     if flags & NUMERIC_NAME == NUMERIC_NAME and is_numeric(sockaddr[0], None):

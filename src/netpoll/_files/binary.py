@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
-from netpoll.fileops import PolledOps, RingOps, ThreadOps, until_ready
+from netpoll._files.operations import PolledOps, RingOps, ThreadOps, until_ready
 
 __all__ = ["BUFFER_BYTES", "BinaryFile", "Turns"]
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import AsyncIterator, Generator, Iterable
 from typing import Any
 
-from netpoll.filebuf import BinaryFile, Turns
+from netpoll._files.binary import BinaryFile, Turns
 
 __all__ = ["TextFile"]
 

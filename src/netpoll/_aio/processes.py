@@ -19,13 +19,11 @@ import threading
 import warnings
 from asyncio import log
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from netpoll._aio.host import Host
 from netpoll._native.transport.pipe import ChildPipe
 from netpoll.errors import REFUSED_ERRNOS
-
-if TYPE_CHECKING:
-    from netpoll.loop import EventLoop
 
 __all__ = ["SubprocessTransport"]
 
@@ -40,7 +38,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     """One child process. Made by the loop; in the loop's thread only."""
 
     def __init__(
-        self, loop: EventLoop, protocol: Any, popen: subprocess.Popen[bytes], watch: ExitWatch
+        self, loop: Host, protocol: Any, popen: subprocess.Popen[bytes], watch: ExitWatch
     ) -> None:
         super().__init__({"subprocess": popen})
         self._loop = loop
@@ -288,7 +286,7 @@ class ExitWatch:
 class PidfdWatch(ExitWatch):
     """By a pidfd, polled by the loop. A pidfd never means another process, a pid may."""
 
-    def __init__(self, loop: EventLoop, pid: int) -> None:
+    def __init__(self, loop: Host, pid: int) -> None:
         """Raises OSError where pidfd_open is refused."""
         self._loop = loop
         self._pid = pid
@@ -337,7 +335,7 @@ class PidfdWatch(ExitWatch):
 class ThreadWatch(ExitWatch):
     """By a thread that sleeps in waitid(2) and leaves the status to be taken in the loop."""
 
-    def __init__(self, loop: EventLoop, pid: int) -> None:
+    def __init__(self, loop: Host, pid: int) -> None:
         self._loop = loop
         self._pid = pid
         self._stopped = False
@@ -424,7 +422,7 @@ def take_returncode(pid: int, pidfd: int = -1) -> int | None:
     return os.waitstatus_to_exitcode(code) if ended_pid else None
 
 
-def exit_watch(loop: EventLoop, pid: int) -> ExitWatch:
+def exit_watch(loop: Host, pid: int) -> ExitWatch:
     """A PidfdWatch where the kernel allows it, else a ThreadWatch."""
     try:
         return PidfdWatch(loop, pid)
@@ -436,7 +434,7 @@ def exit_watch(loop: EventLoop, pid: int) -> ExitWatch:
 
 
 async def start_process(
-    loop: EventLoop,
+    loop: Host,
     protocol: asyncio.SubprocessProtocol,
     args: Any,
     shell: bool,
