@@ -4,7 +4,7 @@
  *   - while a RECV, an ACCEPT or a POLL with NP_POLL_KEEP is armed: level triggered, and interest
  *     that nobody has any more is withdrawn only when it fires (a paused and resumed reader, or one
  *     POLL after the other, costs no system call);
- *   - with other POLLs and TAKEs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each of them.
+ *   - with other POLLs only: EPOLLONESHOT, armed anew by EPOLL_CTL_MOD for each of them.
  *     The fd may be the user's: if he closed it in between and the number was reused, MOD says
  *     ENOENT and we ADD.
  */

@@ -111,7 +111,7 @@ struct np_task_cache {
 };
 
 void np_task_slab_init(struct np_task_slab *slab);
-/* Every record must be back and every cache flushed: NP_DCHECKed. */
+/* Every record must be back and every cache flushed; NP_DCHECK checks it. */
 void np_task_slab_close(struct np_task_slab *slab);
 /* A record with state 0, or NULL without memory. */
 struct np_task *np_task_get(struct np_task_slab *slab, struct np_task_cache *cache);

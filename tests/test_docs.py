@@ -1,0 +1,198 @@
+"""The docs are under test: pages are reachable, and what they and the comments name is there.
+
+A file is named by its path or by the end of it (`loop/collect.pyx`); a bare name (`np_epoll.c`)
+may stand in any folder. Names of the C core (`np_op_alloc`, `NP_SQ_DEFAULT_ENTRIES`) and methods of
+our classes (`Loop._turn`) are looked up in the code.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+FOLDERS = ("docs", "src", "csrc", "tests", "benchmarks", "bench", "examples", "scripts", ".github")
+
+# Files that are named and are not ours: of CPython, of the kernel, of others; or of a user.
+NOT_OURS = {
+    "Python.h",
+    "include/uapi/linux/io_uring.h",
+    "include/uapi/linux/udp.h",
+    "linux/tcp.h",
+    "linux/udp.h",
+    "netpoll-bench-echo.html",
+    "openssl/bio.h",
+    "openssl/ssl.h",
+    "posix-timers.h",
+}
+
+FILE = re.compile(
+    r"(?<![\w/.*<{-])((?:[\w.-]+/)*[\w-]+\.(?:py|pyx|pxd|pyi|c|h|md|toml|cdef|html))"
+    r"(?![\w(*/-]|\.\w)"
+)
+CORE_NAME = re.compile(r"(?<![\w*-])(?:np|NP)_\w*[A-Za-z0-9](?![\w*-])")
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def pages() -> list[Path]:
+    return sorted(DOCS.rglob("*.md"))
+
+
+@cache
+def file_names() -> frozenset[str]:
+    """Every file, by its path and by every end of that path."""
+    paths = [path.relative_to(ROOT) for path in ROOT.iterdir() if path.is_file()]
+    for folder in FOLDERS:
+        paths += [path.relative_to(ROOT) for path in (ROOT / folder).rglob("*")]
+    return frozenset("/".join(path.parts[i:]) for path in paths for i in range(len(path.parts)))
+
+
+COMMENTS_OF_C = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+COMMENTS_OF_PYTHON = re.compile(r'"""(?:.|\n)*?"""|#[^\n]*')
+
+
+def sources() -> Iterator[tuple[Path, re.Pattern[str]]]:
+    """The source files, each with what is a comment or a docstring there."""
+    for path in sorted((ROOT / "csrc").rglob("*.[ch]")):
+        yield path, COMMENTS_OF_C
+    for path in sorted((ROOT / "src" / "netpoll").rglob("*")):
+        if path.suffix in {".py", ".pyx", ".pxd", ".pyi"}:
+            yield path, COMMENTS_OF_PYTHON
+
+
+@cache
+def prose() -> dict[str, str]:
+    """What people read: pages without their examples, comments, docstrings. By file."""
+    found = {name_of(path): comments_in(path, pattern) for path, pattern in sources()}
+    for page in [*pages(), *ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")]:
+        if page.name != "CHANGELOG.md":  # tells of what was there then
+            found[name_of(page)] = FENCED.sub("", page.read_text())
+    return found
+
+
+def comments_in(path: Path, pattern: re.Pattern[str]) -> str:
+    return "\n".join(pattern.findall(path.read_text()))
+
+
+# ---- pages ----------------------------------------------------------------------------------
+
+
+def navigation() -> list[str]:
+    text = (ROOT / "mkdocs.yml").read_text()
+    return re.findall(r"^\s*-[^:\n]*: *(\S+\.md)\s*$", text.split("\nnav:")[1], re.MULTILINE)
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    assert sorted(navigation()) == [path.relative_to(DOCS).as_posix() for path in pages()]
+
+
+def test_every_page_is_linked_from_another() -> None:
+    link = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+    linked = {
+        (page.parent / target).resolve()
+        for page in pages()
+        for target in link.findall(page.read_text())
+        if (page.parent / target).resolve() != page
+    }
+    assert [name_of(page) for page in pages() if page not in linked] == ["docs/index.md"]
+
+
+def test_every_page_has_one_title() -> None:
+    titles = {
+        name_of(page): len(re.findall(r"^# ", FENCED.sub("", page.read_text()), re.MULTILINE))
+        for page in pages()
+    }
+    assert {name: count for name, count in titles.items() if count != 1} == {}
+
+
+# ---- what is named --------------------------------------------------------------------------
+
+
+def test_named_files_are_there() -> None:
+    missing = [
+        f"{name}: {file}"
+        for name, text in prose().items()
+        for file in sorted(set(FILE.findall(text)))
+        if re.sub(r"^(\.{1,2}/)+", "", file) not in file_names() | NOT_OURS
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_files_of_others_are_still_named() -> None:
+    named = {file for text in prose().values() for file in FILE.findall(text)}
+    assert NOT_OURS - named == set()
+
+
+def test_named_parts_of_the_core_are_there() -> None:
+    core = [
+        COMMENTS_OF_C.sub("", path.read_text())
+        for folder in ("csrc", "tests/c")
+        for path in (ROOT / folder).rglob("*.[ch]")
+    ]
+    # The few lines of C that need Python.h stand in this file, as text.
+    core.append((ROOT / "src" / "netpoll" / "_native" / "c.pxd").read_text())
+    there = set(re.findall(r"\b(?:np|NP)_\w+", "\n".join(core)))
+    there |= {path.stem for path in (ROOT / "csrc").rglob("*")}  # np_uring: the file
+    missing = [
+        f"{name}: {word}"
+        for name, text in prose().items()
+        for word in sorted(set(CORE_NAME.findall(text)) - there)
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_named_methods_are_there() -> None:
+    code = "\n".join(pattern.sub("", path.read_text()) for path, pattern in sources())
+    classes = set(re.findall(r"^\s*(?:cdef )?class (\w+)", code, re.MULTILINE))
+    members = set(re.findall(r"\b(\w+)(?=\(| *=|: )", code))
+    missing = [
+        f"{name}: {cls}.{member}"
+        for name, text in prose().items()
+        for cls, member in sorted(set(re.findall(r"`([A-Z]\w+)\.(\w+)", text)))
+        if cls in classes and member not in members
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_named_modules_are_there() -> None:
+    """`netpoll.sched`, `netpoll.Server`: a module, or a name that the package exports."""
+    package = ROOT / "src" / "netpoll"
+    exported = set(re.findall(r"\w+", (package / "__init__.py").read_text()))
+    there = exported | {path.stem for path in package.iterdir()}
+    named = re.compile(r"(?<![\w./-])netpoll\.([A-Za-z_]\w*)(?![\w/]|\.(?:html|json))")
+    missing = [
+        f"{name}: netpoll.{word}"
+        for name, text in prose().items()
+        for word in sorted(set(named.findall(text)) - there)
+    ]
+    assert not missing, "\n".join(missing)
+
+
+# ---- this file can fail ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("see np_gone.c.", ["np_gone.c"]),
+        ("`tests/loop/test_order.py`, and (loop/collect.pyx)", ["tests/loop/test_order.py",
+                                                                "loop/collect.pyx"]),
+        ("`[a](turn.md)`", ["turn.md"]),
+        ("asyncio.h, e.g. os.path", ["asyncio.h"]),
+        ("np_uring*.c, exec.coroutine", []),
+    ],
+)
+def test_files_are_found_in_prose(text: str, files: list[str]) -> None:
+    assert FILE.findall(text) == files
+
+
+def test_an_end_of_a_path_names_a_file() -> None:
+    assert {"np_epoll.c", "io/np_epoll.c", "csrc/io/np_epoll.c"} <= file_names()
+    assert "loop/np_epoll.c" not in file_names()
