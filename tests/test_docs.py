@@ -29,6 +29,23 @@ NOT_OURS = {
     "posix-timers.h",
 }
 
+# The same for identifiers: of CPython; and one of an example.
+NAMES_NOT_OURS = {
+    "_accept_connection2",
+    "_called_connection_lost",
+    "_do_read",
+    "_incoming",
+    "_outgoing",
+    "_protocol_connected",
+    "_read_ready",
+    "_read_ready__data_received",
+    "_sslpipe",
+    "_write_ready",
+    "gc_collect_main",
+    "selector_events",
+    "test_my_tasks",
+}
+
 FILE = re.compile(
     r"(?<![\w/.*<{-])((?:[\w.-]+/)*[\w-]+\.(?:py|pyx|pxd|pyi|c|h|md|toml|cdef|html))"
     r"(?![\w(*/-]|\.\w)"
@@ -125,9 +142,11 @@ def test_named_files_are_there() -> None:
     assert not missing, "\n".join(missing)
 
 
-def test_files_of_others_are_still_named() -> None:
+def test_names_of_others_are_still_used() -> None:
     named = {file for text in prose().values() for file in FILE.findall(text)}
     assert NOT_OURS - named == set()
+    used = set().union(*(identifiers(name, text) for name, text in prose().items()))
+    assert NAMES_NOT_OURS - used == set()
 
 
 def test_named_parts_of_the_core_are_there() -> None:
@@ -161,6 +180,42 @@ def test_named_methods_are_there() -> None:
     assert not missing, "\n".join(missing)
 
 
+IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
+# Names in capitals are the kernel's, or the core's, of which another test knows.
+IDENTIFIER = re.compile(r"(?<![\w-])(?:[A-Za-z]\w*_\w*[a-z]\w*|_[a-z]\w+)")
+CALL = re.compile(r"(?<![\w.])([A-Za-z_]\w+)\(\)")
+
+
+@cache
+def words_of_the_code() -> frozenset[str]:
+    """Every word of the code, its comments excepted, of the tests and tools; names of files."""
+    texts = [pattern.sub("", path.read_text()) for path, pattern in sources()]
+    names = {path.stem for path, _ in sources()}
+    for folder in ("tests", "benchmarks", "examples", "scripts"):
+        for path in (ROOT / folder).rglob("*"):
+            names.add(path.stem)
+            if path.suffix in {".py", ".c", ".h", ".toml"} and path != Path(__file__).resolve():
+                texts.append(path.read_text())
+    texts += [(ROOT / name).read_text() for name in ("setup.py", "test", "pyproject.toml")]
+    return frozenset(names.union(*(re.findall(r"\w+", text) for text in texts)))
+
+
+def identifiers(name: str, text: str) -> set[str]:
+    """In a page what stands in backticks, in a comment what is called."""
+    if name.endswith(".md"):
+        return {w for code in IN_BACKTICKS.findall(text) for w in IDENTIFIER.findall(code)}
+    return set(CALL.findall(text))
+
+
+def test_named_functions_are_there() -> None:
+    missing = [
+        f"{name}: {word}"
+        for name, text in prose().items()
+        for word in sorted(identifiers(name, text) - words_of_the_code() - NAMES_NOT_OURS)
+    ]
+    assert not missing, "\n".join(missing)
+
+
 def test_named_modules_are_there() -> None:
     """`netpoll.sched`, `netpoll.Server`: a module, or a name that the package exports."""
     package = ROOT / "src" / "netpoll"
@@ -173,6 +228,27 @@ def test_named_modules_are_there() -> None:
         for word in sorted(set(named.findall(text)) - there)
     ]
     assert not missing, "\n".join(missing)
+
+
+def glossary() -> Iterator[tuple[list[str], list[str]]]:
+    """The words of each row, and the files where they are at home."""
+    for line in (DOCS / "glossary.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 6 and cells[1] != "word" and cells[1].strip("-"):
+            words = re.sub(r"\([^)]*\)|\bto (?=\w)", "", cells[1]).split(",")
+            yield [word.strip().lower() for word in words], re.findall(r"`([^`]+)`", cells[4])
+
+
+def test_words_of_the_glossary_are_at_home_in_their_files() -> None:
+    texts = {path.as_posix(): path.read_text().lower() for path, _ in sources()}
+    wrong = []
+    for words, homes in glossary():
+        ends = tuple(f"/{home}" for home in homes)
+        found = [text for path, text in texts.items() if path.endswith(ends)]
+        for word in words:
+            if not any(word in text or word.replace(" ", "_") in text for text in found):
+                wrong.append(f"{word}: not in {', '.join(homes) or 'any file'}")
+    assert not wrong, "\n".join(wrong)
 
 
 # ---- this file can fail ---------------------------------------------------------------------
