@@ -32,7 +32,8 @@ static void set_all(struct np_probe *facts, int32_t value)
         fields[i] = value;
 }
 
-/* The flags and sizes of np_uring.c's ring: less would be granted where a loop's is refused. */
+/* The flags and sizes of a loop's ring (np_uring_setup.c): less would be granted where that is
+ * refused. */
 static int open_loop_ring(struct io_uring *ring, struct io_uring_params *params)
 {
     memset(params, 0, sizeof(*params));

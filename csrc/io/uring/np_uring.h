@@ -1,6 +1,7 @@
 /* np_uring.h - the inside of the io_uring backend, for the files that it is made of.
  *
- *   np_uring.c           set-up, the turn, the table of verbs
+ *   np_uring.c           the turn, the table of verbs
+ *   np_uring_setup.c     a ring, and its receive buffers
  *   np_uring_submit.c    operations on their way to the kernel
  *   np_uring_sqe.c       submission entries that the caller filled in
  *   np_uring_harvest.c   completions into events
@@ -76,6 +77,10 @@ static inline bool np_uring_is_polled(const struct np_uring *u)
     return u->config.sqpoll_idle_ms != 0;
 }
 
+/* np_uring_setup.c: 0 or -errno */
+int np_uring_ring_open(struct np_uring *u);
+int np_uring_bufs_open(struct np_uring *u);
+
 /* np_uring_sqpoll.c */
 /* Makes the queue known to the kernel; with a polling thread that is a system call only when the
  * thread sleeps. What io_uring_submit returns. */
@@ -90,10 +95,6 @@ bool np_uring_wait_read(struct np_uring *u, uint32_t left);
 bool np_uring_spin(struct np_uring *u, int64_t timeout_ns);
 /* Whether the entry that `op` was given can still be changed. */
 bool np_uring_is_unread(const struct np_uring *u, const struct np_op *op);
-
-/* np_uring.c */
-int np_uring_ring_open(struct np_uring *u);
-int np_uring_bufs_open(struct np_uring *u);
 
 /* np_uring_submit.c: the verbs of np_backend.h, and */
 
