@@ -2,6 +2,7 @@
  *
  *   np_uring.c           the turn, the table of verbs
  *   np_uring_setup.c     a ring, and its receive buffers
+ *   np_uring_queue.c     places in the submission queue, and gather lists
  *   np_uring_submit.c    operations on their way to the kernel
  *   np_uring_sqe.c       submission entries that the caller filled in
  *   np_uring_harvest.c   completions into events
@@ -96,20 +97,42 @@ bool np_uring_spin(struct np_uring *u, int64_t timeout_ns);
 /* Whether the entry that `op` was given can still be changed. */
 bool np_uring_is_unread(const struct np_uring *u, const struct np_op *op);
 
-/* np_uring_submit.c: the verbs of np_backend.h, and */
+/* np_uring_queue.c */
 
 /* Gather lists that the kernel has read are free again. */
 void np_uring_after_submit(struct np_uring *u);
-/* The next submission entry, NULL when the queue is full. */
-struct io_uring_sqe *np_uring_take_sqe(struct np_uring *u);
+/* Submits early, so that `count` entries are free. False: try again next turn. */
+bool np_uring_make_room(struct np_uring *u, uint32_t count);
 /* Gives `op` its pieces. 0, -EBUSY (no room for this list now) or -ENOMEM. */
 int np_uring_place(struct np_uring *u, struct np_op *op, const struct iovec *iov, int iov_count);
-/* The message of an operation of several pieces, to be read with entry `sqe`. */
+/* The message of an operation of several pieces, to be read with the entry that was taken last. */
 struct msghdr *np_uring_message(struct np_uring *u, const struct np_op *op);
+/* Ends an operation that the kernel does not have: its event comes with the next turn. */
+void np_uring_finish_unsubmitted(struct np_uring *u, struct np_op *op, int res);
+
 /* Room for `count` entries; submits early when there is not. False: try again next turn. */
-bool np_uring_reserve(struct np_uring *u, uint32_t count);
+static inline bool np_uring_reserve(struct np_uring *u, uint32_t count)
+{
+    return NP_LIKELY(io_uring_sq_space_left(&u->ring) >= count) || np_uring_make_room(u, count);
+}
+
+/* The next submission entry, NULL when the queue is full. */
+static inline struct io_uring_sqe *np_uring_take_sqe(struct np_uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    if (sqe && u->iovs.count)
+        u->iov_ends[(u->ring.sq.sqe_tail - 1) & u->ring.sq.ring_mask] = u->iov_end;
+    return sqe;
+}
+
 /* A free submission entry, or NULL: try again next turn. */
-struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u);
+static inline struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u)
+{
+    return np_uring_reserve(u, 1) ? np_uring_take_sqe(u) : NULL;
+}
+
+/* np_uring_submit.c: the verbs of np_backend.h, and */
+
 /* Fills the operation's entry in, or lets it wait for one. */
 void np_uring_push(struct np_uring *u, struct np_op *op);
 /* Operations that waited for a submission entry, as far as there is room now. */
@@ -119,8 +142,6 @@ void np_uring_push_starved(struct np_uring *u);
 /* Those of them that were cancelled end: that needs no buffer. */
 void np_uring_end_starved(struct np_uring *u);
 void np_uring_arm_wake(struct np_uring *u);
-/* Ends an operation that the kernel does not have: its event comes with the next turn. */
-void np_uring_finish_unsubmitted(struct np_uring *u, struct np_op *op, int res);
 
 int np_uring_arm(struct np_backend *be, struct np_op *op);
 int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
