@@ -63,7 +63,7 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
     return 0;
 }
 
-struct np_buf *np_uring_buffer(struct np_backend *be, const uint8_t *data)
+static struct np_buf *uring_buffer(struct np_backend *be, const uint8_t *data)
 {
     struct np_uring *u = np_uring_self(be);
     struct np_buf *buf = np_bufring_find(&u->bufs, data);
@@ -244,7 +244,7 @@ const struct np_backend_ops np_uring_ops = {
     .attach = np_uring_attach,
     .detach = np_uring_detach,
     .send_quick = np_uring_send_quick,
-    .buffer = np_uring_buffer,
+    .buffer = uring_buffer,
     .cancel = np_uring_cancel,
     .submit = np_uring_submit,
     .settle = np_uring_settle,

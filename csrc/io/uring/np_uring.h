@@ -1,14 +1,17 @@
 /* np_uring.h - the inside of the io_uring backend, for the files that it is made of.
  *
  *   np_uring.c           the turn, the table of verbs
- *   np_uring_setup.c     a ring, and its receive buffers
- *   np_uring_queue.c     places in the submission queue, and gather lists
+ *   np_uring_move.c      a loop that goes on in another thread
+ *   np_uring_harvest.c   completions into events
  *   np_uring_submit.c    operations on their way to the kernel
  *   np_uring_sqe.c       submission entries that the caller filled in
- *   np_uring_harvest.c   completions into events
- *   np_uring_move.c      a loop that goes on in another thread
- *   np_uring_zc.c        registered memory; sends that wait or are zero-copy
+ *   np_uring_zc.c        sends that wait or are zero-copy: their entries and completions
+ *   np_uring_queue.c     places in the submission queue, and gather lists
  *   np_uring_sqpoll.c    what differs when a kernel thread reads the queue
+ *   np_uring_regions.c   registered memory
+ *   np_uring_setup.c     a ring, and its receive buffers
+ *
+ * A file calls those below it in this list, never one above.
  *
  * Nothing else includes this: the rest of the core knows np_backend.h. These files are the only
  * ones of the core that call liburing.
@@ -82,6 +85,14 @@ static inline bool np_uring_is_polled(const struct np_uring *u)
 int np_uring_ring_open(struct np_uring *u);
 int np_uring_bufs_open(struct np_uring *u);
 
+/* np_uring_regions.c: the verbs of np_backend.h, and */
+/* The kernel has let go of a region that was detached. */
+void np_uring_region_released(struct np_uring *u, np_udata tag);
+/* Registers in a new ring what was registered in the old one. */
+void np_uring_move_regions(struct np_uring *u);
+int np_uring_attach(struct np_backend *be, void *base, size_t size_bytes);
+int np_uring_detach(struct np_backend *be, void *base, size_t size_bytes);
+
 /* np_uring_sqpoll.c */
 /* Makes the queue known to the kernel; with a polling thread that is a system call only when the
  * thread sleeps. What io_uring_submit returns. */
@@ -131,6 +142,25 @@ static inline struct io_uring_sqe *np_uring_get_sqe(struct np_uring *u)
     return np_uring_reserve(u, 1) ? np_uring_take_sqe(u) : NULL;
 }
 
+/* np_uring_zc.c */
+void np_uring_fill_transmit(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op);
+/* A completion of a TRANSMIT; makes one event. */
+void np_uring_complete_transmit(struct np_uring *u, struct np_op *op,
+                                const struct io_uring_cqe *cqe, struct np_event *event);
+
+/* np_uring_sqe.c */
+int np_uring_submit(struct np_backend *be, const void *sqes, uint32_t count, void *const *owners,
+                    np_udata *ops);
+/* The caller's entries at the head of `unpushed`, all of one call, if there is room for them. */
+bool np_uring_push_group(struct np_uring *u);
+/* Starts links whose turn has come: before that a cancel would not find them. */
+void np_uring_advance_chains(struct np_uring *u);
+/* One completion of a caller's entry into an event. */
+void np_uring_complete_sqe(struct np_uring *u, struct np_op *op, const struct io_uring_cqe *cqe,
+                           struct np_event *event);
+/* Lets go of entries that were never pushed; the backend is being closed. */
+void np_uring_free_images(struct np_uring *u);
+
 /* np_uring_submit.c: the verbs of np_backend.h, and */
 
 /* Fills the operation's entry in, or lets it wait for one. */
@@ -148,41 +178,15 @@ int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec
                   int iov_count, int32_t *res, np_udata *out);
 int np_uring_send_quick(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
                         int iov_count, int32_t *res, np_udata *out);
+int np_uring_transmit(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                      int iov_count, int flags, int32_t *res, np_udata *out);
 int np_uring_cancel(struct np_backend *be, np_udata target);
 int np_uring_settle(struct np_backend *be, np_udata target);
 void np_uring_forget(struct np_backend *be, int fd);
 
-/* np_uring_sqe.c */
-int np_uring_submit(struct np_backend *be, const void *sqes, uint32_t count, void *const *owners,
-                    np_udata *ops);
-/* The caller's entries at the head of `unpushed`, all of one call, if there is room for them. */
-bool np_uring_push_group(struct np_uring *u);
-/* Starts links whose turn has come: before that a cancel would not find them. */
-void np_uring_advance_chains(struct np_uring *u);
-/* One completion of a caller's entry into an event. */
-void np_uring_complete_sqe(struct np_uring *u, struct np_op *op, const struct io_uring_cqe *cqe,
-                           struct np_event *event);
-/* Lets go of entries that were never pushed; the backend is being closed. */
-void np_uring_free_images(struct np_uring *u);
-struct np_buf *np_uring_buffer(struct np_backend *be, const uint8_t *data);
-
 /* np_uring_harvest.c: takes at most `max` events; returns their number. */
 int np_uring_end_quicks(struct np_uring *u, struct np_event *events, int max);
 int np_uring_harvest(struct np_uring *u, struct np_event *events, int max);
-
-/* np_uring_zc.c: the verbs of np_backend.h, and */
-void np_uring_fill_transmit(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op);
-/* A completion of a TRANSMIT; makes one event. */
-void np_uring_complete_transmit(struct np_uring *u, struct np_op *op,
-                                const struct io_uring_cqe *cqe, struct np_event *event);
-/* The kernel has let go of a region that was detached. */
-void np_uring_region_released(struct np_uring *u, np_udata tag);
-/* Registers in a new ring what was registered in the old one. */
-void np_uring_move_regions(struct np_uring *u);
-int np_uring_transmit(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                      int iov_count, int flags, int32_t *res, np_udata *out);
-int np_uring_attach(struct np_backend *be, void *base, size_t size_bytes);
-int np_uring_detach(struct np_backend *be, void *base, size_t size_bytes);
 
 /* np_uring_move.c */
 /* Puts a new ring in the place of another thread's. 0 or -errno. */

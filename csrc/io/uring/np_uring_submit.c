@@ -214,6 +214,25 @@ int np_uring_send_quick(struct np_backend *be, int fd, void *owner, const struct
     return send_as(np_uring_self(be), fd, owner, iov, iov_count, true, res, out);
 }
 
+int np_uring_transmit(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                      int iov_count, int flags, int32_t *res, np_udata *out)
+{
+    struct np_uring *u = np_uring_self(be);
+    if (u->forked) {
+        *res = -EPERM;
+        return 1;
+    }
+    struct np_op *op = np_op_alloc(&u->head.slab, NP_OP_TRANSMIT, fd, owner);
+    if (!op)
+        return -ENOMEM;
+    op->send_flags = (uint8_t)flags;
+    if (np_uring_place(u, op, iov, iov_count) < 0)
+        np_uring_place(u, op, iov, 1); /* no room for the list: a partial send goes without */
+    *out = np_op_udata(op);
+    np_uring_push(u, op);
+    return 0;
+}
+
 /* Cancels by the register call, which needs no entry; `waits` until a request that is being worked
  * on is done. 0 whatever became of the target: its own completion tells. */
 static int sync_cancel(struct np_uring *u, np_udata target, bool waits)
