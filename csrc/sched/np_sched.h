@@ -21,6 +21,8 @@
  *           are the layer's to take out first (np_worker_next of any worker finds all of them).
  * Errors    0 or -ENOMEM, -EINVAL, -ESHUTDOWN.
  * Threads   np_worker_*: the worker's thread. np_sched_*: any; open and close: alone.
+ * Files     np_sched.c opens and pushes, np_idle.c searches, sleeps and wakes, np_worker.c takes.
+ *           Each calls those after it, never one before.
  */
 #ifndef NP_SCHED_H
 #define NP_SCHED_H
@@ -91,7 +93,12 @@ enum np_idle { NP_IDLE_WORK = 0, NP_IDLE_ALARM, NP_IDLE_STOP };
 
 int np_sched_open(struct np_sched **out, const struct np_sched_config *config);
 void np_sched_close(struct np_sched *sched);
-int64_t np_sched_now_ns(const struct np_sched *sched);
+static inline int64_t np_sched_now_ns(const struct np_sched *sched)
+{
+    if (sched->config.is_virtual)
+        return atomic_load_explicit(&sched->virtual_ns, memory_order_relaxed);
+    return np_clock_ns();
+}
 void np_sched_set_clock(struct np_sched *sched, int64_t now_ns); /* virtual only */
 
 /* Records for posted work; NULL without memory. */
@@ -164,7 +171,7 @@ void np_worker_read_stats(const struct np_worker *worker, struct np_worker_numbe
 uint64_t np_sched_injected_count(const struct np_sched *sched, int lane);
 uint64_t np_worker_queued_count(const struct np_worker *worker, int lane);
 
-/* Between np_sched.c and np_idle.c. */
+/* Of np_idle.c, for np_sched.c: something was pushed. */
 void np_sched_notify(struct np_sched *sched);
 void np_sched_notify_home(struct np_sched *sched, struct np_worker *home);
 
