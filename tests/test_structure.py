@@ -1,0 +1,95 @@
+"""The C core's files stand in an order: each calls those below it, in no circle.
+
+A file that calls only downwards can be read, tested and changed with what is below it alone. No
+list of the order has to be kept: any order will do, as long as there is one. Includes are looked
+at in test_rooms.py; they do not show this, because files that share a header may call each other.
+"""
+
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+CSRC = Path(__file__).resolve().parent.parent / "csrc"
+
+# From whom to whom, and what it uses there.
+Uses = dict[str, dict[str, set[str]]]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(CSRC).as_posix()
+
+
+def folder_of(name: str) -> str:
+    return PurePosixPath(name).parent.as_posix()
+
+
+def uses_of(edges: Iterable[tuple[str, str, str]]) -> Uses:
+    """Of (from, to, what); what a file uses of its own is left out."""
+    uses: Uses = defaultdict(lambda: defaultdict(set))
+    for source, target, what in edges:
+        if source != target:
+            uses[source][target].add(what)
+    return uses
+
+
+def circle_in(uses: Uses) -> str:
+    """One circle, a line for each step with what makes it; empty: there is none."""
+    try:
+        TopologicalSorter({source: list(targets) for source, targets in uses.items()}).prepare()
+    except CycleError as error:
+        path = error.args[1][::-1]  # from a node to one that it uses
+        steps = zip(path, path[1:], strict=False)
+        return "\n".join(f"{a} -> {b}: {', '.join(sorted(uses[a][b]))}" for a, b in steps)
+    return ""
+
+
+def test_circles_are_found() -> None:
+    line = [("a", "b", "f"), ("b", "c", "g"), ("a", "c", "h"), ("c", "c", "itself")]
+    assert circle_in(uses_of(line)) == ""
+    found = circle_in(uses_of([*line, ("c", "a", "back"), ("x", "a", "aside")]))
+    assert "c -> a: back" in found.splitlines()
+    assert "aside" not in found
+
+
+# ---- calls ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
+    """(file, file, name): the first uses what the second defines. Unoptimised, so that no call
+    is lost by being inlined."""
+    compiler, nm = shutil.which("cc"), shutil.which("nm")
+    assert compiler and nm, "a C compiler built this; where is it now?"
+    folder = tmp_path_factory.mktemp("objects")
+    defined: dict[str, str] = {}
+    wanted: list[tuple[str, str]] = []
+    for path in sorted(CSRC.rglob("*.c")):
+        target = folder / f"{path.stem}.o"
+        flags = ["-std=gnu11", "-O0", "-fPIC", f"-I{CSRC}"]
+        subprocess.run([compiler, *flags, "-c", str(path), "-o", str(target)], check=True)
+        listing = subprocess.run([nm, str(target)], capture_output=True, text=True, check=True)
+        for line in listing.stdout.splitlines():
+            *_, kind, symbol = line.split()
+            if kind == "U":
+                wanted.append((name_of(path), symbol))
+            elif kind in "TDBRC":
+                assert symbol not in defined, f"{symbol}: {defined[symbol]} and {name_of(path)}"
+                defined[symbol] = name_of(path)
+    found = [(user, defined[symbol], symbol) for user, symbol in wanted if symbol in defined]
+    assert len(found) > 100, "nm's listing is not understood any more"
+    return found
+
+
+def test_c_files_call_in_one_direction(calls: list[tuple[str, str, str]]) -> None:
+    circle = circle_in(uses_of(calls))
+    assert not circle, f"these files call each other in a circle:\n{circle}"
+
+
+def test_c_folders_call_in_one_direction(calls: list[tuple[str, str, str]]) -> None:
+    circle = circle_in(uses_of((folder_of(a), folder_of(b), name) for a, b, name in calls))
+    assert not circle, f"these folders call each other in a circle:\n{circle}"
