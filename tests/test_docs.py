@@ -258,8 +258,10 @@ def test_words_of_the_glossary_are_at_home_in_their_files() -> None:
     ("text", "files"),
     [
         ("see np_gone.c.", ["np_gone.c"]),
-        ("`tests/loop/test_order.py`, and (loop/collect.pyx)", ["tests/loop/test_order.py",
-                                                                "loop/collect.pyx"]),
+        (
+            "`tests/loop/test_order.py`, and (loop/collect.pyx)",
+            ["tests/loop/test_order.py", "loop/collect.pyx"],
+        ),
         ("`[a](turn.md)`", ["turn.md"]),
         ("asyncio.h, e.g. os.path", ["asyncio.h"]),
         ("np_uring*.c, exec.coroutine", []),
