@@ -251,6 +251,16 @@ def test_words_of_the_glossary_are_at_home_in_their_files() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_classes_of_bugs_have_their_line() -> None:
+    listed = set(re.findall(r"^\| (\d+) \|", (DOCS / "bug-classes.md").read_text(), re.MULTILINE))
+    assert len(listed) > 40
+    named = re.compile(r"bug class(?:es)? ((?:\d+(?:, | and )?)+)")
+    for path in sorted((ROOT / "tests").rglob("*")):
+        if path.suffix in {".py", ".c", ".h"}:
+            for numbers in named.findall(path.read_text()):
+                assert set(re.findall(r"\d+", numbers)) <= listed, name_of(path)
+
+
 # ---- this file can fail ---------------------------------------------------------------------
 
 
