@@ -251,6 +251,22 @@ def test_words_of_the_glossary_are_at_home_in_their_files() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_files_call_themselves_by_their_name() -> None:
+    first = re.compile(
+        r"\A(?:/\* (\w+\.[ch]) - |# The seam of ([\w/]+)\.pyx|\"\"\"Types of ([\w/]+)\.pyx)"
+    )
+    wrong, count = [], 0
+    for path, _ in sources():
+        match = first.match(path.read_text())
+        if match:
+            count += 1
+            own = match[1] or next(filter(None, match.groups())) + path.suffix
+            if not path.as_posix().endswith(f"/{own}"):
+                wrong.append(f"{name_of(path)} calls itself {own}")
+    assert not wrong
+    assert count > 60
+
+
 def test_classes_of_bugs_have_their_line() -> None:
     listed = set(re.findall(r"^\| (\d+) \|", (DOCS / "bug-classes.md").read_text(), re.MULTILINE))
     assert len(listed) > 40
