@@ -1,10 +1,12 @@
-"""The C core's files stand in an order: each calls those below it, in no circle.
+"""The C core's files stand in an order: each calls those below it, in no circle. And states of
+operations are written in one place.
 
 A file that calls only downwards can be read, tested and changed with what is below it alone. No
 list of the order has to be kept: any order will do, as long as there is one. Includes are looked
 at in test_rooms.py; they do not show this, because files that share a header may call each other.
 """
 
+import re
 import shutil
 import subprocess
 from collections import defaultdict
@@ -93,3 +95,14 @@ def test_c_files_call_in_one_direction(calls: list[tuple[str, str, str]]) -> Non
 def test_c_folders_call_in_one_direction(calls: list[tuple[str, str, str]]) -> None:
     circle = circle_in(uses_of((folder_of(a), folder_of(b), name) for a, b, name in calls))
     assert not circle, f"these folders call each other in a circle:\n{circle}"
+
+
+# ---- states ---------------------------------------------------------------------------------
+
+
+def test_states_of_operations_are_written_in_one_place() -> None:
+    """By the functions of np_op.h that assert its drawing (tasks have theirs in np_task.c, as an
+    atomic that is not assigned)."""
+    writing = re.compile(r"(?:->|\.)\s*state\s*(?:[-+|&^]?=)(?!=)")
+    writers = {name_of(p) for p in CSRC.rglob("*.[ch]") if writing.search(p.read_text())}
+    assert writers == {"io/np_op.c", "io/np_op.h"}

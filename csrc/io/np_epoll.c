@@ -267,7 +267,7 @@ static int epoll_arm(struct np_backend *be, struct np_op *op)
             goto fail;
         }
     }
-    op->state = NP_KERNEL;
+    np_op_mark_kernel(op);
     return 0;
 fail:
     np_op_free(&e->head.slab, op);
@@ -359,7 +359,7 @@ static int epoll_cancel(struct np_backend *be, np_udata target)
         return -ENOENT;
     if (op->state == NP_ORPHAN)
         return 0;
-    op->state = NP_ORPHAN;
+    np_op_mark_orphan(op);
     fd_unlink(e, op);
     op->res = -ECANCELED;
     np_oplist_push(&e->done, &e->head.slab, op);
@@ -381,7 +381,7 @@ static void epoll_forget(struct np_backend *be, int fd)
     struct np_epoll_fd *entry = &e->fds[fd];
     while (entry->ops) { /* a watcher of the user's on an fd of ours: it ends here */
         struct np_op *op = np_op_at(&e->head.slab, entry->ops - 1);
-        op->state = NP_ORPHAN;
+        np_op_mark_orphan(op);
         op->res = -ECANCELED;
         fd_unlink(e, op);
         np_oplist_push(&e->done, &e->head.slab, op);

@@ -1,10 +1,13 @@
 /* np_op.h - operations in flight: a slab of 64-byte slots with generations.
  *
  *   FREE --alloc--> QUEUED --submitted--> KERNEL --last completion--> FREE
- *                      \                     |
+ *                      \  <-starts again--   |
  *                       \--cancel asked--> ORPHAN --last completion--> FREE
  *
  *   zero-copy only:  KERNEL, ORPHAN --result, memory still read--> SENT --notification--> FREE
+ *
+ * The arrows are np_op_alloc, np_op_free and the four np_op_mark_... below, which assert them;
+ * nothing else writes a state. An operation that ends without the kernel is freed from any state.
  *
  * Purpose   Every request that a backend carries for somebody is one slot here, from the moment
  *           it is armed until its last completion. A SENT one holds its memory and its owner,
@@ -103,6 +106,37 @@ struct np_op *np_op_find(struct np_op_slab *slab, np_udata u);
 static inline struct np_op *np_op_at(const struct np_op_slab *slab, uint32_t slot)
 {
     return &slab->chunks[slot / NP_OP_CHUNK_SLOTS][slot % NP_OP_CHUNK_SLOTS];
+}
+
+/* A submission entry (epoll: a registration) says it: the kernel has it. */
+static inline void np_op_mark_kernel(struct np_op *op)
+{
+    NP_ASSERT(op->state == NP_QUEUED);
+    op->state = NP_KERNEL;
+    op->submitted = 1;
+}
+
+/* The kernel has ended it, and it is to start again. */
+static inline void np_op_mark_queued(struct np_op *op)
+{
+    NP_ASSERT(op->state == NP_KERNEL);
+    op->state = NP_QUEUED;
+    op->submitted = 0;
+}
+
+/* Its result is there, its memory is still read. A cancel could not reach it any more. */
+static inline void np_op_mark_sent(struct np_op *op)
+{
+    NP_ASSERT(op->state == NP_KERNEL || op->state == NP_ORPHAN);
+    op->state = NP_SENT;
+    op->submitted = 0;
+}
+
+/* Nobody wants its result any more; again for one that nobody wants already. */
+static inline void np_op_mark_orphan(struct np_op *op)
+{
+    NP_ASSERT(op->state == NP_QUEUED || op->state == NP_KERNEL || op->state == NP_ORPHAN);
+    op->state = NP_ORPHAN;
 }
 
 static inline np_udata np_op_udata(const struct np_op *op)

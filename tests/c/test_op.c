@@ -57,7 +57,7 @@ static void a_reused_slot_starts_clean(void **state)
     op->len_bytes = 99;
     op->iov_count = 5;
     op->poll_mask = 1;
-    op->state = NP_KERNEL;
+    np_op_mark_kernel(op);
     np_op_free(&slab, op);
 
     struct np_op *again = np_op_alloc(&slab, NP_OP_POLL, 4, &owners[1]);
@@ -246,6 +246,33 @@ static void free_twice(void *arg)
     np_op_free(arg, op);
 }
 
+static void mark_kernel(void *op) { np_op_mark_kernel(op); }
+static void mark_queued(void *op) { np_op_mark_queued(op); }
+static void mark_sent(void *op) { np_op_mark_sent(op); }
+static void mark_orphan(void *op) { np_op_mark_orphan(op); }
+
+static void states_follow_the_drawing(void **state)
+{
+    (void)state;
+    static void (*const marks[])(void *) = {mark_kernel, mark_queued, mark_sent, mark_orphan};
+    /* A digit for each of the marks above: whether it may follow on the state. */
+    static const char *const allowed[] = {
+        [NP_FREE] = "0000", [NP_QUEUED] = "1001", [NP_KERNEL] = "0111",
+        [NP_SENT] = "0000", [NP_ORPHAN] = "0011",
+    };
+    static const uint8_t states[] = {NP_KERNEL, NP_QUEUED, NP_SENT, NP_ORPHAN};
+    for (uint8_t from = NP_FREE; from <= NP_ORPHAN; from++) {
+        for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
+            struct np_op op = {.state = from};
+            assert_int_equal(np_aborts(marks[i], &op), allowed[from][i] == '0');
+            if (allowed[from][i] == '0')
+                continue;
+            marks[i](&op);
+            assert_int_equal(op.state, states[i]);
+        }
+    }
+}
+
 static void broken_rules_abort(void **state)
 {
     (void)state;
@@ -271,6 +298,7 @@ int main(void)
         cmocka_unit_test(random_lives_against_a_model),
         cmocka_unit_test(out_of_memory_leaves_the_slab_whole),
         cmocka_unit_test(slot_numbers_run_out),
+        cmocka_unit_test(states_follow_the_drawing),
         cmocka_unit_test(broken_rules_abort),
     };
     return NP_TEST_MAIN("test_op", tests);

@@ -46,8 +46,7 @@ static int complete_poll(struct np_uring *u, struct np_op *op, struct io_uring_c
         res = op->res;
     } else if (res > 0 && !is_answer && op->state != NP_ORPHAN) {
         op->fed = op->fed || !(res & wanted);
-        op->state = NP_QUEUED;
-        op->submitted = 0;
+        np_op_mark_queued(op);
         np_uring_push(u, op);
         return 0;
     }
@@ -97,16 +96,14 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
         if (op->state == NP_ORPHAN) {
             np_uring_finish_unsubmitted(u, op, -ECANCELED);
         } else {
-            op->state = NP_QUEUED;
-            op->submitted = 0;
+            np_op_mark_queued(op);
             np_oplist_push(op->fed ? &u->starved_fed : &u->starved, &u->head.slab, op);
         }
         return 0;
     }
     if (goes_on) { /* a multishot that the kernel ended early, or a kernel without multishot */
         np_op_emit(event, op, data, res, flags | NP_EV_MORE);
-        op->state = NP_QUEUED;
-        op->submitted = 0;
+        np_op_mark_queued(op);
         if (op->kind == NP_OP_RECV) /* with the next turn, behind those that got nothing in this */
             np_oplist_push(&u->starved_fed, &u->head.slab, op);
         else

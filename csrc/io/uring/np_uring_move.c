@@ -74,12 +74,11 @@ static void push_moved(struct np_uring *u)
         struct np_op *op = np_op_at(slab, slot);
         if (op->state != NP_KERNEL && !(op->state == NP_ORPHAN && op->submitted))
             continue;
-        op->submitted = 0;
         if (op->state == NP_ORPHAN) {
             bool is_answered = op->kind == NP_OP_POLL && op->quick;
             np_uring_finish_unsubmitted(u, op, is_answered ? op->res : -ECANCELED);
         } else {
-            op->state = NP_QUEUED;
+            np_op_mark_queued(op);
             np_oplist_push(&u->unpushed, slab, op);
         }
     }

@@ -38,8 +38,7 @@ static void fill_sqe(struct np_uring *u, struct np_op *op, const struct io_uring
     io_uring_sqe_set_data64(sqe, np_op_udata(op));
     op->buf = NULL;
     op->sqe_index = u->ring.sq.sqe_tail - 1;
-    op->state = NP_KERNEL;
-    op->submitted = 1;
+    np_op_mark_kernel(op);
     u->stats.submissions++;
 }
 

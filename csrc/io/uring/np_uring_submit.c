@@ -57,8 +57,7 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
     }
     io_uring_sqe_set_data64(sqe, np_op_udata(op));
     op->sqe_index = u->ring.sq.sqe_tail - 1;
-    op->state = NP_KERNEL;
-    op->submitted = 1;
+    np_op_mark_kernel(op);
     u->stats.submissions++;
 }
 
@@ -261,6 +260,18 @@ static int take_back(struct np_uring *u, struct np_op *op)
     return 1;
 }
 
+/* By an entry, or where there is none to be had even by submitting, by the register call. */
+static int ask_for_cancel(struct np_uring *u, np_udata target)
+{
+    struct io_uring_sqe *sqe = np_uring_get_sqe(u);
+    if (!sqe)
+        return sync_cancel(u, target, false);
+    io_uring_prep_cancel64(sqe, target, 0);
+    io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
+    io_uring_sqe_set_data64(sqe, NP_UDATA_CANCEL);
+    return 0;
+}
+
 int np_uring_cancel(struct np_backend *be, np_udata target)
 {
     struct np_uring *u = np_uring_self(be);
@@ -276,23 +287,14 @@ int np_uring_cancel(struct np_backend *be, np_udata target)
     else if (op->state == NP_ORPHAN)
         return 0;
     bool in_kernel = op->submitted;
-    op->state = NP_ORPHAN;
+    int err = in_kernel && !take_back(u, op) ? ask_for_cancel(u, target) : 0;
+    if (err < 0)
+        return err; /* not asked: the caller may try again */
+    /* In no entry: it is found in its list, at the latest before it is submitted. */
+    np_op_mark_orphan(op);
     if (!in_kernel && op->kind == NP_OP_RECV)
         u->starved_cancelled = true;
-    if (!in_kernel || take_back(u, op))
-        return 0; /* found in its list, at the latest before it is submitted */
-    struct io_uring_sqe *sqe = np_uring_get_sqe(u);
-    if (sqe) {
-        io_uring_prep_cancel64(sqe, target, 0);
-        io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
-        io_uring_sqe_set_data64(sqe, NP_UDATA_CANCEL);
-        return 0;
-    }
-    /* No entry to be had even by submitting: ask by the register call, which needs none. */
-    int err = sync_cancel(u, target, false);
-    if (err < 0)
-        op->state = NP_KERNEL; /* not asked after all: the caller may try again */
-    return err;
+    return 0;
 }
 
 int np_uring_settle(struct np_backend *be, np_udata target)
@@ -305,7 +307,7 @@ int np_uring_settle(struct np_backend *be, np_udata target)
         return -ENOENT;
     if (!op->submitted || !u->owner_tid || op->state == NP_SENT)
         return np_uring_cancel(be, target);
-    op->state = NP_ORPHAN;
+    np_op_mark_orphan(op);
     int n = np_uring_submit_queue(u); /* it may be in the queue still */
     np_uring_wait_read(u, 0);
     if (n >= 0)

@@ -119,8 +119,7 @@ void np_uring_complete_transmit(struct np_uring *u, struct np_op *op,
     np_op_emit(event, op, NULL, res, flags);
     if (more) {
         op->res = (int32_t)taken_bytes;
-        op->state = NP_SENT;
-        op->submitted = 0; /* it holds nothing that a cancel could reach */
+        np_op_mark_sent(op);
         u->stats.notifs_pending++;
         return;
     }
