@@ -38,7 +38,7 @@ from netpoll._native.sched import (
     collect,  # noqa: F401 - tells the garbage collector of what schedulers refer to
 )
 from netpoll._native.sched.run import SchedulerCore, work
-from netpoll._native.sched.task import Join, Sleep, Task, current_scheduler, current_task
+from netpoll._native.sched.task import Alarm, Join, Sleep, Task, current_scheduler, current_task
 from netpoll._native.sched.worker_loop import RingLoop
 from netpoll.config import LoopConfig
 from netpoll.loop import EventLoop
@@ -379,7 +379,7 @@ class Timeout:
     def __init__(self, delay_s: float | None) -> None:
         self.delay_s = delay_s
         self.expired = False
-        self._alarm: _task.Alarm | None = None
+        self._alarm: Alarm | None = None
         self._lock = threading.Lock()
         self._is_over = False
 
@@ -389,7 +389,7 @@ class Timeout:
         self._task = _task_here()
         self._cancelling = self._task.cancelling()
         if self.delay_s is not None:
-            self._alarm = _task.Alarm(self._task.scheduler, self.delay_s, self._expire)
+            self._alarm = Alarm(self._task.scheduler, self.delay_s, self._expire)
         return self
 
     def _expire(self) -> None:
