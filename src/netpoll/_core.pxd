@@ -5,8 +5,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_
 from netpoll._native.c cimport (
     NP_COOKIE_STRUCT, NP_HARVEST_MAX_EVENTS, PyObject, Py_DECREF, iovec, np_backend,
     np_backend_ops, np_event, np_inbox, np_stats, np_timer, np_udata)
-from netpoll._native.handle cimport Handle, TimerHandle
 from netpoll._native.fd_table cimport FdTables
+from netpoll._native.handle cimport Handle, TimerHandle
 
 
 cdef enum:

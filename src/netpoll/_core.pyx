@@ -14,7 +14,7 @@ from libc.errno cimport EBADF, EINTR, ENOENT
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memset, strerror
+from libc.string cimport memset
 
 from netpoll._native.c cimport (
     ECANCELED, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
@@ -26,11 +26,13 @@ from netpoll._native.c cimport (
     np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take,
     np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add,
     np_timer_heap_close, np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_uring_ops)
+from netpoll._native.failing cimport os_error
+from netpoll._native.fd_table cimport FdTables
 from netpoll._native.handle cimport (
     Handle, InboxItem, TimerHandle, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
+from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
-from netpoll._native.fd_table cimport FdTables
 
 import asyncio
 import os
@@ -40,8 +42,6 @@ from netpoll.errors import OPENED_BY, no_loop
 from asyncio import events as aio_events, format_helpers, futures, tasks
 
 cdef enum:
-    POLLIN = 1
-    POLLOUT = 4
     CLOSE_TURNS_MAX_COUNT = 1000
     # Callbacks that may be due "now": what the clock cannot tell apart.
     RESOLUTION_NS = 1
@@ -86,13 +86,6 @@ def _after_fork_in_child():
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-cdef object os_error(int err, str doing):
-    """The OSError (or subclass) for -errno or errno."""
-    if err < 0:
-        err = -err
-    return OSError(err, f"{strerror(err).decode()} ({doing})")
 
 
 cdef class Completion:

@@ -14,6 +14,7 @@ from netpoll._native.c cimport (
     PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject, PyObject_CallNoArgs,
     PyObject_CallOneArg, PyObject_Vectorcall, PyTupleObject, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
     Py_DECREF, np_timer, np_timer_remove)
+from netpoll._native.failing cimport reraise
 from netpoll._native.seal cimport seal_types
 
 import asyncio
@@ -325,11 +326,6 @@ cdef int run_handle(Handle handle) except -1:
         if handle.is_shared:
             end_shared(handle)
     return 0
-
-
-cdef int reraise() except -1:
-    """The C API has set an exception: hand it to Cython's error return."""
-    return -1
 
 
 cdef inline PyObject **tuple_items(tuple args) noexcept:

@@ -14,14 +14,14 @@ from libc.errno cimport EINTR
 from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t
 from libc.string cimport strerror
 
-from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_EV_MORE, PyBytes_New, PyObject, Py_DECREF, Py_XDECREF, _PyBytes_Resize,
     io_uring_sqe, np_event, np_sock_close, np_sqe_close, np_sqe_fsync, np_sqe_openat, np_sqe_read,
     np_sqe_write, np_udata)
-from netpoll._core cimport Loop
-from netpoll._native.seal cimport seal_types
+from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.loop.sqe cimport submit_one
+from netpoll._native.seal cimport seal_types
 
 import os
 from asyncio import InvalidStateError

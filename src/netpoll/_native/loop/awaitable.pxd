@@ -1,7 +1,7 @@
 # The seam of loop/awaitable.pyx.
 
-from netpoll._native.c cimport PyObject
 from netpoll._core cimport Completion
+from netpoll._native.c cimport PyObject
 
 
 cdef class Awaitable(Completion):

@@ -5,10 +5,10 @@ They have the coroutine protocol (PEP 492), so they can be awaited, made a task,
 A subclass writes step(); what it waits for is an ordinary asyncio.Future, so any Task can drive it.
 """
 
+from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     PYGEN_NEXT, PYGEN_RETURN, Py_INCREF, PyErr_SetObject, PyExc_StopIteration, PyObject,
     PyTypeObject)
-from netpoll._core cimport Completion, Loop
 from netpoll._native.seal cimport seal_types
 
 import asyncio

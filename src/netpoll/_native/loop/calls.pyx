@@ -5,9 +5,9 @@ They are methods of the loop in the vectorcall protocol (PEP 590): the arguments
 caller's stack, and there is no tuple for the one argument that callbacks mostly have.
 """
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_HAS_GIL, PyMethodDef, PyObject, Py_INCREF, np_clock_ns, np_inbox_is_empty)
-from netpoll._core cimport Loop
 from netpoll._native.handle cimport (
     Handle, TimerHandle, handle_from_call, set_arguments, set_items)
 from netpoll._native.methods cimport add_method

@@ -10,9 +10,9 @@
 # could (without a GIL the collector keeps its own numbers in the objects meanwhile). One that is
 # not visited is only kept alive. Whatever may let Python code in leaves the arrays true before it.
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     PyObject, PyTypeObject, Py_TPFLAGS_HAVE_GC, inquiry, np_timer, traverseproc, visitproc)
-from netpoll._core cimport Loop
 from netpoll._native.handle cimport Handle, TimerHandle, timer_place
 
 

@@ -9,12 +9,12 @@ A loop that was dropped unclosed is found that way, whatever waits in it. asynci
 warns and closes it, which ends the operations before anything is freed.
 """
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_COOKIE_STRUCT, NP_EV_MORE, NP_FREE, NP_OP_CHUNK_SLOTS, PyObject, inquiry, np_event, np_head,
     np_inbox_peek, np_inbox_node, np_op, np_op_at, np_op_slab, traverseproc, visitproc)
-from netpoll._native.loop.collect cimport is_running, replace_clear, replace_traverse, visit_handle
-from netpoll._core cimport Loop
 from netpoll._native.handle cimport Handle, InboxItem, timer_place
+from netpoll._native.loop.collect cimport is_running, replace_clear, replace_traverse, visit_handle
 from netpoll._native.loop.watcher cimport Watcher
 
 from libc.stdint cimport uint32_t, uintptr_t

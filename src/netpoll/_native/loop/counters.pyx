@@ -1,8 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True
 """The counters of a loop, under the names that loop.stats() documents."""
 
-from netpoll._native.c cimport np_arena_kind_name
 from netpoll._core cimport Loop
+from netpoll._native.c cimport np_arena_kind_name
 
 from netpoll._core import FEATURES
 

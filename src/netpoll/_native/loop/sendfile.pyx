@@ -9,18 +9,18 @@ from libc.errno cimport EAGAIN, ENOTCONN
 from libc.stdint cimport int64_t
 from libc.string cimport strerror
 
-from netpoll._native.loop.awaitable cimport install_awaitable_slots
-from netpoll._native.c cimport np_sock_sendfile
 from netpoll._core cimport Loop
-from netpoll._native.seal cimport seal_types
+from netpoll._native.c cimport np_sock_sendfile
+from netpoll._native.loop.awaitable cimport install_awaitable_slots
 from netpoll._native.loop.sock cimport SockOp
+from netpoll._native.poll cimport POLLOUT
+from netpoll._native.seal cimport seal_types
 
 import asyncio
 import io
 import os
 
 cdef enum:
-    POLLOUT = 4
     # Of one file in one turn. Without a bound one call goes on for as long as the reader keeps up,
     # and the loop's other connections wait for the whole file. This is a millisecond over loopback,
     # and 2 MiB took 2 to 4 % longer for the whole.

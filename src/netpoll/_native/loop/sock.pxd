@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint32_t
 
-from netpoll._native.loop.awaitable cimport Awaitable
-from netpoll._native.c cimport np_udata
 from netpoll._core cimport Loop
+from netpoll._native.c cimport np_udata
+from netpoll._native.loop.awaitable cimport Awaitable
 
 
 cdef class SockOp(Awaitable):

@@ -18,19 +18,19 @@ from libc.errno cimport EAGAIN, EBADF
 from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport strerror
 
+from netpoll._core cimport ON_EVENT_QUIET, Loop
 from netpoll._native.c cimport (
     NP_OP_POLL, PyBytes_New, PyObject, PyTypeObject, Py_DECREF,
     _PyBytes_Resize, iovec, np_event, np_sock_error, np_sock_recv, np_sock_send, np_udata)
+from netpoll._native.failing cimport os_error
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
-from netpoll._core cimport ON_EVENT_QUIET, Loop
+from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
 
 import socket as _py_socket
 import ssl as _ssl
 
 cdef enum:
-    POLLIN = 1
-    POLLOUT = 4
     # Small receives are copied once, off the stack: allocating what the
     # caller asked for and giving most of it back costs more, and scatters the heap.
     SCRATCH_BYTES = 8192
@@ -56,10 +56,6 @@ cdef object SSLSocket = _ssl.SSLSocket
 cdef inline bint is_plain_buffer(object buffer):
     """To ask it for its memory runs nobody's code."""
     return type(buffer) is bytearray or type(buffer) is memoryview
-
-
-cdef object os_error(ptrdiff_t err):
-    return OSError(-err, strerror(<int>-err).decode())
 
 
 cdef class SockOp(Awaitable):

@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint32_t
 
-from netpoll._native.c cimport PyObject, np_udata
 from netpoll._core cimport Completion, Loop
+from netpoll._native.c cimport PyObject, np_udata
 
 
 cdef int submit(Loop loop, const void *sqes, uint32_t count, PyObject **owners,

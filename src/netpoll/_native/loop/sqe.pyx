@@ -11,10 +11,10 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport strerror
 
+from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_EV_MORE, NP_SQE_BYTES, PyObject, Py_INCREF, io_uring_sqe, np_event, np_sock_close,
     np_udata)
-from netpoll._core cimport Completion, Loop
 from netpoll._native.seal cimport seal_types
 
 import asyncio

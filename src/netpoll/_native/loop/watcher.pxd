@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint32_t
 
-from netpoll._native.c cimport np_event, np_udata
 from netpoll._core cimport Completion, Loop
+from netpoll._native.c cimport np_event, np_udata
 from netpoll._native.handle cimport Handle
 
 

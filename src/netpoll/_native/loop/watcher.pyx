@@ -7,17 +7,15 @@ between the readiness and the call takes the call away, and the new handler wait
 docs/turn.md has the whole order.
 """
 
+from netpoll._core cimport Completion, Loop, drop_owner
 from netpoll._native.c cimport (
     ECANCELED, NP_OP_POLL, NP_POLL_ASIDE, NP_POLL_LEVEL, PyObject, Py_INCREF, np_event, np_udata)
-from netpoll._core cimport Completion, Loop, drop_owner
 from netpoll._native.handle cimport Handle, new_handle
+from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
 
 from errno import EBADF as _EBADF
 
-cdef enum:
-    POLLIN = 1
-    POLLOUT = 4
 
 cdef int EBADF = _EBADF
 

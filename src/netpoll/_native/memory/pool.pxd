@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from netpoll._native.c cimport np_block, np_pool
 from netpoll._core cimport Loop
+from netpoll._native.c cimport np_block, np_pool
 
 
 cdef class BufferPool:

@@ -11,11 +11,11 @@ from libc.errno cimport EEXIST, ENOBUFS, ENOMEM, EMSGSIZE, ENOSPC, EOPNOTSUPP, E
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, strerror
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_ARENA_HUGETLB_ONLY, NP_ARENA_LADDER, NP_ARENA_PLAIN_ONLY, NP_POOL_CLASSES_MAX_COUNT,
     iovec, np_arena_kind_name, np_head, np_pool_base, np_pool_close, np_pool_drop,
     np_pool_get_stats, np_pool_open, np_pool_stats, np_pool_take, np_region_of)
-from netpoll._core cimport Loop
 from netpoll._native.seal cimport seal_types
 
 import asyncio

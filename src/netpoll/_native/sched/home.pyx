@@ -9,8 +9,8 @@ and asyncio.TaskGroup work in it, and a future that it awaits wakes it by its ca
 cimport cython
 
 from netpoll._native.c cimport NP_HOME_ANY, PyObject
-from netpoll._native.seal cimport seal_types
 from netpoll._native.sched.task cimport Suspension, Task, Worker, thread_worker, wake_task
+from netpoll._native.seal cimport seal_types
 
 import asyncio
 from asyncio import tasks as aio_tasks

@@ -28,15 +28,16 @@ from netpoll._native.c cimport (
     np_worker_get, np_worker_idle, np_worker_next, np_worker_numbers, np_worker_push,
     np_worker_put, np_worker_queued_count, np_worker_read_stats, np_worker_steal,
     np_worker_was_stale)
+from netpoll._native.failing cimport reraise
+from netpoll._native.methods cimport add_method
 from netpoll._native.sched.context cimport (
     enter_own, enter_snapshot, is_context_changed, leave_context, shared_context)
 from netpoll._native.sched.home cimport enter_loop, is_still_waiting, leave_loop, wait_for_future
-from netpoll._native.methods cimport add_method
-from netpoll._native.seal cimport seal_types
 from netpoll._native.sched.task cimport (
     KIND_NATIVE, KIND_POST, KIND_TASK, KIND_TICKET, Core, Suspension, Task, Worker, check_lane,
     claim_suspended, end_suspended, finish, fire_alarms, forks, push_entry, push_record, register,
     set_thread_worker, show_suspended, thread_worker)
+from netpoll._native.seal cimport seal_types
 
 import asyncio
 import sys
@@ -50,11 +51,6 @@ cdef tuple LANE_NAMES = ("CONTROL", "HIGH", "NORMAL", "LOW")
 
 
 # ---- running ----------------------------------------------------------------------------------
-
-cdef int reraise() except -1:
-    """The C API has set an exception: hand it to Cython's error return."""
-    return -1
-
 
 cdef inline object call(PyObject *fn, PyObject *arguments, int form):
     cdef PyObject *result

@@ -19,6 +19,7 @@ from netpoll._native.c cimport (
     np_task, np_task_claim, np_task_finish, np_task_is_queued, np_task_lane, np_task_pause,
     np_task_revoke, np_task_set_lane, np_task_wake, np_thread_worker, np_thread_worker_set,
     np_timer, np_worker_get, np_worker_push)
+from netpoll._native.failing cimport reraise
 from netpoll._native.seal cimport seal_types
 
 import asyncio
@@ -31,11 +32,6 @@ cdef enum:
 cdef object CancelledError = asyncio.CancelledError
 cdef object running_loop = asyncio._get_running_loop
 cdef tuple LANE_NAMES = ("CONTROL", "HIGH", "NORMAL", "LOW")
-
-
-cdef int reraise() except -1:
-    """The C API has set an exception: hand it to Cython's error return."""
-    return -1
 
 
 cdef str shown(object thing):

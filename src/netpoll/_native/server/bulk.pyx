@@ -18,12 +18,12 @@ from netpoll._native.c cimport (
     NP_OP_POLL, NP_OP_RECV, NP_POLL_KEEP, np_buf, np_bufring_at, np_bufring_close,
     np_bufring_consume, np_bufring_find, np_bufring_open, np_bufring_peek, np_bufring_recycle,
     np_bufring_rewind, np_conn, np_conn_at, np_conn_pin, np_event, np_sock_recv)
-from netpoll._native.server.connection cimport unpin
+from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport unpin
 from netpoll._native.server.shipment cimport Sender
 
 cdef enum:
-    POLLIN = 1
     # So many reads in a row below this size end it.
     SMALL_BYTES = 4 * 1024
     SMALL_READS_COUNT = 8

@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint64_t, uint8_t
 
-from netpoll._native.loop.awaitable cimport Awaitable
-from netpoll._native.c cimport NP_IOV_MAX, iovec, np_conn, np_conn_slab, np_conn_unpin, np_flow
 from netpoll._core cimport Completion, Loop
+from netpoll._native.c cimport NP_IOV_MAX, iovec, np_conn, np_conn_slab, np_conn_unpin, np_flow
+from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._native.server.lease cimport Lease, Lender
 
 

@@ -15,16 +15,16 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from netpoll._native.loop.awaitable cimport Awaitable
+from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST, NP_CONN_PAUSED,
     NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, PyTypeObject, Py_DECREF, Py_INCREF,
     np_chunk, np_conn, np_conn_in, np_conn_pin, np_flow, np_flow_copy, np_flow_find, np_flow_get,
     np_flow_move, np_flow_push, np_iov_advance, np_owner_drop, np_sock_close)
+from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._native.memory.pool cimport Buffer, PoolBlock
-from netpoll._core cimport Completion, Loop
-from netpoll._native.server.lease cimport Lease, Lender
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.lease cimport Lease, Lender
 
 import asyncio
 import os

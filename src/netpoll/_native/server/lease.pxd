@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from netpoll._native.c cimport np_chunk, np_flow
 from netpoll._core cimport Loop
+from netpoll._native.c cimport np_chunk, np_flow
 
 
 cdef class Lender:

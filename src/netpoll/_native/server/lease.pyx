@@ -17,11 +17,11 @@ from libc.stdint cimport uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_OWNER_BUF, NP_OWNER_HEAP, NP_OWNER_MASK, NP_OWNER_OBJECT, PyObject, Py_DECREF, Py_INCREF,
     np_buf, np_buf_hold, np_chunk, np_flow, np_inbox_wake, np_iov, np_iov_advance, np_iov_pop,
     np_owner_drop)
-from netpoll._core cimport Loop
 from netpoll._native.seal cimport seal_types
 
 

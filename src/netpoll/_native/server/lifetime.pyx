@@ -13,15 +13,15 @@ outside pins: events, the turn's queues, timers, the methods of Connection. What
 
 from libc.stdint cimport uint32_t
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_CONN_CLOSING, NP_CONN_DIRTY, NP_CONN_LOST, NP_CONN_OPEN, NP_CONN_TIMED, NP_EV_MORE,
     PyObject, Py_DECREF, Py_INCREF, Py_REFCNT, np_conn, np_conn_at, np_conn_get,
     np_conn_in, np_conn_is_pinned, np_conn_of, np_conn_pin, np_conn_put, np_event, np_flow,
     np_flow_put, np_iov_pop, np_owner_drop, np_sock_close, np_sock_reset_at_close, np_task,
     np_task_claim, np_task_is_queued, np_task_pause)
-from netpoll._native.server.connection cimport Connection, Host, unpin
-from netpoll._core cimport Loop
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport Connection, Host, unpin
 from netpoll._native.server.idle cimport WHEEL_IDLE_TICKS
 
 

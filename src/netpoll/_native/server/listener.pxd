@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint64_t
 
-from netpoll._native.c cimport np_udata
 from netpoll._core cimport Completion, Loop
+from netpoll._native.c cimport np_udata
 
 
 cdef class Listener(Completion):

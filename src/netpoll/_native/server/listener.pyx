@@ -7,10 +7,10 @@ a hash, and of four workers with 64 connections the busiest has 25 % too many (d
 
 from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
+from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
-from netpoll._core cimport Completion, Loop
-from netpoll._native.transport.endpoint cimport os_error
+from netpoll._native.failing cimport os_error
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.worker cimport Worker
 

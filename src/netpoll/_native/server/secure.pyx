@@ -17,14 +17,14 @@ from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.string cimport memcpy
 from posix.unistd cimport pread
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_CONN_CHUNK_COUNT, NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_LOST, NP_CONN_OPEN,
     NP_CONN_SHUT, NP_CONN_TLS, NP_OWNER_FILE, NP_OWNER_MASK, PyObject, Py_DECREF, Py_INCREF, iovec,
     np_chunk, np_conn, np_conn_at, np_conn_in, np_event, np_flow, np_flow_get, np_flow_push,
     np_flow_push_front, np_iov_advance, np_owner_drop, np_sock_send)
-from netpoll._native.server.connection cimport FileSpan
-from netpoll._core cimport Loop
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport FileSpan
 from netpoll._native.server.worker cimport Worker
 from netpoll._native.tls.engine cimport TLS_AGAIN, TLS_END, TLS_FAILED, open_session
 

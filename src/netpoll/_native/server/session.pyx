@@ -11,8 +11,9 @@ for and referred to weakly, and has a task's methods and the private names that 
 from netpoll._native.c cimport (
     PYGEN_ERROR, PYGEN_NEXT, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyIter_Send,
     PyObject, Py_DECREF, np_conn)
-from netpoll._native.server.connection cimport Connection, Driver, Host, Wait
+from netpoll._native.failing cimport reraise
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport Connection, Driver, Host, Wait
 
 import asyncio
 import inspect
@@ -431,11 +432,6 @@ cdef class Session(Driver):
     @property
     def _asyncio_awaited_by(self):
         return None
-
-
-cdef int reraise() except -1:
-    """The C API has set an exception: hand it to Cython's error return."""
-    return -1
 
 
 seal_types(globals())

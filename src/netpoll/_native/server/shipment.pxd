@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
+from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport np_conn, np_event, np_udata
 from netpoll._native.server.connection cimport Connection, Host
-from netpoll._core cimport Completion, Loop
 from netpoll._native.server.lifetime cimport Keeper
 
 

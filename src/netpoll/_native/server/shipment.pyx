@@ -9,16 +9,16 @@ kernel reports of them.
 
 from libc.stdint cimport int32_t, uint32_t, uint8_t, uintptr_t
 
+from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_CLOSING, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK,
     PyObject, Py_INCREF, iovec, np_chunk, np_conn, np_conn_cookie, np_conn_pin, np_event, np_flow,
     np_head, np_op, np_op_alloc, np_op_udata, np_region_of, np_sock_send, np_udata, np_zc_report,
     np_zc_wants)
-from netpoll._native.server.connection cimport Connection, unpin
-from netpoll._core cimport Completion, Loop
-from netpoll._native.transport.endpoint cimport os_error
-from netpoll._native.server.lifetime cimport Keeper
+from netpoll._native.failing cimport os_error
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport Connection, unpin
+from netpoll._native.server.lifetime cimport Keeper
 
 cdef enum:
     # Zero-copy sends of a connection whose memory the kernel still holds; they are counted in the

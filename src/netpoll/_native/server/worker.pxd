@@ -2,10 +2,10 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from netpoll._native.server.bulk cimport Receiver
-from netpoll._native.c cimport PyObject, np_conn, np_event, np_task, np_udata
-from netpoll._native.server.connection cimport Connection
 from netpoll._core cimport Loop
+from netpoll._native.c cimport PyObject, np_conn, np_event, np_task, np_udata
+from netpoll._native.server.bulk cimport Receiver
+from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.idle cimport Wheel
 
 

@@ -12,7 +12,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 
-from netpoll._native.server.bulk cimport BULK_MIN_BYTES, Receiver
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_CONN_CALLED, NP_CONN_CANCELLED, NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT,
     NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_DIRTY, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST,
@@ -23,17 +23,17 @@ from netpoll._native.c cimport (
     np_event, np_flow, np_flow_at, np_flow_gather, np_flow_get, np_flow_push, np_flow_put,
     np_flow_shed, np_iov_advance, np_owner_drop, np_sock_close, np_sock_sendfile, np_sock_shutdown,
     np_stats, np_task, np_task_claim, np_task_pause, np_task_wake)
-from netpoll._native.server.connection cimport Connection, Driver, FileSpan, unpin
-from netpoll._core cimport Loop
-from netpoll._native.server.session cimport Session, make_session
-from netpoll._native.transport.endpoint cimport os_error
+from netpoll._native.failing cimport os_error, reraise
+from netpoll._native.poll cimport POLLOUT
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.bulk cimport BULK_MIN_BYTES, Receiver
+from netpoll._native.server.connection cimport Connection, Driver, FileSpan, unpin
 from netpoll._native.server.idle cimport WHEEL_IDLE_TICKS, Wheel
+from netpoll._native.server.session cimport Session, make_session
 
 import errno
 
 cdef enum:
-    POLLOUT = 4
     SHUT_WR = 1
     # Bytes of a file in one call, so that a fast peer does not hold the others up.
     FILE_BUDGET_BYTES = 1 << 20
@@ -652,11 +652,6 @@ cdef class Worker(Receiver):
             "handler_errors": self.handler_errors_count,
             "idle_closed": self.idle_closed_count, "full_closed": self.full_closed_count,
         }
-
-
-cdef int reraise() except -1:
-    """The C API has set an exception: hand it to Cython's error return."""
-    return -1
 
 
 seal_types(globals(), (Worker,))

@@ -4,8 +4,8 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from netpoll._core cimport Completion, Loop
 from netpoll._native.tls.engine cimport Session
-from netpoll._native.transport.stream_reader cimport Sink
 from netpoll._native.transport.stream cimport StreamTransport
+from netpoll._native.transport.stream_reader cimport Sink
 
 
 cdef enum:  # TlsLayer.state

@@ -17,14 +17,14 @@ from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport SIZE_MAX
 from libc.string cimport memcpy
 
-from netpoll._native.c cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject
 from netpoll._core cimport Completion, Loop
-from netpoll._native.transport.endpoint cimport is_plain
+from netpoll._native.c cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject
 from netpoll._native.seal cimport seal_types
 from netpoll._native.tls.engine cimport (
     TLS_AGAIN, TLS_END, TLS_FAILED, TLS_MORE, Session)
-from netpoll._native.transport.stream_reader cimport Sink, adopt_reader
+from netpoll._native.transport.endpoint cimport is_plain
 from netpoll._native.transport.stream cimport StreamTransport
+from netpoll._native.transport.stream_reader cimport Sink, adopt_reader
 
 import asyncio
 import ssl as py_ssl

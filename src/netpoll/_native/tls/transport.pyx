@@ -7,14 +7,14 @@ What it does is in tls/layer.pyx, in tls/engine.pyx what OpenSSL does; docs/tls.
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport SIZE_MAX
 
-from netpoll._native.c cimport PyObject, inquiry
-from netpoll._native.loop.collect cimport replace_clear
 from netpoll._core cimport Loop
-from netpoll._native.transport.endpoint cimport drop_attributes, forget_attributes
+from netpoll._native.c cimport PyObject, inquiry
 from netpoll._native.limits cimport watermarks, whole_bytes
+from netpoll._native.loop.collect cimport replace_clear
 from netpoll._native.seal cimport seal_types
 from netpoll._native.tls.engine cimport open_session
 from netpoll._native.tls.layer cimport CLOSED, ESTABLISHED, MADE, PAUSED, WRITING_PAUSED, TlsLayer
+from netpoll._native.transport.endpoint cimport drop_attributes, forget_attributes
 
 import warnings
 from asyncio import constants, sslproto

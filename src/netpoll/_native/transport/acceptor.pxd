@@ -1,7 +1,7 @@
 # The seam of transport/acceptor.pyx.
 
-from netpoll._native.c cimport np_event, np_peer, np_udata
 from netpoll._core cimport Completion, Loop
+from netpoll._native.c cimport np_event, np_peer, np_udata
 from netpoll._native.transport.stream cimport StreamTransport
 
 

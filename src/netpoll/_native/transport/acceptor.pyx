@@ -11,20 +11,21 @@ meanwhile. A connection whose making fails closes alone.
 
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
+from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_OP_POLL, NP_POLL_KEEP, PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter,
     PyContext_Exit, PyObject, np_event, np_peer, np_sock_accept, np_sock_close,
     np_sock_nodelay)
-from netpoll._core cimport Completion, Loop
-from netpoll._native.transport.endpoint cimport CLOSING, os_error
+from netpoll._native.failing cimport os_error
+from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.endpoint cimport CLOSING
 from netpoll._native.transport.stream cimport StreamTransport, attach, detach
 
 import socket as py_socket
 from asyncio import trsock
 
 cdef enum:
-    POLLIN = 1
     ACCEPT_RETRY_DELAY_S = 1
 
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)

@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint32_t
 
-from netpoll._native.transport.address cimport Address, DatagramMemory
 from netpoll._native.c cimport PyObject, np_event, np_udata
+from netpoll._native.transport.address cimport Address, DatagramMemory
 from netpoll._native.transport.endpoint cimport Endpoint
 
 

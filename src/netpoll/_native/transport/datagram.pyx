@@ -16,18 +16,20 @@ from libc.errno cimport EAGAIN
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
-from netpoll._native.transport.address cimport Address, DatagramMemory, is_native
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_DGRAM_BURST_BYTES, NP_DGRAM_BURST_COUNT, NP_DGRAM_MAX_BYTES, NP_OP_POLL,
     NP_POLL_KEEP, PY_VECTORCALL_ARGUMENTS_OFFSET, PyBytes_AS_STRING, PyContext_CopyCurrent,
     PyObject, PyObject_Vectorcall, Py_DECREF, Py_INCREF,
     Py_XDECREF, np_dgram, np_dgram_at, np_dgram_gso_max_bytes, np_dgram_has_gro, np_dgram_out,
     np_dgram_recv, np_dgram_send, np_event, sockaddr)
-from netpoll._core cimport Loop
+from netpoll._native.failing cimport os_error, reraise
+from netpoll._native.poll cimport POLLIN, POLLOUT
+from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.address cimport Address, DatagramMemory, is_native
 from netpoll._native.transport.endpoint cimport (
     CLOSING, ENDPOINT_FLAGS_END, ENTERED, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint,
-    is_inherited, os_error)
-from netpoll._native.seal cimport seal_types
+    is_inherited )
 
 import asyncio
 import socket as py_socket
@@ -35,8 +37,6 @@ import warnings
 from asyncio import log, trsock
 
 cdef enum:
-    POLLIN = 1
-    POLLOUT = 4
     # Datagrams of one socket per turn, so that a flood does not starve the others.
     READ_BUDGET_COUNT = 256
     # A receive asks for no fewer, however large the last datagrams were.
@@ -673,11 +673,6 @@ cdef class DatagramTransport(Endpoint):
         if name == "socket":
             self.catch_up()  # its user may write to it himself
         return self.extra.get(name, default)
-
-
-cdef int reraise() except -1:
-    """The C API has set an exception: hand it to Cython's error return."""
-    return -1
 
 
 def make_datagram_transport(Loop loop, DatagramMemory memory, sock, protocol, address, waiter,

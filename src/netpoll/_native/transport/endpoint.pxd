@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint32_t
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     PyObject, PyTypeObject, Py_DECREF, Py_TYPE, Py_XDECREF, inquiry, np_event, np_udata)
-from netpoll._core cimport Loop
 from netpoll._native.transport.base cimport Transport
 
 
@@ -42,7 +42,6 @@ cdef class Endpoint(Transport):
     cdef bint let_go(self, np_udata op) except -1
 
 
-cdef object os_error(int err)
 cdef np_event *last_event_of(Loop loop, np_udata op) noexcept
 cdef bint is_inherited(Loop loop) noexcept
 cdef int drop_attributes(object transport) noexcept

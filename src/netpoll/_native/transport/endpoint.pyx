@@ -6,18 +6,14 @@ receive and end.
 """
 
 from libc.errno cimport ENOENT, EPERM
-from libc.string cimport strerror
 
+from netpoll._core cimport Completion
 from netpoll._native.c cimport (
     NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF, inquiry)
-from netpoll._native.loop.collect cimport replace_clear
-from netpoll._core cimport Completion
+from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport watermarks, whole_bytes
+from netpoll._native.loop.collect cimport replace_clear
 from netpoll._native.seal cimport seal_types
-
-
-cdef object os_error(int err):
-    return OSError(-err, strerror(-err).decode())
 
 
 cdef np_event *last_event_of(Loop loop, np_udata op) noexcept:

@@ -13,15 +13,17 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.errno cimport EAGAIN, EPERM
 from libc.stdint cimport uint16_t
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_OP_POLL, NP_POLL_KEEP, PyContext_CopyCurrent, PyObject, Py_DECREF, iovec,
     np_bytes_renew, np_event, np_iov, np_iov_close, np_iov_gather, np_iov_init, np_pipe_read,
     np_pipe_write, np_sock_close, np_udata)
-from netpoll._native.transport.chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
-from netpoll._core cimport Loop
-from netpoll._native.transport.endpoint cimport (
-    CLOSING, ENDPOINT_FLAGS_END, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint, os_error)
+from netpoll._native.failing cimport os_error
+from netpoll._native.poll cimport POLLIN, POLLOUT, POLLRDHUP
 from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
+from netpoll._native.transport.endpoint cimport (
+    CLOSING, ENDPOINT_FLAGS_END, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint )
 from netpoll._native.transport.stream_reader cimport Sink, adopt_reader, adopt_stream_reader
 
 import asyncio
@@ -32,11 +34,8 @@ import warnings
 from asyncio import constants, log
 
 cdef enum:
-    POLLIN = 0x1
-    POLLOUT = 0x4
     # What a pipe whose reader has gone reports comes unasked (POLLERR); this is for sockets. Not
     # POLLIN: what a peer says on a socket used for writing is not its end.
-    POLLRDHUP = 0x2000
     # Reads go through the stack until one fills it; then straight into the bytes object that the
     # protocol gets, with room for a whole pipe (64 KiB) and below glibc's mmap threshold.
     SCRATCH_BYTES = 16 * 1024

@@ -11,20 +11,21 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int32_t
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_OP_POLL, NP_POLL_KEEP, PyObject, Py_INCREF, iovec, np_iov_close, np_iov_gather, np_iov_init,
     np_event, np_sock_send, np_sock_shutdown)
-from netpoll._native.transport.chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
-from netpoll._core cimport Loop
-from netpoll._native.transport.endpoint cimport (
-    CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, is_inherited, last_event_of, os_error)
+from netpoll._native.failing cimport os_error
+from netpoll._native.poll cimport POLLOUT
 from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
+from netpoll._native.transport.endpoint cimport (
+    CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, is_inherited, last_event_of )
 
 import socket as py_socket
 from asyncio import log
 
 cdef enum:
-    POLLOUT = 4
     SHUT_WR = 1
     # Pending bytes from which a write leaves at once instead of at the end of the turn.
     WRITE_NOW_BYTES = 32 * 1024

@@ -17,13 +17,15 @@ from libc.errno cimport EAGAIN
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
+from netpoll._core cimport ON_EVENT_QUIET, Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_POLL_KEEP,
     PyContext_CopyCurrent, PyObject, Py_DECREF, np_bytes_renew, np_sock_close, np_sock_nodelay,
     np_sock_peer, np_sock_recv)
-from netpoll._core cimport ON_EVENT_QUIET, Loop
-from netpoll._native.transport.endpoint cimport CLOSING, LOST, PAUSED, STARTED, os_error
+from netpoll._native.failing cimport os_error
+from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.endpoint cimport CLOSING, LOST, PAUSED, STARTED
 from netpoll._native.transport.sending cimport (
     ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
     SENDING, SendingTransport)
@@ -36,7 +38,6 @@ import warnings
 from asyncio import constants, log, trsock
 
 cdef enum:
-    POLLIN = 1
     # A receive of this size or more sends the connection to direct reads (bulk). Below it, the copy
     # out of the shared buffer costs less than the extra poll and call; see benchmarks/README.md.
     BULK_ENTER_BYTES = 16 * 1024

@@ -1,7 +1,7 @@
 # The seam of transport/stream_reader.pyx: what the transport calls.
 
-from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._core cimport Completion
+from netpoll._native.loop.awaitable cimport Awaitable
 
 
 cdef enum:

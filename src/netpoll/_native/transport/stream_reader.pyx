@@ -16,13 +16,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.long cimport PyLong_AsLongAndOverflow
 from libc.string cimport memcpy
 
-from netpoll._native.c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
-from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._core cimport Completion
+from netpoll._native.c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
+from netpoll._native.limits cimport doubled_bytes
+from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.base cimport Transport
 from netpoll._native.transport.endpoint cimport is_plain
-from netpoll._native.limits cimport doubled_bytes
-from netpoll._native.seal cimport seal_types
 
 import asyncio
 
