@@ -201,6 +201,19 @@ def test_the_c_core_has_no_state_of_its_own(tmp_path: Path) -> None:
     assert not changing, "\n".join(changing)
 
 
+def test_every_bound_of_the_native_code_is_in_its_home() -> None:
+    """A number with a unit is a decision: it stands in limits.pxd, with its reason."""
+    bound = re.compile(r"^    ([A-Z_0-9]+_(?:BYTES|COUNT|NS|MS|S)) = ", re.MULTILINE)
+    layouts = {"address.pyx", "address.pxd", "idle.pxd"}  # of structs, not of decisions
+    homeless = [
+        f"{name_of(path)}: {name}"
+        for path in source_files(".pyx", ".pxd")
+        if path.name not in layouts | {"limits.pxd"}
+        for name in bound.findall(path.read_text())
+    ]
+    assert not homeless
+
+
 def test_machine_paths_stay_out() -> None:
     """What stands in the tree holds on every machine."""
     paths = re.compile(r"/(home|root|mnt|work|Users)/\w")

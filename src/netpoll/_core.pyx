@@ -31,6 +31,7 @@ from netpoll._native.fd_table cimport FdTables
 from netpoll._native.handle cimport (
     Handle, InboxItem, TimerHandle, new_handle, release_handle, run_handle,
     set_arguments, timer_owner)
+from netpoll._native.limits cimport CLOSE_TURNS_MAX_COUNT, TIMER_RESOLUTION_NS
 from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
 
@@ -41,10 +42,6 @@ import weakref
 from netpoll.errors import OPENED_BY, no_loop
 from asyncio import events as aio_events, format_helpers, futures, tasks
 
-cdef enum:
-    CLOSE_TURNS_MAX_COUNT = 1000
-    # Callbacks that may be due "now": what the clock cannot tell apart.
-    RESOLUTION_NS = 1
 
 NO_NESTING = (
     "a netpoll event loop cannot run within itself, as nest_asyncio makes asyncio's loop do: "
@@ -529,7 +526,7 @@ cdef class Loop(FdTables):
         return 0
 
     cdef int _fire_timers(self) except -1:
-        cdef int64_t now_ns = np_clock_ns() + RESOLUTION_NS
+        cdef int64_t now_ns = np_clock_ns() + TIMER_RESOLUTION_NS
         cdef np_timer *timer
         cdef TimerHandle handle
         while True:

@@ -14,6 +14,7 @@ cdef extern from "errno.h" nogil:
 
 cdef extern from "base/np_limits.h" nogil:
     enum:
+        NP_ZC_REGISTERED_MIN_BYTES
         NP_HARVEST_MAX_EVENTS
         NP_IOV_MAX
         NP_POOL_CLASSES_MAX_COUNT

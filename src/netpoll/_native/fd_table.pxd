@@ -4,10 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from netpoll._native.c cimport PyObject
 from netpoll._native.handle cimport HandleOwner
-
-
-cdef enum:
-    BULK_POOL_COUNT = 6
+from netpoll._native.limits cimport SOCK_BULK_POOL_COUNT
 
 
 cdef struct BulkSlot:
@@ -20,7 +17,7 @@ cdef class FdTables(HandleOwner):
     cdef PyObject **fd_owners
     cdef uint32_t fd_owners_cap
     # Objects for direct reads, kept to be used again: see transport/stream.pyx.
-    cdef BulkSlot bulk_pool[BULK_POOL_COUNT]
+    cdef BulkSlot bulk_pool[SOCK_BULK_POOL_COUNT]
     cdef uint32_t bulk_next, bulk_users_count
     cdef uint8_t *hints         # by fd, what the socket calls remember of it
     cdef uint32_t hints_cap

@@ -11,6 +11,7 @@ from posix.fcntl cimport F_GETFD, fcntl
 from netpoll._native.c cimport (
     NP_CAN_REUSE_BYTES, PyBytes_New, PyObject, Py_INCREF, Py_REFCNT, Py_XDECREF, np_bytes_renew)
 from netpoll._native.handle cimport HandleOwner
+from netpoll._native.limits cimport SOCK_BULK_POOL_COUNT
 from netpoll._native.seal cimport seal_types
 
 
@@ -69,7 +70,7 @@ cdef class FdTables(HandleOwner):
         cdef BulkSlot *slot
         cdef int i
         if NP_CAN_REUSE_BYTES:
-            for i in range(BULK_POOL_COUNT):
+            for i in range(SOCK_BULK_POOL_COUNT):
                 slot = &self.bulk_pool[i]
                 if slot.size == size and Py_REFCNT(slot.data) == 1:
                     np_bytes_renew(slot.data, size)
@@ -78,7 +79,7 @@ cdef class FdTables(HandleOwner):
         cdef PyObject *data = PyBytes_New(NULL, size)
         if NP_CAN_REUSE_BYTES:
             slot = &self.bulk_pool[self.bulk_next]
-            self.bulk_next = (self.bulk_next + 1) % BULK_POOL_COUNT
+            self.bulk_next = (self.bulk_next + 1) % SOCK_BULK_POOL_COUNT
             Py_XDECREF(slot.data)
             slot.data = data
             slot.size = size
@@ -87,7 +88,7 @@ cdef class FdTables(HandleOwner):
 
     cdef int drop_bulk(self) except -1:
         cdef int i
-        for i in range(BULK_POOL_COUNT):
+        for i in range(SOCK_BULK_POOL_COUNT):
             Py_XDECREF(self.bulk_pool[i].data)
             self.bulk_pool[i].data = NULL
             self.bulk_pool[i].size = 0

@@ -1,5 +1,123 @@
-# The seam of limits.pyx.
+# The bounds of the native code, each with its unit and its reason. Those of the C core stand in
+# csrc/base/np_limits.h; measurements behind them in benchmarks/README.md and NEGATIVE.md.
 
-cdef size_t whole_bytes(object limit) except? 0
-cdef size_t doubled_bytes(object limit) except? 0
-cdef tuple watermarks(object high, object low, object default_bytes)
+cdef enum:
+    # ---- the GIL ------------------------------------------------------------------------------
+    # From this size on a system call gives the GIL away: giving it up and taking it back costs more
+    # than a smaller one lasts.
+    NOGIL_BYTES = 32 * 1024
+    # Encrypting and decrypting likewise: 16 KiB of AES-GCM take about 4 us.
+    TLS_NOGIL_BYTES = 16 * 1024
+    # The same for datagrams, which cost by number.
+    DATAGRAM_NOGIL_COUNT = 8
+
+    # ---- the loop -----------------------------------------------------------------------------
+    # Callbacks that may be due "now": what the clock cannot tell apart.
+    TIMER_RESOLUTION_NS = 1
+    # Out of descriptors: accepting is tried again after this, or when a connection has ended.
+    ACCEPT_RETRY_DELAY_S = 1
+    # Turns that close() gives the kernel to end what was cancelled.
+    CLOSE_TURNS_MAX_COUNT = 1000
+    # Small receives of sock_recv are copied once, off the stack: allocating what the caller asked
+    # for and giving most of it back costs more, and scatters the heap.
+    SOCK_SCRATCH_BYTES = 8192
+    # A bulk receive of sock_recv below this was not one.
+    SOCK_BULK_LEAVE_BYTES = 2048
+    # Bytes objects for direct reads that a loop keeps, to be used again.
+    SOCK_BULK_POOL_COUNT = 6
+    # Of one file in one turn of sendfile. Without a bound one call goes on for as long as the
+    # reader keeps up, and the loop's other connections wait for the whole file. This is a
+    # millisecond over loopback, and 2 MiB took 2 to 4 % longer for the whole.
+    SENDFILE_TURN_BYTES = 8 * 1024 * 1024
+
+    # ---- transports ---------------------------------------------------------------------------
+    # asyncio's high watermark of a transport's writes.
+    HIGH_WATER_DEFAULT_BYTES = 64 * 1024
+    # Pending bytes from which a write leaves at once instead of at the end of the turn.
+    WRITE_NOW_BYTES = 32 * 1024
+    # Pieces that one system call takes, and owners that one step lets go.
+    GATHER_COUNT = 64
+    # A receive of this size or more sends a connection to direct reads (bulk). Below it, the copy
+    # out of the shared buffer costs less than the extra poll and call; see benchmarks/README.md.
+    BULK_ENTER_BYTES = 16 * 1024
+    # This many direct reads in a row, each below BULK_LEAVE_BYTES, bring it back to the ring.
+    BULK_LEAVE_COUNT = 8
+    BULK_LEAVE_BYTES = 4 * 1024
+    # Direct reads start small enough to stay below glibc's mmap threshold (128 KiB) and in cache.
+    BULK_READ_MIN_BYTES = 64 * 1024
+    BULK_READ_MAX_BYTES = 256 * 1024
+    # Direct reads of one connection per turn, so that a flood does not starve the others. What is
+    # written meanwhile leaves afterwards in one call: at 1 MiB messages that is a fifth of the CPU.
+    READ_BUDGET_BYTES = 1024 * 1024
+    # A read of a StreamReader of at least this much receives for itself (Transport.pull).
+    PULL_MIN_BYTES = 64 * 1024
+    # Reads of a pipe go through the stack until one fills this; then straight into the bytes object
+    # that the protocol gets, with room for a whole pipe (64 KiB) and below glibc's mmap threshold.
+    PIPE_SCRATCH_BYTES = 16 * 1024
+    PIPE_BULK_BYTES = 128 * 1024 - 64
+    # asyncio warns of writes to a lost connection from this one on, and the count ends there.
+    LOST_WRITES_LOGGED_COUNT = 5
+    LOST_WRITES_MAX_COUNT = 0xffff
+
+    # ---- datagrams ----------------------------------------------------------------------------
+    # Datagrams of one socket per turn, so that a flood does not starve the others.
+    DATAGRAM_BUDGET_COUNT = 256
+    # A receive asks for no fewer, however large the last datagrams were.
+    DATAGRAM_BURST_MIN_COUNT = 4
+    # What a waiting datagram counts beside its bytes (a UDP header, as in asyncio since 3.13), so
+    # that empty ones cannot wait without bound.
+    DATAGRAM_HEADER_BYTES = 8
+    # The queue's first size, and the one above which it gives its memory back when it is empty.
+    DATAGRAM_OUT_FIRST_COUNT = 8
+    DATAGRAM_OUT_KEPT_COUNT = 256
+
+    # ---- TLS ----------------------------------------------------------------------------------
+    # Plaintext of one record, to which small writes are put together; and what a record adds: 22
+    # bytes with TLS 1.3, up to 85 with TLS 1.2 and CBC. More than that spills (np_bio.h), it is not
+    # lost.
+    TLS_RECORD_BYTES = 16 * 1024
+    TLS_RECORD_OVERHEAD_BYTES = 96
+    # Plaintext that is encrypted in one go: it stays in the cache until it is sent. A worker of the
+    # server has one buffer for all of its connections, and takes more.
+    TLS_BATCH_BYTES = 64 * 1024
+    SECURE_BATCH_BYTES = 128 * 1024
+    # What the portable engine asks for at once.
+    TLS_READ_BYTES = 256 * 1024
+    # No more is encrypted while the transport below holds this much; again from the low mark on.
+    TLS_BELOW_HIGH_BYTES = 256 * 1024
+    TLS_BELOW_LOW_BYTES = 64 * 1024
+    # Above this many used places at its front the list of what is to be written is made anew.
+    TLS_PLAIN_TRIM_COUNT = 256
+    # Owners of plaintext that one step of a server's connection lets go.
+    SECURE_OWNERS_COUNT = 64
+
+    # ---- the server ---------------------------------------------------------------------------
+    # The bulk buffers: what one read takes at most, and how many may be held at once (by a peer
+    # that does not take what was forwarded to it, by leases) before what is in them is copied out.
+    BULK_BUF_BYTES = 256 * 1024
+    BULK_BUF_COUNT = 4
+    # A buffer with less room than this left is not read into any more.
+    BULK_ROOM_MIN_BYTES = 64 * 1024
+    # What a read leaves over is read into from the next cache line on.
+    CACHE_LINE_BYTES = 64
+    # What a handler wrote in bulk is sent at once from this size on.
+    RUSH_MIN_BYTES = 8 * 1024
+    # Unread rests up to this size are copied at once: a whole receive buffer would stay for them.
+    REST_COPY_BYTES = 1024
+    # Bytes of a file in one call, so that a fast peer does not hold the others up.
+    FILE_BUDGET_BYTES = 1 << 20
+    # Zero-copy sends of a connection whose memory the kernel still holds; they are counted in the
+    # flags of its task. With so many it sends otherwise.
+    SHIPMENTS_MAX_COUNT = 255
+
+    # ---- the scheduler ------------------------------------------------------------------------
+    # Tasks between two looks at the clock.
+    SLICE_COUNT = 256
+    # Tasks of one turn of a worker with a loop, and their time: how late the ring's events may be
+    # because of tasks. A task is not interrupted, so the last one may take longer.
+    TURN_TASKS_COUNT = 64
+    TURN_TASKS_NS = 200000
+    # How long the ring waits at most while the scheduler ends.
+    ENDING_WAIT_NS = 5000000
+    # Tasks along one chain of awaits that inherit a priority.
+    INHERIT_MAX_COUNT = 64

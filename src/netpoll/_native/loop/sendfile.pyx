@@ -11,6 +11,7 @@ from libc.string cimport strerror
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport np_sock_sendfile
+from netpoll._native.limits cimport SENDFILE_TURN_BYTES
 from netpoll._native.loop.awaitable cimport install_awaitable_slots
 from netpoll._native.loop.sock cimport SockOp
 from netpoll._native.poll cimport POLLOUT
@@ -20,11 +21,6 @@ import asyncio
 import io
 import os
 
-cdef enum:
-    # Of one file in one turn. Without a bound one call goes on for as long as the reader keeps up,
-    # and the loop's other connections wait for the whole file. This is a millisecond over loopback,
-    # and 2 MiB took 2 to 4 % longer for the whole.
-    TURN_BYTES = 8 * 1024 * 1024
 
 cdef object NotAvailable = asyncio.SendfileNotAvailableError
 
@@ -52,7 +48,7 @@ cdef class SendfileOp(SockOp):
 
     cdef ptrdiff_t send(self) except? -1:
         """What may leave in this turn. 0: that was all; -errno, -EAGAIN among them; or a count."""
-        cdef size_t size = TURN_BYTES
+        cdef size_t size = SENDFILE_TURN_BYTES
         cdef ptrdiff_t n
         if self.count >= 0:
             size = min(size, <size_t>(self.count - self.sent_bytes))

@@ -23,6 +23,7 @@ from netpoll._native.c cimport (
     NP_OP_POLL, PyBytes_New, PyObject, PyTypeObject, Py_DECREF,
     _PyBytes_Resize, iovec, np_event, np_sock_error, np_sock_recv, np_sock_send, np_udata)
 from netpoll._native.failing cimport os_error
+from netpoll._native.limits cimport NOGIL_BYTES, SOCK_BULK_LEAVE_BYTES, SOCK_SCRATCH_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
@@ -30,14 +31,6 @@ from netpoll._native.seal cimport seal_types
 import socket as _py_socket
 import ssl as _ssl
 
-cdef enum:
-    # Small receives are copied once, off the stack: allocating what the
-    # caller asked for and giving most of it back costs more, and scatters the heap.
-    SCRATCH_BYTES = 8192
-    # Sends below this keep the GIL: giving it up and taking it back costs more than they last.
-    NOGIL_BYTES = 32 * 1024
-    # A bulk receive below this was not one.
-    BULK_LEAVE_BYTES = 2048
 
 cdef enum:  # hints, per fd
     DRAINED = 1
@@ -114,7 +107,7 @@ cdef class RecvOp(SockOp):
     cdef Py_ssize_t size
 
     cdef object attempt(self):
-        cdef char scratch[SCRATCH_BYTES]
+        cdef char scratch[SOCK_SCRATCH_BYTES]
         cdef uint8_t *hints = self.loop.fd_hints(self.fd)
         cdef PyObject *data
         cdef char *base
@@ -122,8 +115,8 @@ cdef class RecvOp(SockOp):
         cdef Py_ssize_t size = self.size
         if hints is not NULL and hints[0] & DRAINED and self.future is None:
             return None
-        if size <= SCRATCH_BYTES or hints is NULL or not hints[0] & BULK:
-            size = min(size, SCRATCH_BYTES)
+        if size <= SOCK_SCRATCH_BYTES or hints is NULL or not hints[0] & BULK:
+            size = min(size, SOCK_SCRATCH_BYTES)
             got = np_sock_recv(self.fd, scratch, size)
             if got >= 0:
                 if hints is not NULL:
@@ -137,7 +130,9 @@ cdef class RecvOp(SockOp):
                 got = np_sock_recv(self.fd, base, size)
             hints = self.loop.fd_hints(self.fd)  # another thread may have made the table longer
             if got >= 0 and hints is not NULL:
-                hints[0] = (BULK if got >= BULK_LEAVE_BYTES else 0) | (DRAINED if got < size else 0)
+                hints[0] = BULK if got >= SOCK_BULK_LEAVE_BYTES else 0
+                if got < size:
+                    hints[0] |= DRAINED
                 if got < size:
                     _PyBytes_Resize(&data, got)
                 received = <object>data

@@ -29,6 +29,7 @@ from netpoll._native.c cimport (
     np_worker_put, np_worker_queued_count, np_worker_read_stats, np_worker_steal,
     np_worker_was_stale)
 from netpoll._native.failing cimport reraise
+from netpoll._native.limits cimport SLICE_COUNT
 from netpoll._native.methods cimport add_method
 from netpoll._native.sched.context cimport (
     enter_own, enter_snapshot, is_context_changed, leave_context, shared_context)
@@ -42,8 +43,6 @@ from netpoll._native.seal cimport seal_types
 import asyncio
 import sys
 
-cdef enum:
-    SLICE_COUNT = 256           # tasks between two looks at the clock
 
 cdef object CancelledError = asyncio.CancelledError
 cdef object set_running_loop = asyncio._set_running_loop

@@ -20,14 +20,13 @@ from netpoll._native.c cimport (
     np_task_revoke, np_task_set_lane, np_task_wake, np_thread_worker, np_thread_worker_set,
     np_timer, np_worker_get, np_worker_push)
 from netpoll._native.failing cimport reraise
+from netpoll._native.limits cimport INHERIT_MAX_COUNT
 from netpoll._native.seal cimport seal_types
 
 import asyncio
 import os
 from _thread import allocate_lock
 
-cdef enum:
-    INHERIT_MAX_COUNT = 64      # tasks along one chain of awaits that inherit a priority
 
 cdef object CancelledError = asyncio.CancelledError
 cdef object running_loop = asyncio._get_running_loop

@@ -14,15 +14,9 @@ from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     PyObject, np_worker_alight, np_worker_doze, np_worker_has_own, np_worker_is_over,
     np_worker_ride, np_worker_rouse)
+from netpoll._native.limits cimport ENDING_WAIT_NS, TURN_TASKS_COUNT, TURN_TASKS_NS
 from netpoll._native.sched.run cimport SchedulerCore, run_slice
 from netpoll._native.seal cimport seal_types
-
-cdef enum:
-    # Tasks of one turn, and their time: how late the ring's events may be because of tasks. A task
-    # is not interrupted, so the last one may take longer.
-    SLICE_TASKS = 64
-    SLICE_NS = 200000
-    ENDING_WAIT_NS = 5000000
 
 
 cdef class RingLoop(Loop):
@@ -90,7 +84,7 @@ cdef class RingLoop(Loop):
         if self.core is None:
             return 0
         self.has_more = True    # also after an exception
-        self.has_more = run_slice(self.core, self.index, SLICE_TASKS, SLICE_NS)
+        self.has_more = run_slice(self.core, self.index, TURN_TASKS_COUNT, TURN_TASKS_NS)
         if not self.has_more and not self.is_ending and np_worker_is_over(self.native):
             self._stopping = True
         return 0

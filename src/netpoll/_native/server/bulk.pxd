@@ -6,10 +6,6 @@ from netpoll._native.c cimport np_buf, np_bufring, np_conn, np_event
 from netpoll._native.server.shipment cimport Sender
 
 
-cdef enum:
-    BULK_MIN_BYTES = 16 * 1024  # a receive of this size makes a connection one in bulk
-
-
 cdef class Receiver(Sender):
     """How a worker's connections receive: by the ring's buffers, or in bulk."""
     cdef np_bufring bulk        # count 0 before the first connection in bulk

@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True
 """Receiving in bulk: connections that move large messages leave the ring of small buffers.
 
-A receive of BULK_MIN_BYTES or more moves its connection here: the loop waits for readiness, then
+A receive of BULK_ENTER_BYTES or more moves its connection here: the loop waits for readiness, then
 calls recv(2) into one large buffer, hands it to the handler, and sends what that wrote at once. The
 buffer is free again before the next connection is read, so that all of them pass through the same
 memory, which stays in the cache; with receives that the kernel completes by itself, the bytes of
@@ -18,23 +18,13 @@ from netpoll._native.c cimport (
     NP_OP_POLL, NP_OP_RECV, NP_POLL_KEEP, np_buf, np_bufring_at, np_bufring_close,
     np_bufring_consume, np_bufring_find, np_bufring_open, np_bufring_peek, np_bufring_recycle,
     np_bufring_rewind, np_conn, np_conn_at, np_conn_pin, np_event, np_sock_recv)
+from netpoll._native.limits cimport (
+    BULK_BUF_BYTES, BULK_BUF_COUNT, BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_LEAVE_COUNT,
+    BULK_ROOM_MIN_BYTES, CACHE_LINE_BYTES, RUSH_MIN_BYTES)
 from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport unpin
 from netpoll._native.server.shipment cimport Sender
-
-cdef enum:
-    # So many reads in a row below this size end it.
-    SMALL_BYTES = 4 * 1024
-    SMALL_READS_COUNT = 8
-    # The buffers: what one read takes at most, and how many may be held at once (by a peer that
-    # does not take what was forwarded to it, by leases) before what is in them is copied out.
-    BULK_BUF_BYTES = 256 * 1024
-    BULK_BUF_COUNT = 4
-    ROOM_MIN_BYTES = 64 * 1024
-    LINE_BYTES = 64
-    # What a handler wrote in bulk is sent at once from this size on.
-    RUSH_MIN_BYTES = 8 * 1024
 
 
 cdef class Receiver(Sender):
@@ -98,11 +88,11 @@ cdef class Receiver(Sender):
     cdef int measured(self, np_conn *conn, int size) except -1:
         """The connection has received so much at once: it may change its way of receiving."""
         if conn.bulk == 0:
-            if size < BULK_MIN_BYTES:
+            if size < BULK_ENTER_BYTES:
                 return 0
-            conn.bulk = SMALL_READS_COUNT
-        elif size >= SMALL_BYTES:
-            conn.bulk = SMALL_READS_COUNT
+            conn.bulk = BULK_LEAVE_COUNT
+        elif size >= BULK_LEAVE_BYTES:
+            conn.bulk = BULK_LEAVE_COUNT
             return 0
         else:
             conn.bulk -= 1
@@ -129,17 +119,17 @@ cdef class Receiver(Sender):
         cdef uint8_t *into
         np_bufring_recycle(&self.bulk)
         np_bufring_rewind(&self.bulk)
-        bid = np_bufring_peek(&self.bulk, ROOM_MIN_BYTES, &room_bytes)
+        bid = np_bufring_peek(&self.bulk, BULK_ROOM_MIN_BYTES, &room_bytes)
         if bid < 0:
             self.evacuate()
             np_bufring_recycle(&self.bulk)
-            bid = np_bufring_peek(&self.bulk, ROOM_MIN_BYTES, &room_bytes)
+            bid = np_bufring_peek(&self.bulk, BULK_ROOM_MIN_BYTES, &room_bytes)
             if bid < 0:  # leases keep all of them: the loop's ring has others
                 conn.bulk = 0
                 return self.read_again(conn)
         into = np_bufring_at(&self.bulk, bid)
         # What is answered to one read, with what is pending already, stays below the limit of both.
-        most = max(self.max_pending_bytes // 2, <Py_ssize_t>SMALL_BYTES)
+        most = max(self.max_pending_bytes // 2, <Py_ssize_t>BULK_LEAVE_BYTES)
         most = min(most, <Py_ssize_t>room_bytes)
         with nogil:
             size = np_sock_recv(fd, into, most)
@@ -150,9 +140,9 @@ cdef class Receiver(Sender):
         event.flags = 0
         if size <= 0:
             return self.received(conn, event)
-        used_bytes = (<uint32_t>size + LINE_BYTES - 1) & ~<uint32_t>(LINE_BYTES - 1)
+        used_bytes = (<uint32_t>size + CACHE_LINE_BYTES - 1) & ~<uint32_t>(CACHE_LINE_BYTES - 1)
         np_bufring_consume(&self.bulk, bid, used_bytes,
-                           room_bytes - used_bytes >= ROOM_MIN_BYTES)
+                           room_bytes - used_bytes >= BULK_ROOM_MIN_BYTES)
         self.bulk_reads_count += 1
         # Now, so that who stops reading in the handler has something to cancel, and the struct
         # stays; the kernel looks at it when the turn ends.

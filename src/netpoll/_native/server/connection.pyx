@@ -21,6 +21,7 @@ from netpoll._native.c cimport (
     NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, PyTypeObject, Py_DECREF, Py_INCREF,
     np_chunk, np_conn, np_conn_in, np_conn_pin, np_flow, np_flow_copy, np_flow_find, np_flow_get,
     np_flow_move, np_flow_push, np_iov_advance, np_owner_drop, np_sock_close)
+from netpoll._native.limits cimport GATHER_COUNT, HIGH_WATER_DEFAULT_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._native.memory.pool cimport Buffer, PoolBlock
 from netpoll._native.seal cimport seal_types
@@ -32,10 +33,6 @@ import socket as py_socket
 from asyncio import events as aio_events
 from operator import index as index_of
 
-cdef enum:
-    GATHER_COUNT = 64
-    # drain() waits from here on, as asyncio's transports do by default, until a quarter is left.
-    DRAIN_HIGH_BYTES = 64 * 1024
 
 cdef object get_running_loop = aio_events._get_running_loop
 
@@ -712,7 +709,10 @@ cdef class Wait(Awaitable):
             if conn is NULL:
                 raise ConnectionResetError("this connection is over") from connection.error
             end = connection.pending
-            self.is_done = end <= (DRAIN_HIGH_BYTES // 4 if self.size else DRAIN_HIGH_BYTES)
+            mark_bytes = HIGH_WATER_DEFAULT_BYTES  # as asyncio's transports have by default
+            if self.size:
+                mark_bytes //= 4
+            self.is_done = end <= mark_bytes
             self.size = 1
             return None
         if self.kind == WAIT_UNTIL:

@@ -11,14 +11,11 @@ from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
 from netpoll._native.failing cimport os_error
+from netpoll._native.limits cimport ACCEPT_RETRY_DELAY_S
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.worker cimport Worker
 
 import socket as py_socket
-
-cdef enum:
-    # Out of descriptors: accepting is tried again after this, or when a connection has ended.
-    ACCEPT_RETRY_DELAY_S = 1
 
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 

@@ -3,11 +3,9 @@
 from libc.stdint cimport uint64_t, uint8_t
 
 from netpoll._native.c cimport np_chunk, np_conn, np_event, np_flow
+from netpoll._native.limits cimport TLS_RECORD_BYTES
 from netpoll._native.server.worker cimport Worker
 from netpoll._native.tls.engine cimport Session as TlsSession
-
-cdef enum:
-    RECORD_BYTES = 16 * 1024    # plaintext of one TLS record
 
 
 cdef class Secured:
@@ -24,7 +22,7 @@ cdef class SecureWorker(Worker):
     cdef object context
     cdef double handshake_timeout_s
     cdef list secured           # Secured or None, by the connection's index
-    cdef uint8_t scratch[RECORD_BYTES]
+    cdef uint8_t scratch[TLS_RECORD_BYTES]
     cdef uint64_t encrypted_bytes, handshakes_count, failed_handshakes_count
 
     cdef int on_cipher(self, np_conn *conn, np_event *event, Secured side) except -1

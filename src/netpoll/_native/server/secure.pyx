@@ -23,6 +23,7 @@ from netpoll._native.c cimport (
     NP_CONN_SHUT, NP_CONN_TLS, NP_OWNER_FILE, NP_OWNER_MASK, PyObject, Py_DECREF, Py_INCREF, iovec,
     np_chunk, np_conn, np_conn_at, np_conn_in, np_event, np_flow, np_flow_get, np_flow_push,
     np_flow_push_front, np_iov_advance, np_owner_drop, np_sock_send)
+from netpoll._native.limits cimport SECURE_BATCH_BYTES, SECURE_OWNERS_COUNT, TLS_RECORD_BYTES
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport FileSpan
 from netpoll._native.server.worker cimport Worker
@@ -30,10 +31,6 @@ from netpoll._native.tls.engine cimport TLS_AGAIN, TLS_END, TLS_FAILED, open_ses
 
 import ssl as py_ssl
 
-cdef enum:
-    OWNERS_COUNT = 64
-    # Plaintext that is encrypted in one go: it stays in the cache until it is sent.
-    BATCH_BYTES = 128 * 1024
 
 cdef tuple AGAIN_ERRORS = (py_ssl.SSLWantReadError, py_ssl.SSLWantWriteError,
                            py_ssl.SSLSyscallError)
@@ -230,7 +227,7 @@ cdef class SecureWorker(Worker):
         """A batch of the outbound plaintext becomes the flow's first piece."""
         cdef np_flow *flow = conn.out
         cdef TlsSession session = side.session
-        cdef Py_ssize_t left = min(<Py_ssize_t>flow.iov.total_bytes, <Py_ssize_t>BATCH_BYTES)
+        cdef Py_ssize_t left = min(<Py_ssize_t>flow.iov.total_bytes, <Py_ssize_t>SECURE_BATCH_BYTES)
         cdef Py_ssize_t size, taken
         cdef const char *data = NULL
         cdef list owners = []  # they go at the end: what lets go of them may run any code
@@ -254,10 +251,10 @@ cdef class SecureWorker(Worker):
         if (<uintptr_t>chunk.owner & NP_OWNER_MASK) == NP_OWNER_FILE:
             data[0] = <const char*>self.scratch
             return self.read_file(chunk, skip_bytes, min(there, most))
-        if there >= min(most, <Py_ssize_t>RECORD_BYTES):
+        if there >= min(most, <Py_ssize_t>TLS_RECORD_BYTES):
             data[0] = <const char*>(chunk.base + skip_bytes)
             return min(there, most)
-        most = min(most, <Py_ssize_t>RECORD_BYTES)
+        most = min(most, <Py_ssize_t>TLS_RECORD_BYTES)
         while size < most and i < <Py_ssize_t>flow.iov.count:
             chunk = &flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)]
             if (<uintptr_t>chunk.owner & NP_OWNER_MASK) == NP_OWNER_FILE:
@@ -273,7 +270,7 @@ cdef class SecureWorker(Worker):
     cdef Py_ssize_t read_file(self, np_chunk *chunk, size_t skip_bytes, Py_ssize_t size) except -1:
         cdef FileSpan span = <FileSpan><void*>(<uintptr_t>chunk.owner & ~<uintptr_t>NP_OWNER_MASK)
         cdef int64_t offset = <int64_t>chunk.base + <int64_t>skip_bytes
-        size = pread(span.fd, self.scratch, min(size, <Py_ssize_t>RECORD_BYTES), offset)
+        size = pread(span.fd, self.scratch, min(size, <Py_ssize_t>TLS_RECORD_BYTES), offset)
         if size <= 0:
             raise EOFError("a file became shorter, or unreadable, while it was being sent")
         self.file_bytes += size
@@ -360,18 +357,18 @@ cdef class SecureWorker(Worker):
 
 cdef int forget_head(np_flow *flow, size_t size, list kept) except -1:
     """Takes size bytes off; the objects that owned them are kept."""
-    cdef void *owners[OWNERS_COUNT]
+    cdef void *owners[SECURE_OWNERS_COUNT]
     cdef void *reference
     cdef int n, i
     while True:
-        n = np_iov_advance(&flow.iov, size, owners, OWNERS_COUNT)
+        n = np_iov_advance(&flow.iov, size, owners, SECURE_OWNERS_COUNT)
         size = 0
         for i in range(n):
             reference = np_owner_drop(owners[i])
             if reference is not NULL:
                 kept.append(<object>reference)
                 Py_DECREF(<PyObject*>reference)
-        if n < OWNERS_COUNT:
+        if n < SECURE_OWNERS_COUNT:
             return 0
 
 

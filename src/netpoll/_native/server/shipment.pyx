@@ -12,20 +12,14 @@ from libc.stdint cimport int32_t, uint32_t, uint8_t, uintptr_t
 from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_CLOSING, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK,
-    PyObject, Py_INCREF, iovec, np_chunk, np_conn, np_conn_cookie, np_conn_pin, np_event, np_flow,
-    np_head, np_op, np_op_alloc, np_op_udata, np_region_of, np_sock_send, np_udata, np_zc_report,
-    np_zc_wants)
+    NP_ZC_REGISTERED_MIN_BYTES, PyObject, Py_INCREF, iovec, np_chunk, np_conn, np_conn_cookie,
+    np_conn_pin, np_event, np_flow, np_head, np_op, np_op_alloc, np_op_udata, np_region_of,
+    np_sock_send, np_udata, np_zc_report, np_zc_wants)
 from netpoll._native.failing cimport os_error
+from netpoll._native.limits cimport SHIPMENTS_MAX_COUNT
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection, unpin
 from netpoll._native.server.lifetime cimport Keeper
-
-cdef enum:
-    # Zero-copy sends of a connection whose memory the kernel still holds; they are counted in the
-    # flags of its task. With so many it sends otherwise.
-    OUTSTANDING_MAX_COUNT = 255
-    # Below, zero-copy is not even thought of: the smallest of the thresholds in np_limits.h.
-    SHIP_MIN_BYTES = 2048
 
 
 cdef class Shipment(Completion):
@@ -68,7 +62,7 @@ cdef class Sender(Keeper):
         self.launches_count += 1
         if now or self.loop._stopping:
             return self.took(conn, np_sock_send(conn.fd, self.iov, n))
-        if self.may_ship and total_bytes >= SHIP_MIN_BYTES and self.ship(conn, n):
+        if self.may_ship and total_bytes >= NP_ZC_REGISTERED_MIN_BYTES and self.ship(conn, n):
             return 0
         # Nobody needs to hear of the end of a send that leaves nothing behind and ends nothing.
         if <uint32_t>n == flow.iov.count and not conn.flags & (
@@ -105,7 +99,7 @@ cdef class Sender(Keeper):
             if <uintptr_t>chunk.owner & NP_OWNER_MASK:
                 return 0  # received or copied memory: short-lived, and better not kept for long
             total_bytes += chunk.len_bytes
-        if conn.task.flags == OUTSTANDING_MAX_COUNT:
+        if conn.task.flags == SHIPMENTS_MAX_COUNT:
             return 0
         how = np_zc_wants(&conn.zc, total_bytes,
                           np_region_of(np_head(self.loop.be), self.iov, n) >= 0, conn.task.flags)

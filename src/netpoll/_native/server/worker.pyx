@@ -24,9 +24,10 @@ from netpoll._native.c cimport (
     np_flow_shed, np_iov_advance, np_owner_drop, np_sock_close, np_sock_sendfile, np_sock_shutdown,
     np_stats, np_task, np_task_claim, np_task_pause, np_task_wake)
 from netpoll._native.failing cimport os_error, reraise
+from netpoll._native.limits cimport BULK_ENTER_BYTES, FILE_BUDGET_BYTES, REST_COPY_BYTES
 from netpoll._native.poll cimport POLLOUT
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.bulk cimport BULK_MIN_BYTES, Receiver
+from netpoll._native.server.bulk cimport Receiver
 from netpoll._native.server.connection cimport Connection, Driver, FileSpan, unpin
 from netpoll._native.server.idle cimport WHEEL_IDLE_TICKS, Wheel
 from netpoll._native.server.session cimport Session, make_session
@@ -35,10 +36,6 @@ import errno
 
 cdef enum:
     SHUT_WR = 1
-    # Bytes of a file in one call, so that a fast peer does not hold the others up.
-    FILE_BUDGET_BYTES = 1 << 20
-    # Unread rests up to this size are copied at once: a whole receive buffer would stay for them.
-    REST_COPY_BYTES = 1024
 
 
 cdef class Worker(Receiver):
@@ -181,7 +178,7 @@ cdef class Worker(Receiver):
         if event.kind == NP_OP_RECV:
             if not event.flags & NP_EV_MORE:
                 conn.task.spare = 0
-            if event.res >= BULK_MIN_BYTES:
+            if event.res >= BULK_ENTER_BYTES:
                 self.measured(conn, event.res)
             return self.received(conn, event)
         if event.op == conn.task.spare:

@@ -36,21 +36,13 @@ from netpoll._native.c cimport (
     RTLD_NOLOAD, PyCFunction_GetFunction, PyObject, Py_DECREF, Py_INCREF, _PyBytes_Resize, dlopen,
     np_bio, np_bio_drop_spill, np_bio_lend_in, np_bio_lend_out, np_bio_put, np_bio_take,
     np_openssl, np_openssl_load)
+from netpoll._native.limits cimport (
+    TLS_NOGIL_BYTES, TLS_READ_BYTES, TLS_RECORD_BYTES, TLS_RECORD_OVERHEAD_BYTES)
 from netpoll._native.seal cimport seal_types
 
 import os
 import ssl as py_ssl
 
-cdef enum:
-    # Plaintext of one record, and what a record adds to it: 22 bytes with TLS 1.3, up to 85 with
-    # TLS 1.2 and CBC. More than that spills (np_bio.h), it is not lost.
-    RECORD_BYTES = 16 * 1024
-    RECORD_OVERHEAD_BYTES = 96
-    # From this size on encrypting and decrypting give the GIL away; below, it costs more than it
-    # lets others do (16 KiB of AES-GCM take about 4 us).
-    NOGIL_BYTES = 16 * 1024
-    # What the portable engine asks for at once.
-    READ_BYTES = 256 * 1024
 
 cdef object SSLWantReadError = py_ssl.SSLWantReadError
 cdef object SSLWantWriteError = py_ssl.SSLWantWriteError
@@ -274,7 +266,7 @@ cdef class Session:
         """All plaintext that can be had; `status` says how it ended."""
         cdef list pieces = []
         while True:
-            data = self.read_python(READ_BYTES)
+            data = self.read_python(TLS_READ_BYTES)
             if not data:
                 break
             pieces.append(data)
@@ -416,7 +408,7 @@ cdef class NativeSession(Session):
 
     cdef Py_ssize_t read_into(self, char *into, Py_ssize_t size) except -1:
         cdef Py_ssize_t got
-        if self.window.in_bytes >= NOGIL_BYTES:
+        if self.window.in_bytes >= TLS_NOGIL_BYTES:
             with nogil:
                 got = self.drain(into, size)
         else:
@@ -461,11 +453,11 @@ cdef class NativeSession(Session):
         return b"".join(pieces)
 
     cdef int begin_output(self, Py_ssize_t plain_bytes) except -1:
-        cdef Py_ssize_t records = plain_bytes // RECORD_BYTES + 2
+        cdef Py_ssize_t records = plain_bytes // TLS_RECORD_BYTES + 2
         if self.window.spill_bytes:
             return 0  # what was put before must leave before; all of it spills
         self.output = PyBytes_FromStringAndSize(
-            NULL, plain_bytes + records * RECORD_OVERHEAD_BYTES)
+            NULL, plain_bytes + records * TLS_RECORD_OVERHEAD_BYTES)
         np_bio_lend_out(&self.window, PyBytes_AS_STRING(self.output),
                         PyBytes_GET_SIZE(self.output))
         return 0
@@ -474,7 +466,7 @@ cdef class NativeSession(Session):
         cdef int n
         cdef int part = <int>min(size, <Py_ssize_t>INT_MAX)
         LIB.ERR_clear_error()
-        if part >= NOGIL_BYTES:
+        if part >= TLS_NOGIL_BYTES:
             with nogil:
                 n = LIB.SSL_write(self.ssl, data, part)
         else:

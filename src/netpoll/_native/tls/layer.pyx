@@ -19,6 +19,9 @@ from libc.string cimport memcpy
 
 from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject
+from netpoll._native.limits cimport (
+    LOST_WRITES_MAX_COUNT, TLS_BATCH_BYTES, TLS_BELOW_HIGH_BYTES, TLS_BELOW_LOW_BYTES,
+    TLS_PLAIN_TRIM_COUNT, TLS_RECORD_BYTES, WRITE_NOW_BYTES)
 from netpoll._native.seal cimport seal_types
 from netpoll._native.tls.engine cimport (
     TLS_AGAIN, TLS_END, TLS_FAILED, TLS_MORE, Session)
@@ -30,19 +33,6 @@ import asyncio
 import ssl as py_ssl
 from asyncio import constants, log
 
-cdef enum:
-    # One record's plaintext. Small writes are put together up to this size.
-    RECORD_BYTES = 16 * 1024
-    # Plaintext that is encrypted in one go: stays in the cache until it is sent.
-    BATCH_BYTES = 64 * 1024
-    # From so much unencrypted plaintext on a write does not wait for the end of the turn.
-    WRITE_NOW_BYTES = 32 * 1024
-    # No more is encrypted while the transport below holds this much; again from the low mark on.
-    BELOW_HIGH_BYTES = 256 * 1024
-    BELOW_LOW_BYTES = 64 * 1024
-    # Above this many used places at its front the list of what is to be written is made anew.
-    PLAIN_TRIM_COUNT = 256
-    LOST_WRITES_MAX_COUNT = 0xffff
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object SSLError = py_ssl.SSLError
@@ -232,7 +222,7 @@ cdef class TlsLayer(Sink):
     cdef int sent(self) except -1:
         """Our transport below has sent something."""
         if self.plain_bytes and not self.flags & ENCRYPTING \
-                and self.native.out.total_bytes <= BELOW_LOW_BYTES:
+                and self.native.out.total_bytes <= TLS_BELOW_LOW_BYTES:
             return self.encrypt(False)
         if self.flags & WRITING_PAUSED:
             return self.control_writing()
@@ -445,7 +435,7 @@ cdef class TlsLayer(Sink):
         try:
             while self.plain_bytes:
                 if self.native is not None:
-                    if self.native.out.total_bytes >= BELOW_HIGH_BYTES and not all:
+                    if self.native.out.total_bytes >= TLS_BELOW_HIGH_BYTES and not all:
                         break
                 elif self.flags & BELOW_FULL and not all:
                     break
@@ -459,7 +449,7 @@ cdef class TlsLayer(Sink):
 
     cdef bint encrypt_batch(self) except -1:
         """One batch; False when OpenSSL has to read before it can write."""
-        cdef Py_ssize_t room = min(self.plain_bytes, BATCH_BYTES)
+        cdef Py_ssize_t room = min(self.plain_bytes, TLS_BATCH_BYTES)
         cdef Py_ssize_t took = 1
         self.session.begin_output(room)
         try:
@@ -473,16 +463,16 @@ cdef class TlsLayer(Sink):
 
     cdef Py_ssize_t encrypt_next(self, Py_ssize_t most) except -1:
         """The first of what is to be written; small pieces together, as one record."""
-        cdef char record[RECORD_BYTES]
+        cdef char record[TLS_RECORD_BYTES]
         cdef bytes data = <bytes>self.plain[self.plain_first]
         cdef Py_ssize_t count = len(self.plain)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - self.plain_offset
         cdef Py_ssize_t part, place = self.plain_first
-        if size >= RECORD_BYTES or place == count - 1:
+        if size >= TLS_RECORD_BYTES or place == count - 1:
             return self.session.write(PyBytes_AS_STRING(data) + self.plain_offset,
                                       min(size, most))
         memcpy(record, PyBytes_AS_STRING(data) + self.plain_offset, size)
-        most = min(most, RECORD_BYTES)
+        most = min(most, TLS_RECORD_BYTES)
         place += 1
         while place < count and size < most:
             data = <bytes>self.plain[place]
@@ -512,7 +502,7 @@ cdef class TlsLayer(Sink):
         if not self.plain_bytes:
             self.plain_first = 0
             self.plain = None  # an idle connection holds nothing
-        elif self.plain_first >= PLAIN_TRIM_COUNT:
+        elif self.plain_first >= TLS_PLAIN_TRIM_COUNT:
             del self.plain[:self.plain_first]
             self.plain_first = 0
         return 0
@@ -538,7 +528,7 @@ cdef class TlsLayer(Sink):
                 if self.native is None:
                     if self.flags & BELOW_FULL:
                         break
-                elif self.native.out.total_bytes >= BELOW_HIGH_BYTES:
+                elif self.native.out.total_bytes >= TLS_BELOW_HIGH_BYTES:
                     break
         except Exception as exc:
             if self.loop._debug:

@@ -9,7 +9,7 @@ from libc.stdint cimport SIZE_MAX
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport PyObject, inquiry
-from netpoll._native.limits cimport watermarks, whole_bytes
+from netpoll._native.numbers cimport watermarks, whole_bytes
 from netpoll._native.loop.collect cimport replace_clear
 from netpoll._native.seal cimport seal_types
 from netpoll._native.tls.engine cimport open_session

@@ -17,6 +17,7 @@ from netpoll._native.c cimport (
     PyContext_Exit, PyObject, np_event, np_peer, np_sock_accept, np_sock_close,
     np_sock_nodelay)
 from netpoll._native.failing cimport os_error
+from netpoll._native.limits cimport ACCEPT_RETRY_DELAY_S
 from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.endpoint cimport CLOSING
@@ -24,9 +25,6 @@ from netpoll._native.transport.stream cimport StreamTransport, attach, detach
 
 import socket as py_socket
 from asyncio import trsock
-
-cdef enum:
-    ACCEPT_RETRY_DELAY_S = 1
 
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 

@@ -4,11 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from netpoll._native.c cimport (
     PyObject, Py_DECREF, Py_INCREF, np_iov, np_iov_advance, np_iov_grow, np_iov_pop, np_iov_push)
-
-
-cdef enum:
-    # Pieces that one system call takes, and owners that one step lets go.
-    GATHER_COUNT = 64
+from netpoll._native.limits cimport GATHER_COUNT
 
 
 cdef inline int chain_push(np_iov *chain, object data) except -1:

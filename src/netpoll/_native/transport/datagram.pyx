@@ -24,6 +24,9 @@ from netpoll._native.c cimport (
     Py_XDECREF, np_dgram, np_dgram_at, np_dgram_gso_max_bytes, np_dgram_has_gro, np_dgram_out,
     np_dgram_recv, np_dgram_send, np_event, sockaddr)
 from netpoll._native.failing cimport os_error, reraise
+from netpoll._native.limits cimport (
+    DATAGRAM_BUDGET_COUNT, DATAGRAM_BURST_MIN_COUNT, DATAGRAM_HEADER_BYTES, DATAGRAM_NOGIL_COUNT,
+    DATAGRAM_OUT_FIRST_COUNT, DATAGRAM_OUT_KEPT_COUNT, LOST_WRITES_LOGGED_COUNT)
 from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.address cimport Address, DatagramMemory, is_native
@@ -36,20 +39,6 @@ import socket as py_socket
 import warnings
 from asyncio import log, trsock
 
-cdef enum:
-    # Datagrams of one socket per turn, so that a flood does not starve the others.
-    READ_BUDGET_COUNT = 256
-    # A receive asks for no fewer, however large the last datagrams were.
-    BURST_MIN_COUNT = 4
-    # From so many datagrams on, the system call gives the GIL away.
-    NOGIL_COUNT = 8
-    # What a waiting datagram counts beside its bytes (a UDP header, as in asyncio since 3.13), so
-    # that empty ones cannot wait without bound.
-    HEADER_BYTES = 8
-    OUT_FIRST_COUNT = 8
-    # A queue that was longer than this gives its memory back when it is empty.
-    OUT_KEPT_COUNT = 256
-    LOST_WRITES_LOGGED_FROM = 5
 
 # A Unix socket whose peer's queue is full is writable by its own account: POLLOUT fires at once,
 # for nothing. Then the next attempt is after this time.
@@ -68,8 +57,8 @@ cdef int _AF_NETLINK = int(py_socket.AF_NETLINK)
 cdef inline int burst_of(uint32_t datagram_bytes) noexcept:
     """How many the memory in use has room for, were they all as large as this one."""
     cdef int count = <int>(<uint32_t>NP_DGRAM_BURST_BYTES // datagram_bytes)
-    if count < BURST_MIN_COUNT:
-        return BURST_MIN_COUNT
+    if count < DATAGRAM_BURST_MIN_COUNT:
+        return DATAGRAM_BURST_MIN_COUNT
     return count if count < NP_DGRAM_BURST_COUNT else NP_DGRAM_BURST_COUNT
 
 
@@ -171,7 +160,7 @@ cdef class DatagramTransport(Endpoint):
 
     cdef int read(self) except -1:
         """Bursts, within the turn's budget, until the socket is empty."""
-        cdef int budget = READ_BUDGET_COUNT
+        cdef int budget = DATAGRAM_BUDGET_COUNT
         cdef int want, got, i
         cdef uint32_t largest
         cdef np_dgram message
@@ -340,7 +329,7 @@ cdef class DatagramTransport(Endpoint):
             if self.address is None and not self.flags & GONE:
                 self.send_late(exact, addr)
                 return
-            if self.lost_writes_count >= LOST_WRITES_LOGGED_FROM:
+            if self.lost_writes_count >= LOST_WRITES_LOGGED_COUNT:
                 log.logger.warning("socket.send() raised exception.")
             self.lost_writes_count += 1
             return
@@ -382,14 +371,14 @@ cdef class DatagramTransport(Endpoint):
         if target is not NULL:
             Py_INCREF(target)
         self.out_count += 1
-        self.out_bytes += PyBytes_GET_SIZE(data) + HEADER_BYTES
+        self.out_bytes += PyBytes_GET_SIZE(data) + DATAGRAM_HEADER_BYTES
         if not self.flags & DIRTY and not self.write_op and self.retry is None:
             self.flags |= DIRTY
             self.loop.mark_dirty(self)
         return 0
 
     cdef int grow_out(self) except -1:
-        cdef uint32_t cap = self.out_cap * 2 if self.out_cap else OUT_FIRST_COUNT
+        cdef uint32_t cap = self.out_cap * 2 if self.out_cap else DATAGRAM_OUT_FIRST_COUNT
         cdef Outgoing *out = <Outgoing*>malloc(cap * sizeof(Outgoing))
         cdef uint32_t i
         if out is NULL:
@@ -406,7 +395,7 @@ cdef class DatagramTransport(Endpoint):
         cdef Outgoing first = self.out[self.out_head]
         self.out_head = (self.out_head + 1) & (self.out_cap - 1)
         self.out_count -= 1
-        self.out_bytes -= PyBytes_GET_SIZE(<object>first.data) + HEADER_BYTES
+        self.out_bytes -= PyBytes_GET_SIZE(<object>first.data) + DATAGRAM_HEADER_BYTES
         Py_DECREF(first.data)
         Py_XDECREF(first.target)
         return 0
@@ -444,7 +433,7 @@ cdef class DatagramTransport(Endpoint):
             self.flags &= ~PROTOCOL_PAUSED
             self.call_protocol("resume_writing")
         if not self.out_count:
-            if self.out_cap > OUT_KEPT_COUNT:  # of a time when the socket was full
+            if self.out_cap > DATAGRAM_OUT_KEPT_COUNT:  # of a time when the socket was full
                 free(self.out)
                 self.out = NULL
                 self.out_head = self.out_cap = 0
@@ -473,7 +462,7 @@ cdef class DatagramTransport(Endpoint):
             count += 1
         if count == 0:
             return self.send_by_socket()
-        if count >= NOGIL_COUNT:
+        if count >= DATAGRAM_NOGIL_COUNT:
             with nogil:
                 sent = np_dgram_send(self.fd, items, count, &self.gso_max_bytes)
         else:

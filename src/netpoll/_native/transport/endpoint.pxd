@@ -18,10 +18,6 @@ cdef enum:  # Endpoint.flags that every transport has; their own begin at ENDPOI
     ENDPOINT_FLAGS_END = 1 << 8
 
 
-cdef enum:
-    HIGH_WATER_DEFAULT_BYTES = 64 * 1024
-
-
 cdef class Endpoint(Transport):
     """What the transports of sockets and pipes have in common. It neither sends nor receives."""
     cdef Loop loop

@@ -19,9 +19,11 @@ from netpoll._native.c cimport (
     np_bytes_renew, np_event, np_iov, np_iov_close, np_iov_gather, np_iov_init, np_pipe_read,
     np_pipe_write, np_sock_close, np_udata)
 from netpoll._native.failing cimport os_error
+from netpoll._native.limits cimport (
+    BULK_LEAVE_COUNT, GATHER_COUNT, NOGIL_BYTES, PIPE_BULK_BYTES, PIPE_SCRATCH_BYTES)
 from netpoll._native.poll cimport POLLIN, POLLOUT, POLLRDHUP
 from netpoll._native.seal cimport seal_types
-from netpoll._native.transport.chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
+from netpoll._native.transport.chain cimport chain_advance, chain_clear, chain_push
 from netpoll._native.transport.endpoint cimport (
     CLOSING, ENDPOINT_FLAGS_END, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint )
 from netpoll._native.transport.stream_reader cimport Sink, adopt_reader, adopt_stream_reader
@@ -33,17 +35,6 @@ import stat
 import warnings
 from asyncio import constants, log
 
-cdef enum:
-    # What a pipe whose reader has gone reports comes unasked (POLLERR); this is for sockets. Not
-    # POLLIN: what a peer says on a socket used for writing is not its end.
-    # Reads go through the stack until one fills it; then straight into the bytes object that the
-    # protocol gets, with room for a whole pipe (64 KiB) and below glibc's mmap threshold.
-    SCRATCH_BYTES = 16 * 1024
-    BULK_BYTES = 128 * 1024 - 64
-    # This many reads in a row, each of at most SCRATCH_BYTES, bring it back to the stack.
-    BULK_LEAVE_COUNT = 8
-    # From this size on a write gives the GIL away.
-    NOGIL_BYTES = 32 * 1024
 
 cdef enum:  # PipeTransport.flags beside those of Endpoint
     BULK = ENDPOINT_FLAGS_END           # reads into fresh bytes objects
@@ -266,15 +257,15 @@ cdef class ReadPipeTransport(PipeTransport):
         return 0
 
     cdef int read_once(self) except -1:
-        cdef char scratch[SCRATCH_BYTES]
+        cdef char scratch[PIPE_SCRATCH_BYTES]
         cdef ptrdiff_t got
         cdef Sink reader = self.reader  # kept alive: it may be replaced while it is fed
         try:
             if self.flags & BULK:
                 got = self.read_bulk()
             else:
-                got = np_pipe_read(self.fd, scratch, SCRATCH_BYTES)
-                if got == SCRATCH_BYTES:
+                got = np_pipe_read(self.fd, scratch, PIPE_SCRATCH_BYTES)
+                if got == PIPE_SCRATCH_BYTES:
                     self.enter_bulk()
                 if got > 0 and reader is not None:
                     reader.feed(scratch, got)
@@ -290,22 +281,22 @@ cdef class ReadPipeTransport(PipeTransport):
         return 0
 
     cdef ptrdiff_t read_bulk(self) except? -1:
-        cdef PyObject *data = self.loop.take_bulk(BULK_BYTES)
+        cdef PyObject *data = self.loop.take_bulk(PIPE_BULK_BYTES)
         cdef char *base = PyBytes_AS_STRING(<object>data)
         cdef ptrdiff_t got
         cdef int fd = self.fd
         with nogil:
-            got = np_pipe_read(fd, base, BULK_BYTES)
+            got = np_pipe_read(fd, base, PIPE_BULK_BYTES)
         if got <= 0:
             Py_DECREF(data)
             return got
-        if 2 * got >= BULK_BYTES:
+        if 2 * got >= PIPE_BULK_BYTES:
             np_bytes_renew(data, got)
             received = <object>data
         else:  # who keeps a small message must not keep much memory with it
             received = PyBytes_FromStringAndSize(base, got)
         Py_DECREF(data)
-        if got > SCRATCH_BYTES:
+        if got > PIPE_SCRATCH_BYTES:
             self.small_reads_count = 0
         else:
             self.small_reads_count += 1

@@ -16,9 +16,10 @@ from netpoll._native.c cimport (
     NP_OP_POLL, NP_POLL_KEEP, PyObject, Py_INCREF, iovec, np_iov_close, np_iov_gather, np_iov_init,
     np_event, np_sock_send, np_sock_shutdown)
 from netpoll._native.failing cimport os_error
+from netpoll._native.limits cimport GATHER_COUNT, NOGIL_BYTES, WRITE_NOW_BYTES
 from netpoll._native.poll cimport POLLOUT
 from netpoll._native.seal cimport seal_types
-from netpoll._native.transport.chain cimport GATHER_COUNT, chain_advance, chain_clear, chain_push
+from netpoll._native.transport.chain cimport chain_advance, chain_clear, chain_push
 from netpoll._native.transport.endpoint cimport (
     CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, is_inherited, last_event_of )
 
@@ -27,10 +28,6 @@ from asyncio import log
 
 cdef enum:
     SHUT_WR = 1
-    # Pending bytes from which a write leaves at once instead of at the end of the turn.
-    WRITE_NOW_BYTES = 32 * 1024
-    # From this size on a direct call gives the GIL away.
-    NOGIL_BYTES = 32 * 1024
 
 
 cdef class SendingTransport(Endpoint):

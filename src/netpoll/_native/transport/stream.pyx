@@ -23,33 +23,22 @@ from netpoll._native.c cimport (
     PyContext_CopyCurrent, PyObject, Py_DECREF, np_bytes_renew, np_sock_close, np_sock_nodelay,
     np_sock_peer, np_sock_recv)
 from netpoll._native.failing cimport os_error
+from netpoll._native.limits cimport (
+    BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_LEAVE_COUNT, BULK_READ_MAX_BYTES, BULK_READ_MIN_BYTES,
+    PULL_MIN_BYTES, READ_BUDGET_BYTES)
 from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.endpoint cimport CLOSING, LOST, PAUSED, STARTED
 from netpoll._native.transport.sending cimport (
     ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
     SENDING, SendingTransport)
-from netpoll._native.transport.stream_reader cimport (
-    PULL_MIN_BYTES, ReaderCore, Sink, adopt_reader)
+from netpoll._native.transport.stream_reader cimport ReaderCore, Sink, adopt_reader
 
 import asyncio
 import socket as py_socket
 import warnings
 from asyncio import constants, log, trsock
 
-cdef enum:
-    # A receive of this size or more sends the connection to direct reads (bulk). Below it, the copy
-    # out of the shared buffer costs less than the extra poll and call; see benchmarks/README.md.
-    BULK_ENTER_BYTES = 16 * 1024
-    # This many direct reads in a row, each below BULK_LEAVE_BYTES, bring it back to the ring.
-    BULK_LEAVE_COUNT = 8
-    BULK_LEAVE_BYTES = 4 * 1024
-    # Direct reads start small enough to stay below glibc's mmap threshold (128 KiB) and in cache.
-    BULK_READ_MIN_BYTES = 64 * 1024
-    BULK_READ_MAX_BYTES = 256 * 1024
-    # Direct reads of one connection per turn, so that a flood does not starve the others. What is
-    # written meanwhile leaves afterwards in one call: at 1 MiB messages that is a fifth of the CPU.
-    READ_BUDGET_BYTES = 1024 * 1024
 
 cdef enum:  # stash_end
     STASH_OPEN = 1          # errnos are negative, the end of the stream is 0

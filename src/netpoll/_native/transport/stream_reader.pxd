@@ -4,11 +4,6 @@ from netpoll._core cimport Completion
 from netpoll._native.loop.awaitable cimport Awaitable
 
 
-cdef enum:
-    # A read of at least this much receives for itself (Transport.pull).
-    PULL_MIN_BYTES = 64 * 1024
-
-
 cdef class Sink(Completion):
     """A protocol that takes received bytes natively: a stream's buffer, or TLS."""
     cdef int feed(self, const char *data, Py_ssize_t size) except -1

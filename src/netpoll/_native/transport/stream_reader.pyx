@@ -18,7 +18,8 @@ from libc.string cimport memcpy
 
 from netpoll._core cimport Completion
 from netpoll._native.c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
-from netpoll._native.limits cimport doubled_bytes
+from netpoll._native.limits cimport PULL_MIN_BYTES
+from netpoll._native.numbers cimport doubled_bytes
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.base cimport Transport
