@@ -56,11 +56,11 @@ def test_lines(serving: Serving, version: ssl.TLSVersion) -> None:
 
 @pytest.mark.parametrize("engine", ["native", "ssl"])
 def test_large_messages_come_back_whole(serving: Serving, engine: str, monkeypatch) -> None:
-    from netpoll._native.tls import engine as tls_engine
+    from netpoll._native.tls.engine import choose_again
 
     monkeypatch.setenv("NETPOLL_TLS", engine)
     try:
-        tls_engine.choose_again()
+        choose_again()
     except RuntimeError as error:
         pytest.skip(str(error))
     try:
@@ -78,7 +78,7 @@ def test_large_messages_come_back_whole(serving: Serving, engine: str, monkeypat
         assert asyncio.run(exchange()) == data
     finally:
         monkeypatch.undo()
-        tls_engine.choose_again()
+        choose_again()
 
 
 def test_a_session(serving: Serving) -> None:

@@ -49,13 +49,13 @@ def engine(request: pytest.FixtureRequest, backend: str, monkeypatch: Any) -> An
             pytest.skip("the control has one engine")
         yield "asyncio"
         return
-    from netpoll._native.tls import engine
+    from netpoll._native.tls.engine import choose_again
 
     monkeypatch.setenv("NETPOLL_TLS", request.param)
-    engine.choose_again()
+    choose_again()
     yield request.param
     monkeypatch.undo()
-    engine.choose_again()
+    choose_again()
 
 
 # ---- what it is -------------------------------------------------------------------------------
