@@ -12,13 +12,13 @@
 
 #define NP_STATIC_ASSERT(condition, message) _Static_assert(condition, message)
 
-#define NP_ASSERT(condition)                                                                  \
-    do {                                                                                      \
-        if (__builtin_expect(!(condition), 0)) {                                              \
-            fprintf(stderr, "netpoll: %s:%d: invariant broken: %s\n", __FILE__, __LINE__,     \
-                    #condition);                                                              \
-            abort();                                                                          \
-        }                                                                                     \
+#define NP_ASSERT(condition)                                                                       \
+    do {                                                                                           \
+        if (__builtin_expect(!(condition), 0)) {                                                   \
+            fprintf(stderr, "netpoll: %s:%d: invariant broken: %s\n", __FILE__, __LINE__,          \
+                    #condition);                                                                   \
+            abort();                                                                               \
+        }                                                                                          \
     } while (0)
 
 #ifdef NP_DEBUG

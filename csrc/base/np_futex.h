@@ -20,8 +20,8 @@
 static inline int np_futex_wait(_Atomic(uint32_t) *word, uint32_t value, int64_t timeout_ns)
 {
     struct timespec limit = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
-    long rc = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value,
-                      timeout_ns < 0 ? NULL : &limit, NULL, 0);
+    long rc = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns < 0 ? NULL : &limit,
+                      NULL, 0);
     return rc < 0 ? -errno : 0;
 }
 

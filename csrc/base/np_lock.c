@@ -9,8 +9,8 @@ void np_lock_wait(struct np_lock *lock)
     for (uint32_t i = 0; i < NP_LOCK_SPIN_COUNT; i++) {
         uint32_t expected = 0;
         if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&
-            atomic_compare_exchange_strong_explicit(&lock->word, &expected, 1,
-                                                    memory_order_acquire, memory_order_relaxed))
+            atomic_compare_exchange_strong_explicit(&lock->word, &expected, 1, memory_order_acquire,
+                                                    memory_order_relaxed))
             return;
         np_cpu_relax();
     }

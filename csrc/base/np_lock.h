@@ -19,8 +19,8 @@ struct np_lock {
     _Atomic(uint32_t) word;
 };
 
-void np_lock_wait(struct np_lock *lock);   /* the slow half of np_lock_take */
-void np_lock_wake(struct np_lock *lock);   /* the slow half of np_lock_drop */
+void np_lock_wait(struct np_lock *lock); /* the slow half of np_lock_take */
+void np_lock_wake(struct np_lock *lock); /* the slow half of np_lock_drop */
 
 static inline void np_lock_take(struct np_lock *lock)
 {

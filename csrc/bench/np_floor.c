@@ -50,7 +50,7 @@ struct epoll_floor {
 
 static int epoll_watch(struct epoll_floor *floor, int op, int fd, uint32_t events)
 {
-    struct epoll_event event = { .events = events, .data.fd = fd };
+    struct epoll_event event = {.events = events, .data.fd = fd};
     return epoll_ctl(floor->epoll_fd, op, fd, &event) < 0 ? -errno : 0;
 }
 
@@ -68,14 +68,14 @@ static int epoll_accept(struct epoll_floor *floor)
             close(fd);
             return err;
         }
-        floor->conns[fd] = (struct epoll_conn){ .open = 1 };
+        floor->conns[fd] = (struct epoll_conn){.open = 1};
     }
 }
 
 static void epoll_drop(struct epoll_floor *floor, int fd)
 {
     free(floor->conns[fd].rest);
-    floor->conns[fd] = (struct epoll_conn){ 0 };
+    floor->conns[fd] = (struct epoll_conn){0};
     close(fd);
 }
 
@@ -155,7 +155,7 @@ static int epoll_turn(struct epoll_floor *floor)
 
 int np_floor_epoll(int listen_fd, int stop_fd)
 {
-    struct epoll_floor floor = { .listen_fd = listen_fd, .stop_fd = stop_fd };
+    struct epoll_floor floor = {.listen_fd = listen_fd, .stop_fd = stop_fd};
     int err = -ENOMEM;
     floor.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (floor.epoll_fd < 0)
@@ -207,13 +207,13 @@ struct uring_piece { /* received bytes on their way back */
     uint16_t bid;
 };
 
-struct uring_conn { /* indexed by fd */
+struct uring_conn {      /* indexed by fd */
     uint32_t head, tail; /* pieces to send, oldest first; the head is in flight */
     uint8_t open;
-    uint8_t receiving;   /* the multishot recv is armed */
-    uint8_t sending;     /* enum uring_sending; not NONE: nobody closes the fd */
-    uint32_t sends;      /* armed so far: tells this quick send from the one before */
-    uint8_t ended;       /* the peer is done, or the connection broke */
+    uint8_t receiving; /* the multishot recv is armed */
+    uint8_t sending;   /* enum uring_sending; not NONE: nobody closes the fd */
+    uint32_t sends;    /* armed so far: tells this quick send from the one before */
+    uint8_t ended;     /* the peer is done, or the connection broke */
 };
 
 struct uring_quick { /* a quick send whose end is not taken note of yet */
@@ -232,14 +232,14 @@ struct uring_floor {
     uint32_t published;      /* buffers given back in this turn */
     struct uring_quick *quicks;
     uint32_t quicks_count, quicks_cap;
-    uint32_t sends;          /* in flight */
-    uint32_t pieces_live;    /* in flight, or queued behind one that is */
-    uint32_t deaf_conns;     /* open, with no recv armed: ended, or out of buffers */
+    uint32_t sends;       /* in flight */
+    uint32_t pieces_live; /* in flight, or queued behind one that is */
+    uint32_t deaf_conns;  /* open, with no recv armed: ended, or out of buffers */
     struct uring_piece *pieces;
     uint32_t pieces_cap, free_piece;
     struct uring_conn *conns;
     uint32_t conns_cap;
-    uint32_t *starved;       /* fds whose recv ran out of buffers */
+    uint32_t *starved; /* fds whose recv ran out of buffers */
     uint32_t starved_count, starved_cap;
     int done;
 };
@@ -278,10 +278,10 @@ static void uring_release(struct uring_floor *floor, uint16_t bid)
 
 static int uring_register_bufs(struct uring_floor *floor, int incremental)
 {
-    struct np_buf_reg reg = { .ring_addr = (uintptr_t)floor->bufs,
-                              .ring_entries = floor->buf_count,
-                              .bgid = URING_BUF_GROUP,
-                              .flags = incremental ? NP_IOU_PBUF_RING_INC : 0 };
+    struct np_buf_reg reg = {.ring_addr = (uintptr_t)floor->bufs,
+                             .ring_entries = floor->buf_count,
+                             .bgid = URING_BUF_GROUP,
+                             .flags = incremental ? NP_IOU_PBUF_RING_INC : 0};
     NP_STATIC_ASSERT(sizeof(reg) == sizeof(struct io_uring_buf_reg), "the same layout");
     return io_uring_register_buf_ring(&floor->ring, (struct io_uring_buf_reg *)&reg, 0);
 }
@@ -323,8 +323,9 @@ static int uring_open_bufs(struct uring_floor *floor, const struct np_floor_urin
     int err;
     for (;;) {
         uint32_t count_now = count ? count : incremental ? URING_INC_COUNT : URING_WHOLE_COUNT;
-        uint32_t bytes_now = buf_bytes ? buf_bytes
-                                       : incremental ? URING_INC_BYTES : URING_WHOLE_BYTES;
+        uint32_t bytes_now = buf_bytes     ? buf_bytes
+                             : incremental ? URING_INC_BYTES
+                                           : URING_WHOLE_BYTES;
         err = uring_open_memory(floor, count_now, bytes_now);
         if (err == 0)
             err = uring_register_bufs(floor, incremental);
@@ -345,8 +346,8 @@ static uint32_t uring_take_piece(struct uring_floor *floor)
     uint32_t index = floor->free_piece;
     if (index == NO_PIECE) {
         index = floor->pieces_cap;
-        if (grow_table((void **)&floor->pieces, &floor->pieces_cap, index,
-                       sizeof(*floor->pieces)) < 0)
+        if (grow_table((void **)&floor->pieces, &floor->pieces_cap, index, sizeof(*floor->pieces)) <
+            0)
             return NO_PIECE;
         for (uint32_t i = floor->pieces_cap; i-- > index;) {
             floor->pieces[i].next = floor->free_piece;
@@ -395,9 +396,8 @@ static void uring_arm_send(struct uring_floor *floor, int fd, enum uring_sending
 {
     struct uring_conn *conn = &floor->conns[fd];
     struct uring_piece *piece = &floor->pieces[conn->head];
-    if (how == SEND_QUICK
-        && grow_table((void **)&floor->quicks, &floor->quicks_cap, floor->quicks_count,
-                      sizeof(*floor->quicks)) < 0)
+    if (how == SEND_QUICK && grow_table((void **)&floor->quicks, &floor->quicks_cap,
+                                        floor->quicks_count, sizeof(*floor->quicks)) < 0)
         how = SEND_PATIENT;
     struct io_uring_sqe *sqe = uring_sqe(floor, TAG_SEND, fd);
     /* WAITALL makes a short send a failure, which is reported even by a quick one. */
@@ -406,7 +406,7 @@ static void uring_arm_send(struct uring_floor *floor, int fd, enum uring_sending
     conn->sends++;
     if (how == SEND_QUICK) {
         sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-        floor->quicks[floor->quicks_count++] = (struct uring_quick){ (uint32_t)fd, conn->sends };
+        floor->quicks[floor->quicks_count++] = (struct uring_quick){(uint32_t)fd, conn->sends};
     }
     conn->sending = (uint8_t)how;
     floor->sends++;
@@ -416,8 +416,7 @@ static void uring_arm_send(struct uring_floor *floor, int fd, enum uring_sending
 static void uring_try_close(struct uring_floor *floor, int fd)
 {
     struct uring_conn *conn = &floor->conns[fd];
-    if (conn->open && conn->ended && !conn->receiving && !conn->sending
-        && conn->head == NO_PIECE) {
+    if (conn->open && conn->ended && !conn->receiving && !conn->sending && conn->head == NO_PIECE) {
         conn->open = 0;
         floor->deaf_conns--;
         close(fd);
@@ -448,7 +447,7 @@ static int uring_on_accept(struct uring_floor *floor, const struct io_uring_cqe 
         close(fd);
         return err;
     }
-    floor->conns[fd] = (struct uring_conn){ .head = NO_PIECE, .tail = NO_PIECE, .open = 1 };
+    floor->conns[fd] = (struct uring_conn){.head = NO_PIECE, .tail = NO_PIECE, .open = 1};
     floor->deaf_conns++;
     uring_arm_recv(floor, fd);
     return 0;
@@ -472,7 +471,7 @@ static int uring_queue(struct uring_floor *floor, int fd, uint16_t bid, uint32_t
         return -ENOMEM;
     floor->refs[bid]++;
     floor->pieces[index] = (struct uring_piece){
-        .base = base, .len_bytes = len_bytes, .next = NO_PIECE, .bid = bid };
+        .base = base, .len_bytes = len_bytes, .next = NO_PIECE, .bid = bid};
     if (conn->tail == NO_PIECE)
         conn->head = index;
     else
@@ -614,8 +613,8 @@ static void uring_settle(struct uring_floor *floor, uint32_t count)
  * nothing reports - a piece behind one, a connection that is to be closed, one without a buffer. */
 static int uring_may_sleep(const struct uring_floor *floor)
 {
-    return floor->quicks_count == 0
-           || (floor->deaf_conns == 0 && floor->pieces_live == floor->sends);
+    return floor->quicks_count == 0 ||
+           (floor->deaf_conns == 0 && floor->pieces_live == floor->sends);
 }
 
 static int uring_turn(struct uring_floor *floor)
@@ -627,7 +626,8 @@ static int uring_turn(struct uring_floor *floor)
     if (err < 0 && err != -EINTR)
         return err;
     err = 0;
-    io_uring_for_each_cqe(&floor->ring, head, cqe) {
+    io_uring_for_each_cqe(&floor->ring, head, cqe)
+    {
         count++;
         if (err == 0)
             err = uring_handle(floor, cqe);
@@ -640,10 +640,9 @@ static int uring_turn(struct uring_floor *floor)
 
 static int uring_open_ring(struct io_uring *ring)
 {
-    struct io_uring_params params = { .flags = IORING_SETUP_SINGLE_ISSUER
-                                               | IORING_SETUP_DEFER_TASKRUN
-                                               | IORING_SETUP_CQSIZE,
-                                      .cq_entries = URING_CQ_ENTRIES };
+    struct io_uring_params params = {.flags = IORING_SETUP_SINGLE_ISSUER |
+                                              IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
+                                     .cq_entries = URING_CQ_ENTRIES};
     return io_uring_queue_init_params(URING_SQ_ENTRIES, ring, &params);
 }
 
@@ -659,8 +658,7 @@ int np_floor_uring_probe(void)
 
 int np_floor_uring(int listen_fd, int stop_fd, const struct np_floor_uring_config *config)
 {
-    struct uring_floor floor = { .listen_fd = listen_fd, .stop_fd = stop_fd,
-                                 .free_piece = NO_PIECE };
+    struct uring_floor floor = {.listen_fd = listen_fd, .stop_fd = stop_fd, .free_piece = NO_PIECE};
     int err = uring_open_ring(&floor.ring);
     if (err < 0)
         return err;

@@ -21,7 +21,7 @@ struct burst {
 static void prepare(struct burst *burst)
 {
     for (int i = 0; i < NP_FLOOR_UDP_BURST_COUNT; i++) {
-        burst->pieces[i] = (struct iovec){ burst->bytes[i], DATAGRAM_MAX_BYTES };
+        burst->pieces[i] = (struct iovec){burst->bytes[i], DATAGRAM_MAX_BYTES};
         burst->messages[i].msg_hdr = (struct msghdr){
             .msg_name = &burst->names[i],
             .msg_namelen = sizeof(burst->names[i]),
@@ -49,7 +49,7 @@ static int answer(struct burst *burst, int fd)
 
 int np_floor_udp_epoll(int fd, int stop_fd)
 {
-    struct epoll_event event = { .events = EPOLLIN };
+    struct epoll_event event = {.events = EPOLLIN};
     int err = -ENOMEM;
     struct burst *burst = calloc(1, sizeof(*burst));
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);

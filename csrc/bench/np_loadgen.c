@@ -13,21 +13,21 @@
 #include "base/np_assert.h"
 #include "bench/np_loadtls.h"
 
-#define SCRATCH_BYTES (256 * 1024)   /* one hot receive buffer; fits the L2 cache */
-#define PATTERN_SHIFT_BYTES 4096     /* requests start at different offsets of the pattern */
-#define WHOLE_CHECK_MAX_BYTES 4096   /* up to here every byte of every answer is compared */
-#define WHOLE_CHECK_EVERY 16         /* beyond: every byte of each 16th request */
-#define SPOT_CHECK_BYTES 64          /* and of the others the start of each piece */
+#define SCRATCH_BYTES (256 * 1024) /* one hot receive buffer; fits the L2 cache */
+#define PATTERN_SHIFT_BYTES 4096   /* requests start at different offsets of the pattern */
+#define WHOLE_CHECK_MAX_BYTES 4096 /* up to here every byte of every answer is compared */
+#define WHOLE_CHECK_EVERY 16       /* beyond: every byte of each 16th request */
+#define SPOT_CHECK_BYTES 64        /* and of the others the start of each piece */
 #define EVENTS_PER_WAIT 128
-#define WAIT_MS 50                   /* how often a silent server's patience is looked at */
+#define WAIT_MS 50 /* how often a silent server's patience is looked at */
 #define STOP_TAG UINT32_MAX
 
 struct load_conn {
     int fd;
-    void *session;          /* TLS */
-    uint8_t busy;           /* a request is out */
+    void *session; /* TLS */
+    uint8_t busy;  /* a request is out */
     uint8_t check_whole;
-    uint32_t shift_bytes;   /* where in the pattern this request starts */
+    uint32_t shift_bytes; /* where in the pattern this request starts */
     uint32_t sent_bytes;
     uint32_t received_bytes;
     uint32_t requests;
@@ -37,7 +37,7 @@ struct load_conn {
 struct np_load {
     struct np_load_config config;
     struct load_conn *conns;
-    uint8_t *pattern;       /* size_bytes + PATTERN_SHIFT_BYTES, the same for every connection */
+    uint8_t *pattern; /* size_bytes + PATTERN_SHIFT_BYTES, the same for every connection */
     uint8_t *scratch;
     struct np_loadtls *tls; /* NULL: plain */
     int epoll_fd;
@@ -59,8 +59,7 @@ uint32_t np_load_bucket_of(int64_t latency_ns)
     if (latency_ns < 256)
         return latency_ns < 0 ? 0 : (uint32_t)latency_ns;
     uint32_t power = 63 - (uint32_t)__builtin_clzll((uint64_t)latency_ns); /* >= 8 */
-    uint32_t index = 256 + (power - 8) * 128
-                     + ((uint32_t)(latency_ns >> (power - 7)) & 127);
+    uint32_t index = 256 + (power - 8) * 128 + ((uint32_t)(latency_ns >> (power - 7)) & 127);
     return index < NP_LOAD_BUCKETS ? index : NP_LOAD_BUCKETS - 1;
 }
 
@@ -135,9 +134,8 @@ static int set_stream_options(const struct np_load_config *config, int fd)
         if (err < 0)
             return err;
     }
-    struct linger reset = { .l_onoff = 1, .l_linger = 0 };
-    if (config->reset_on_close
-        && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    if (config->reset_on_close && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
         return -errno;
     return 0;
 }
@@ -146,8 +144,8 @@ static int open_conn(struct np_load *load, uint32_t index)
 {
     const struct np_load_config *config = &load->config;
     struct load_conn *conn = &load->conns[index];
-    struct timeval patience = { .tv_sec = config->stall_ns / 1000000000,
-                                .tv_usec = config->stall_ns % 1000000000 / 1000 };
+    struct timeval patience = {.tv_sec = config->stall_ns / 1000000000,
+                               .tv_usec = config->stall_ns % 1000000000 / 1000};
     int type = config->datagrams ? SOCK_DGRAM : SOCK_STREAM;
     conn->fd = socket(config->address.ss_family, type | SOCK_CLOEXEC, 0);
     if (conn->fd < 0)
@@ -161,7 +159,7 @@ static int open_conn(struct np_load *load, uint32_t index)
             return err;
     } else if (config->address.ss_family == AF_UNIX) {
         /* A name of its own (autobind), so that it can be answered. */
-        struct sockaddr none = { .sa_family = AF_UNIX };
+        struct sockaddr none = {.sa_family = AF_UNIX};
         if (bind(conn->fd, &none, sizeof(none.sa_family)) < 0)
             return -errno;
     }
@@ -178,8 +176,8 @@ static int open_conn(struct np_load *load, uint32_t index)
     }
     if (fcntl(conn->fd, F_SETFL, O_NONBLOCK) < 0)
         return -errno;
-    struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                                 .data.u32 = index };
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                                .data.u32 = index};
     if (epoll_ctl(load->epoll_fd, EPOLL_CTL_ADD, conn->fd, &event) < 0)
         return -errno;
     return 0;
@@ -205,10 +203,10 @@ int np_load_open(struct np_load **out, const struct np_load_config *config, int 
     int err;
     *out = NULL;
     *fault = NP_LOAD_FAULT_SYSTEM;
-    if (config->connections == 0 || config->connections > NP_LOAD_MAX_CONNECTIONS
-        || config->size_bytes == 0 || config->size_bytes > NP_LOAD_MAX_SIZE_BYTES
-        || (config->datagrams && config->size_bytes > NP_LOAD_MAX_DATAGRAM_BYTES)
-        || config->stall_ns <= 0)
+    if (config->connections == 0 || config->connections > NP_LOAD_MAX_CONNECTIONS ||
+        config->size_bytes == 0 || config->size_bytes > NP_LOAD_MAX_SIZE_BYTES ||
+        (config->datagrams && config->size_bytes > NP_LOAD_MAX_DATAGRAM_BYTES) ||
+        config->stall_ns <= 0)
         return -EINVAL;
     struct np_load *load = calloc(1, sizeof(*load));
     if (!load)
@@ -221,7 +219,7 @@ int np_load_open(struct np_load **out, const struct np_load_config *config, int 
     if (err < 0)
         goto fail;
     if (config->stop_fd >= 0) {
-        struct epoll_event event = { .events = EPOLLIN, .data.u32 = STOP_TAG };
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = STOP_TAG};
         if (epoll_ctl(load->epoll_fd, EPOLL_CTL_ADD, config->stop_fd, &event) < 0) {
             err = -errno;
             goto fail;
@@ -314,8 +312,8 @@ static int start_request(struct np_load *load, struct load_conn *conn, int64_t n
     conn->sent_bytes = 0;
     conn->received_bytes = 0;
     conn->shift_bytes = (index * 64 + conn->requests * 8) % PATTERN_SHIFT_BYTES;
-    conn->check_whole = load->config.size_bytes <= WHOLE_CHECK_MAX_BYTES
-                        || conn->requests % WHOLE_CHECK_EVERY == 0;
+    conn->check_whole = load->config.size_bytes <= WHOLE_CHECK_MAX_BYTES ||
+                        conn->requests % WHOLE_CHECK_EVERY == 0;
     conn->start_ns = now_ns;
     conn->requests++;
     return send_more(load, conn);

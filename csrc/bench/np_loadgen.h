@@ -50,22 +50,22 @@ struct np_load_config {
     socklen_t address_bytes;
     uint32_t connections;
     uint32_t size_bytes;
-    int stop_fd;      /* readable = stop with -EINTR; -1 = none */
-    int datagrams;    /* UDP, or Unix datagrams; else streams */
+    int stop_fd;             /* readable = stop with -EINTR; -1 = none */
+    int datagrams;           /* UDP, or Unix datagrams; else streams */
     const char *tls_library; /* where OpenSSL is; NULL: no TLS */
     const char *congestion;  /* TCP_CONGESTION of each connection; NULL: the system's */
-    int reset_on_close; /* end connections with a reset: nothing is left in TIME_WAIT */
-    int64_t stall_ns; /* patience with a silent server, and with a connect */
+    int reset_on_close;      /* end connections with a reset: nothing is left in TIME_WAIT */
+    int64_t stall_ns;        /* patience with a silent server, and with a connect */
 };
 
 struct np_load_result {
-    uint64_t requests;     /* answered before the window ended */
-    uint64_t requests_all; /* answered in all, those in flight at its end included */
-    uint64_t checked_bytes;/* compared with what was sent */
-    int64_t window_ns;     /* length of the window */
-    int64_t elapsed_ns;    /* until the last answer */
+    uint64_t requests;      /* answered before the window ended */
+    uint64_t requests_all;  /* answered in all, those in flight at its end included */
+    uint64_t checked_bytes; /* compared with what was sent */
+    int64_t window_ns;      /* length of the window */
+    int64_t elapsed_ns;     /* until the last answer */
     int64_t latency_max_ns;
-    int fault;             /* enum np_load_fault */
+    int fault; /* enum np_load_fault */
     uint32_t fault_conn;
 };
 

@@ -32,16 +32,16 @@ struct functions {
     void (*ERR_clear_error)(void);
 };
 
-#define FIELD(name) { #name, offsetof(struct functions, name) }
+#define FIELD(name) {#name, offsetof(struct functions, name)}
 
 static const struct {
     const char *name;
     size_t offset;
 } fields[] = {
-    FIELD(TLS_client_method), FIELD(SSL_CTX_new),   FIELD(SSL_CTX_free), FIELD(SSL_CTX_ctrl),
-    FIELD(SSL_new),           FIELD(SSL_free),      FIELD(SSL_set_fd),   FIELD(SSL_connect),
-    FIELD(SSL_read),          FIELD(SSL_write),     FIELD(SSL_has_pending),
-    FIELD(SSL_get_error),     FIELD(ERR_clear_error),
+    FIELD(TLS_client_method), FIELD(SSL_CTX_new), FIELD(SSL_CTX_free),    FIELD(SSL_CTX_ctrl),
+    FIELD(SSL_new),           FIELD(SSL_free),    FIELD(SSL_set_fd),      FIELD(SSL_connect),
+    FIELD(SSL_read),          FIELD(SSL_write),   FIELD(SSL_has_pending), FIELD(SSL_get_error),
+    FIELD(ERR_clear_error),
 };
 
 #define FIELDS_COUNT (sizeof(fields) / sizeof(fields[0]))

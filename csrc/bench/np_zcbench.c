@@ -20,7 +20,7 @@ struct sender {
     struct np_arena arena;
     bool busy[SLOTS_MAX];
     uint32_t slots_count, next_slot, busy_count;
-    bool has_result;       /* of the newest send: the next one may go */
+    bool has_result; /* of the newest send: the next one may go */
     int err;
 };
 

@@ -24,11 +24,11 @@ enum np_zcbench_way { NP_ZCBENCH_PLAIN, NP_ZCBENCH_PINNED, NP_ZCBENCH_REGISTERED
 
 struct np_zcbench {
     int fd;
-    uint32_t size_bytes;    /* of one send, at most the window */
+    uint32_t size_bytes; /* of one send, at most the window */
     uint64_t total_bytes;
-    uint8_t way;            /* enum np_zcbench_way */
-    uint8_t plain_pages;    /* no huge pages, even where there are some */
-    uint8_t one_by_one;     /* the next send waits for the notice of the last: sure reports */
+    uint8_t way;         /* enum np_zcbench_way */
+    uint8_t plain_pages; /* no huge pages, even where there are some */
+    uint8_t one_by_one;  /* the next send waits for the notice of the last: sure reports */
     /* results */
     uint64_t sent_bytes, zc_bytes, copied_bytes, unsure_bytes, enters;
     int64_t wall_ns, cpu_ns; /* cpu_ns: of the calling thread */

@@ -39,7 +39,7 @@
 #define NP_SQE_BYTES 64 /* one submission entry */
 
 struct np_config {
-    uint32_t sq_entries;   /* 0 = default, as for all of these */
+    uint32_t sq_entries; /* 0 = default, as for all of these */
     uint32_t cq_entries;
     uint32_t buf_count;    /* receive buffers (io_uring), a power of two */
     uint32_t buf_bytes;    /* each; epoll: the scratch in all */
@@ -47,22 +47,22 @@ struct np_config {
     /* io_uring: 0, or how long a kernel thread that looks for submissions by itself stays awake
      * without any. A turn then submits without a system call, and sends end in a later turn. */
     uint32_t sqpoll_idle_ms;
-    uint32_t iov_count;    /* slots of the ring of iovecs (io_uring), a power of two */
+    uint32_t iov_count; /* slots of the ring of iovecs (io_uring), a power of two */
 };
 
 enum np_feature {
     NP_FEATURE_DEFER_TASKRUN = 1 << 0,
     NP_FEATURE_BUF_RING = 1 << 1,
-    NP_FEATURE_BUF_INC = 1 << 2,     /* incrementally consumed buffers, Linux 6.12 */
-    NP_FEATURE_RECV_MULTI = 1 << 3,  /* Linux 6.0 */
-    NP_FEATURE_ACCEPT_MULTI = 1 << 4,/* several a turn: epoll */
-    NP_FEATURE_PWAIT2 = 1 << 5,      /* epoll_pwait2: nanosecond time-outs, Linux 5.11 */
-    NP_FEATURE_SEND_ZC = 1 << 6,     /* zero-copy sends of one piece, Linux 6.0 */
-    NP_FEATURE_SENDMSG_ZC = 1 << 7,  /* of several pieces, 6.1 */
-    NP_FEATURE_ZC_FIXED = 1 << 8,    /* zero-copy out of registered memory, 6.0 */
-    NP_FEATURE_ZC_FIXED_VEC = 1 << 9,/* several pieces of registered memory, 6.15 */
-    NP_FEATURE_SQPOLL = 1 << 10,     /* in use when np_config has a sqpoll_idle_ms */
-    NP_FEATURE_NO_IOWAIT = 1 << 11,  /* an idle loop is idle time, not I/O wait, 6.15 */
+    NP_FEATURE_BUF_INC = 1 << 2,      /* incrementally consumed buffers, Linux 6.12 */
+    NP_FEATURE_RECV_MULTI = 1 << 3,   /* Linux 6.0 */
+    NP_FEATURE_ACCEPT_MULTI = 1 << 4, /* several a turn: epoll */
+    NP_FEATURE_PWAIT2 = 1 << 5,       /* epoll_pwait2: nanosecond time-outs, Linux 5.11 */
+    NP_FEATURE_SEND_ZC = 1 << 6,      /* zero-copy sends of one piece, Linux 6.0 */
+    NP_FEATURE_SENDMSG_ZC = 1 << 7,   /* of several pieces, 6.1 */
+    NP_FEATURE_ZC_FIXED = 1 << 8,     /* zero-copy out of registered memory, 6.0 */
+    NP_FEATURE_ZC_FIXED_VEC = 1 << 9, /* several pieces of registered memory, 6.15 */
+    NP_FEATURE_SQPOLL = 1 << 10,      /* in use when np_config has a sqpoll_idle_ms */
+    NP_FEATURE_NO_IOWAIT = 1 << 11,   /* an idle loop is idle time, not I/O wait, 6.15 */
 };
 
 /* How `transmit` sends. */
@@ -82,25 +82,26 @@ enum np_send_flags {
     NP_SEND_MORE = 8,
 };
 
-struct np_stats { /* all counts since the backend was opened, unless said otherwise */
-    uint64_t enters;        /* system calls that wait or submit */
-    uint64_t submissions;   /* operations handed to the kernel */
-    uint64_t completions;   /* harvested, stale ones included */
+/* all counts since the backend was opened, unless said otherwise */
+struct np_stats {
+    uint64_t enters;                 /* system calls that wait or submit */
+    uint64_t submissions;            /* operations handed to the kernel */
+    uint64_t completions;            /* harvested, stale ones included */
     uint64_t recv_bytes, send_bytes; /* through RECV and SEND operations */
-    uint64_t enobufs;       /* times a RECV ran out of buffers and was armed again */
-    uint64_t stale;         /* completions dropped: generation passed */
-    uint64_t sq_full;       /* early submissions because the queue was full */
-    uint64_t moves;         /* times the ring moved to another thread */
-    uint64_t zc_bytes;      /* of TRANSMITs: what the kernel reported as not copied */
-    uint64_t copied_bytes;  /* of TRANSMITs: what it copied, asked for zero-copy or not */
-    uint64_t unsure_bytes;  /* of TRANSMITs: reported as copied, with NP_EV_UNSURE */
-    uint64_t zc_refused;    /* zero-copy sends that ended with NP_EV_NO_ZC */
-    uint32_t notifs_pending;/* now: TRANSMITs whose result is known and whose memory is held */
-    uint32_t regions_count; /* now: registered pieces of memory */
-    uint32_t ops_live;      /* now */
+    uint64_t enobufs;                /* times a RECV ran out of buffers and was armed again */
+    uint64_t stale;                  /* completions dropped: generation passed */
+    uint64_t sq_full;                /* early submissions because the queue was full */
+    uint64_t moves;                  /* times the ring moved to another thread */
+    uint64_t zc_bytes;               /* of TRANSMITs: what the kernel reported as not copied */
+    uint64_t copied_bytes;           /* of TRANSMITs: what it copied, asked for zero-copy or not */
+    uint64_t unsure_bytes;           /* of TRANSMITs: reported as copied, with NP_EV_UNSURE */
+    uint64_t zc_refused;             /* zero-copy sends that ended with NP_EV_NO_ZC */
+    uint32_t notifs_pending; /* now: TRANSMITs whose result is known and whose memory is held */
+    uint32_t regions_count;  /* now: registered pieces of memory */
+    uint32_t ops_live;       /* now */
     uint32_t bufs_total, bufs_free; /* now */
-    uint32_t features;      /* NP_FEATURE_* in use */
-    uint32_t arena_kind;    /* enum np_arena_kind */
+    uint32_t features;              /* NP_FEATURE_* in use */
+    uint32_t arena_kind;            /* enum np_arena_kind */
 };
 
 struct np_backend; /* each backend's own; begins with struct np_backend_head */
@@ -190,7 +191,7 @@ struct np_backend_ops {
 
 struct np_region { /* a piece of registered memory */
     const uint8_t *base;
-    size_t size_bytes;  /* 0: not registered */
+    size_t size_bytes;    /* 0: not registered */
     uint8_t is_releasing; /* detached, and the kernel has not let go yet */
 };
 

@@ -60,9 +60,8 @@ struct np_dgram_in *np_dgram_in_open(void)
     for (int i = 0; i < NP_DGRAM_BURST_COUNT; i++) {
         in->pieces[i] = (struct iovec){in->arena.base + (size_t)i * STRIDE_BYTES,
                                        NP_DGRAM_MAX_BYTES};
-        in->messages[i].msg_hdr = (struct msghdr){.msg_name = &in->names[i],
-                                                  .msg_iov = &in->pieces[i],
-                                                  .msg_iovlen = 1};
+        in->messages[i].msg_hdr = (struct msghdr){
+            .msg_name = &in->names[i], .msg_iov = &in->pieces[i], .msg_iovlen = 1};
     }
     in->used_count = NP_DGRAM_BURST_COUNT; /* all lengths are still to be set */
     return in;
@@ -174,7 +173,7 @@ uint32_t np_dgram_gso_max_bytes(int fd)
     int bytes = 0;
     socklen_t len = sizeof(bytes);
     if (getsockopt(fd, SOL_UDP, UDP_SEGMENT, &bytes, &len) < 0)
-        return 0; /* not UDP, or an older kernel */
+        return 0;                                        /* not UDP, or an older kernel */
     return bytes ? 0 : NP_DGRAM_SEGMENTED_MAX_BYTES / 2; /* the user's own segments stay his */
 }
 

@@ -33,37 +33,40 @@ NP_STATIC_ASSERT(EPOLLERR == POLLERR, "poll(2) bits are epoll bits");
 NP_STATIC_ASSERT(EPOLLHUP == POLLHUP, "poll(2) bits are epoll bits");
 
 struct np_epoll_fd {
-    uint32_t ops;    /* slot + 1 of the newest operation on this fd, linked through next */
-    uint32_t mask;   /* what the kernel was told; 0 with added: told nothing, or fired already */
-    uint32_t seq;    /* tells this registration's events from an earlier one's */
-    bool added;      /* we once added it, and did not hear that it is gone */
+    uint32_t ops;  /* slot + 1 of the newest operation on this fd, linked through next */
+    uint32_t mask; /* what the kernel was told; 0 with added: told nothing, or fired already */
+    uint32_t seq;  /* tells this registration's events from an earlier one's */
+    bool added;    /* we once added it, and did not hear that it is gone */
     bool oneshot;
-    bool passed;     /* readiness that no operation wanted was let pass; see serve */
+    bool passed; /* readiness that no operation wanted was let pass; see serve */
 };
 
 struct np_epoll {
     struct np_backend_head head;
     struct np_stats stats;
-    struct np_oplist done;       /* ended: their last event is still to be taken */
-    struct np_epoll_fd *fds;     /* indexed by fd */
+    struct np_oplist done;   /* ended: their last event is still to be taken */
+    struct np_epoll_fd *fds; /* indexed by fd */
     uint32_t fds_count;
     struct epoll_event batch[NP_EPOLL_BATCH_COUNT];
     int batch_count, batch_next; /* readiness of the last wait, not yet looked at from next on */
     bool has_polled;             /* the last wait was one that does not wait */
     struct np_bufring bufs;      /* opened with the first RECV */
     uint32_t buf_count, buf_bytes, recv_max_bytes;
-    int *starved;                /* fds not asked for while every buffer is held */
+    int *starved; /* fds not asked for while every buffer is held */
     uint32_t starved_count, starved_cap;
-    bool has_buffers;            /* at the start of this turn */
+    bool has_buffers; /* at the start of this turn */
     uint32_t features;
     uint32_t seq;
-    uint32_t watched_count;      /* operations that callbacks of this thread can make ready */
-    int64_t waited_ns;           /* when the last wait ended */
+    uint32_t watched_count; /* operations that callbacks of this thread can make ready */
+    int64_t waited_ns;      /* when the last wait ended */
     int epoll_fd, wake_fd;
     bool forked;
 };
 
-static struct np_epoll *self(struct np_backend *be) { return (struct np_epoll *)be; }
+static struct np_epoll *self(struct np_backend *be)
+{
+    return (struct np_epoll *)be;
+}
 
 static void epoll_close(struct np_backend *be);
 
@@ -79,8 +82,8 @@ static int epoll_open(struct np_backend **out, const struct np_config *config, i
                   ~config->features_off;
     e->buf_count = config->buf_count ? config->buf_count : NP_EPOLL_BUF_COUNT;
     e->buf_bytes = config->buf_bytes ? config->buf_bytes : NP_EPOLL_BUF_BYTES;
-    e->recv_max_bytes =
-        e->buf_bytes < NP_EPOLL_RECV_MAX_BYTES ? e->buf_bytes : NP_EPOLL_RECV_MAX_BYTES;
+    e->recv_max_bytes = e->buf_bytes < NP_EPOLL_RECV_MAX_BYTES ? e->buf_bytes
+                                                               : NP_EPOLL_RECV_MAX_BYTES;
     struct epoll_event event = {.events = EPOLLIN,
                                 .data.u64 = (uint64_t)NP_EPOLL_WAKE_SEQ << 32 | (uint32_t)wake_fd};
     int err;
@@ -309,8 +312,8 @@ static int epoll_transmit(struct np_backend *be, int fd, void *owner, const stru
         *res = -EPERM;
         return 1;
     }
-    ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT |
-                                      (flags & NP_SEND_MORE ? MSG_MORE : 0));
+    ssize_t n = sendmsg(fd, &msg,
+                        MSG_NOSIGNAL | MSG_DONTWAIT | (flags & NP_SEND_MORE ? MSG_MORE : 0));
     *res = n < 0 ? -errno : (int32_t)n;
     e->stats.submissions++;
     if (n < 0 && errno == EAGAIN && (flags & NP_SEND_WAIT)) {

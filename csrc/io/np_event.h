@@ -30,16 +30,16 @@ enum np_event_flags {
 };
 
 struct np_event {
-    void *owner;    /* the cookie given to arm */
+    void *owner; /* the cookie given to arm */
     union {
         uint8_t *data;      /* RECV: the bytes received; else NULL */
         uint64_t cqe_flags; /* SQE: the completion's flags, IORING_CQE_F_* and buffer id */
     };
-    np_udata op;    /* which operation; stale after its last event */
-    int32_t res;    /* RECV, SEND, TRANSMIT: bytes; ACCEPT: the new fd; POLL: poll(2) bits;
+    np_udata op;   /* which operation; stale after its last event */
+    int32_t res;   /* RECV, SEND, TRANSMIT: bytes; ACCEPT: the new fd; POLL: poll(2) bits;
                      * SQE: what the kernel said; or -errno */
-    uint8_t kind;   /* enum np_op_kind */
-    uint8_t flags;  /* enum np_event_flags */
+    uint8_t kind;  /* enum np_op_kind */
+    uint8_t flags; /* enum np_event_flags */
     uint16_t unused;
 };
 

@@ -35,8 +35,7 @@ int np_inbox_push(struct np_inbox *inbox, struct np_inbox_node *node)
         node->next = head;
         /* Success pairs with the exchange in np_inbox_take (the node's content), and with the
          * load of head in np_inbox_sleep (the store-buffer pattern). */
-    } while (!atomic_compare_exchange_weak_explicit(&inbox->head, &head, node,
-                                                    memory_order_seq_cst,
+    } while (!atomic_compare_exchange_weak_explicit(&inbox->head, &head, node, memory_order_seq_cst,
                                                     memory_order_relaxed));
     /* From here on `node` may be gone: the consumer may have taken it. Pairs with the store to
      * sleeping in np_inbox_sleep. The exchange elects one of many producers to write. */
@@ -71,8 +70,7 @@ struct np_inbox_node *np_inbox_take(struct np_inbox *inbox)
 {
     if (np_inbox_is_empty(inbox))
         return NULL; /* a plain load: an idle turn does not take the line from the producers */
-    struct np_inbox_node *node =
-        atomic_exchange_explicit(&inbox->head, NULL, memory_order_seq_cst);
+    struct np_inbox_node *node = atomic_exchange_explicit(&inbox->head, NULL, memory_order_seq_cst);
     struct np_inbox_node *oldest = NULL;
     while (node) {
         struct np_inbox_node *next = node->next;

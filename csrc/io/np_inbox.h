@@ -28,7 +28,7 @@ struct np_inbox {
     _Atomic(struct np_inbox_node *) head; /* newest first; reversed by np_inbox_take */
     _Atomic(int) sleeping;
     int wake_fd;
-    _Atomic(uint64_t) wakes_count;        /* eventfd writes, for stats */
+    _Atomic(uint64_t) wakes_count; /* eventfd writes, for stats */
 };
 
 int np_inbox_open(struct np_inbox *inbox);

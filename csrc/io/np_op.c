@@ -75,13 +75,10 @@ struct np_op *np_op_alloc(struct np_op_slab *slab, uint8_t kind, int fd, void *o
     NP_DCHECK(op->state == NP_FREE);
     slab->free_head = op->next;
     slab->live_count++;
-    *op = (struct np_op){ /* all that is not named here starts at zero */
-        .owner = owner,
-        .fd = fd,
-        .slot = op->slot,
-        .generation = op->generation,
-        .kind = kind,
-        .state = NP_QUEUED,
+    *op = (struct np_op){
+        /* all that is not named here starts at zero */
+        .owner = owner, .fd = fd,           .slot = op->slot, .generation = op->generation,
+        .kind = kind,   .state = NP_QUEUED,
     };
     return op;
 }

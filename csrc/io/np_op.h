@@ -28,11 +28,11 @@
 
 enum np_op_kind {
     NP_OP_NONE = 0,
-    NP_OP_ACCEPT, /* multishot: res = connected fd, nonblocking and close-on-exec */
-    NP_OP_RECV,   /* multishot: res bytes at event.data; 0 = end of stream (last) */
-    NP_OP_SEND,   /* one shot, never waits: res = bytes taken, or -EAGAIN */
-    NP_OP_POLL,   /* one shot: res = ready poll(2) bits */
-    NP_OP_SQE,    /* a submission entry of the caller's: see np_backend_ops.submit */
+    NP_OP_ACCEPT,   /* multishot: res = connected fd, nonblocking and close-on-exec */
+    NP_OP_RECV,     /* multishot: res bytes at event.data; 0 = end of stream (last) */
+    NP_OP_SEND,     /* one shot, never waits: res = bytes taken, or -EAGAIN */
+    NP_OP_POLL,     /* one shot: res = ready poll(2) bits */
+    NP_OP_SQE,      /* a submission entry of the caller's: see np_backend_ops.submit */
     NP_OP_TRANSMIT, /* a send that may wait and may be zero-copy: np_backend_ops.transmit */
     NP_OP_KINDS
 };
@@ -51,28 +51,28 @@ enum np_op_state { NP_FREE = 0, NP_QUEUED, NP_KERNEL, NP_SENT, NP_ORPHAN };
 struct np_op {
     void *owner;
     union {
-        const void *buf;   /* SEND, TRANSMIT of one piece: the bytes. SQE: the entries, until
+        const void *buf;         /* SEND, TRANSMIT of one piece: the bytes. SQE: the entries, until
                             * pushed */
         const struct iovec *iov; /* of several: their span in the ring of iovecs */
     };
-    size_t len_bytes;      /* SEND, TRANSMIT: how many */
+    size_t len_bytes; /* SEND, TRANSMIT: how many */
     int32_t fd;
     uint32_t slot;
-    uint32_t generation;   /* never 0 */
-    uint32_t next;         /* slot + 1 in the one list that the operation is in, or 0 */
-    uint32_t sqe_index;    /* io_uring: which submission entry it was given */
-    uint32_t iov_count;    /* SEND, TRANSMIT: 0 for one piece */
+    uint32_t generation; /* never 0 */
+    uint32_t next;       /* slot + 1 in the one list that the operation is in, or 0 */
+    uint32_t sqe_index;  /* io_uring: which submission entry it was given */
+    uint32_t iov_count;  /* SEND, TRANSMIT: 0 for one piece */
     union {
         uint32_t poll_mask; /* POLL: poll(2) bits asked for, and NP_POLL_KEEP */
         uint32_t iov_end;   /* of several pieces: the end of their span, see np_iovring.h */
     };
-    int32_t res;           /* of one that ends without the kernel's help; SENT: bytes taken */
+    int32_t res; /* of one that ends without the kernel's help; SENT: bytes taken */
     uint8_t kind, state;
-    uint8_t submitted;     /* the kernel has it: 1 also while it is an orphan there */
-    uint8_t fed;           /* RECV: has received something since it was last submitted.
+    uint8_t submitted; /* the kernel has it: 1 also while it is an orphan there */
+    uint8_t fed;       /* RECV: has received something since it was last submitted.
                             * POLL (io_uring): waits for an edge, see np_uring_harvest.c */
-    uint8_t grouped;       /* SQE: came with others, which the kernel may have linked to it */
-    uint8_t quick;         /* SEND: only failure makes a completion (io_uring).
+    uint8_t grouped;   /* SQE: came with others, which the kernel may have linked to it */
+    uint8_t quick;     /* SEND: only failure makes a completion (io_uring).
                             * POLL (io_uring): has its answer, in res, and waits for its end */
     union {
         uint16_t group_count; /* SQE: how many of the call there are from this one on */
@@ -86,12 +86,12 @@ struct np_op {
 NP_STATIC_ASSERT(sizeof(struct np_op) == 64, "one operation, one cache line");
 
 struct np_op_slab {
-    struct np_op **chunks;  /* chunks_count arrays of NP_OP_CHUNK_SLOTS */
+    struct np_op **chunks; /* chunks_count arrays of NP_OP_CHUNK_SLOTS */
     uint32_t chunks_count;
     uint32_t chunks_cap;
-    uint32_t free_head;     /* slot + 1, or 0 */
-    uint32_t live_count;    /* slots not FREE: 0 at teardown */
-    uint64_t stale_count;   /* completions dropped because their generation had passed */
+    uint32_t free_head;   /* slot + 1, or 0 */
+    uint32_t live_count;  /* slots not FREE: 0 at teardown */
+    uint64_t stale_count; /* completions dropped because their generation had passed */
 };
 
 void np_op_slab_init(struct np_op_slab *slab);

@@ -15,8 +15,7 @@ struct np_oplist {
     uint32_t count;
 };
 
-static inline void np_oplist_push(struct np_oplist *list, struct np_op_slab *slab,
-                                  struct np_op *op)
+static inline void np_oplist_push(struct np_oplist *list, struct np_op_slab *slab, struct np_op *op)
 {
     op->next = 0;
     if (list->tail)

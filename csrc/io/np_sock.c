@@ -108,7 +108,10 @@ ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes)
     return n < 0 ? -errno : n;
 }
 
-int np_sock_shutdown(int fd, int how) { return shutdown(fd, how) < 0 ? -errno : 0; }
+int np_sock_shutdown(int fd, int how)
+{
+    return shutdown(fd, how) < 0 ? -errno : 0;
+}
 
 int np_sock_close(int fd)
 {

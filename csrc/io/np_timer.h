@@ -14,9 +14,9 @@
 #include <stdint.h>
 
 struct np_timer {
-    int64_t when_ns;  /* CLOCK_MONOTONIC; negative is allowed and simply due */
-    uint64_t seq;     /* written by np_timer_add */
-    uint32_t pos;     /* index in the heap + 1; 0 = not armed */
+    int64_t when_ns; /* CLOCK_MONOTONIC; negative is allowed and simply due */
+    uint64_t seq;    /* written by np_timer_add */
+    uint32_t pos;    /* index in the heap + 1; 0 = not armed */
 };
 
 struct np_timer_slot { /* keys beside the pointers: sifting does not chase them */

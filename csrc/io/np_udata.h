@@ -29,11 +29,17 @@ static inline np_udata np_udata_pack(uint8_t kind, uint32_t slot, uint32_t gener
     return (np_udata)kind << 56 | (np_udata)(slot & (NP_OP_MAX_SLOTS - 1)) << 32 | generation;
 }
 
-static inline uint8_t np_udata_kind(np_udata u) { return (uint8_t)(u >> 56); }
+static inline uint8_t np_udata_kind(np_udata u)
+{
+    return (uint8_t)(u >> 56);
+}
 static inline uint32_t np_udata_slot(np_udata u)
 {
     return (uint32_t)(u >> 32) & (NP_OP_MAX_SLOTS - 1);
 }
-static inline uint32_t np_udata_generation(np_udata u) { return (uint32_t)u; }
+static inline uint32_t np_udata_generation(np_udata u)
+{
+    return (uint32_t)u;
+}
 
 #endif

@@ -43,8 +43,8 @@ static size_t round_up(size_t size_bytes, size_t unit_bytes)
 
 static void *map(size_t size_bytes, int flags)
 {
-    void *base = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+    void *base = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags,
+                      -1, 0);
     return base == MAP_FAILED ? NULL : base;
 }
 

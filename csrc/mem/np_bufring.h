@@ -48,12 +48,12 @@ struct np_bufring {
     struct np_buf_entry *entries; /* page aligned, count of them */
     size_t entries_map_bytes;
     struct np_bufmem *mem;
-    uint16_t *retired;            /* buffer numbers waiting to be published again */
-    uint32_t retired_count;       /* after a recycle: those that somebody holds */
-    uint32_t count;               /* power of two, at most 32768 */
+    uint16_t *retired;      /* buffer numbers waiting to be published again */
+    uint32_t retired_count; /* after a recycle: those that somebody holds */
+    uint32_t count;         /* power of two, at most 32768 */
     uint32_t buf_bytes;
     uint16_t tail;
-    uint16_t head;                /* np_bufring_peek: the entry that is being filled */
+    uint16_t head; /* np_bufring_peek: the entry that is being filled */
 };
 
 /* 0 or -errno. All buffers are published at once. */

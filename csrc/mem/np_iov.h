@@ -25,11 +25,11 @@ struct np_chunk {
 
 struct np_iov {
     struct np_chunk *chunks;
-    uint32_t head;       /* index of the oldest chunk */
+    uint32_t head; /* index of the oldest chunk */
     uint32_t count;
-    uint32_t cap;        /* power of two, or 0 before the first grow */
-    size_t skip_bytes;   /* of the oldest chunk, already taken by the kernel */
-    size_t total_bytes;  /* still to send: what a watermark counts */
+    uint32_t cap;       /* power of two, or 0 before the first grow */
+    size_t skip_bytes;  /* of the oldest chunk, already taken by the kernel */
+    size_t total_bytes; /* still to send: what a watermark counts */
 };
 
 void np_iov_init(struct np_iov *iov);

@@ -20,7 +20,10 @@ static size_t chunk_bytes(const struct np_pool *pool)
     return pool->classes[pool->classes_count - 1].block_bytes;
 }
 
-static uint32_t unit_bytes(const struct np_pool *pool) { return pool->classes[0].block_bytes; }
+static uint32_t unit_bytes(const struct np_pool *pool)
+{
+    return pool->classes[0].block_bytes;
+}
 
 /* ---- lists of chunks ------------------------------------------------------------------------ */
 

@@ -33,25 +33,25 @@ typedef uint64_t np_block; /* block number + 1, generation << 32; 0 is no block 
 
 struct np_pool_class {
     uint32_t block_bytes;
-    uint32_t partial;      /* chunk + 1: first of those with a free block, or 0 */
-    uint32_t chunks_count; /* now */
-    uint32_t used_count;   /* blocks in use, now */
-    uint64_t taken_count;  /* blocks ever taken */
-    uint64_t refused_count;/* -ENOBUFS */
+    uint32_t partial;       /* chunk + 1: first of those with a free block, or 0 */
+    uint32_t chunks_count;  /* now */
+    uint32_t used_count;    /* blocks in use, now */
+    uint64_t taken_count;   /* blocks ever taken */
+    uint64_t refused_count; /* -ENOBUFS */
 };
 
 struct np_pool_chunk {
-    uint32_t next, prev;   /* chunk + 1, in the class's list of partial ones or the free list */
-    uint32_t free_head;    /* block number + 1 of the first that came back, or 0 */
-    uint32_t fresh_count;  /* blocks from here on were not used since the chunk got its class */
+    uint32_t next, prev;  /* chunk + 1, in the class's list of partial ones or the free list */
+    uint32_t free_head;   /* block number + 1 of the first that came back, or 0 */
+    uint32_t fresh_count; /* blocks from here on were not used since the chunk got its class */
     uint32_t used_count;
     uint8_t class_index;
 };
 
-struct np_pool_entry {     /* per block of the smallest class; the first one speaks for a larger */
+struct np_pool_entry { /* per block of the smallest class; the first one speaks for a larger */
     atomic_uint refs;
-    uint32_t generation;   /* odd while in use */
-    uint32_t next;         /* block number + 1 */
+    uint32_t generation; /* odd while in use */
+    uint32_t next;       /* block number + 1 */
 };
 
 struct np_pool {
@@ -60,9 +60,9 @@ struct np_pool {
     struct np_pool_chunk *chunks;
     struct np_pool_entry *entries;
     pthread_mutex_t lock;
-    size_t size_bytes;     /* of the arena, in whole chunks */
+    size_t size_bytes; /* of the arena, in whole chunks */
     uint32_t classes_count, chunks_count;
-    uint32_t free_chunks;  /* chunk + 1 */
+    uint32_t free_chunks; /* chunk + 1 */
     uint32_t free_chunks_count;
 };
 

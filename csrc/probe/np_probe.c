@@ -119,8 +119,7 @@ static int register_bufs(struct io_uring *ring, struct np_probe_bufs *bufs, uint
 }
 
 /* Leaves the plain buffer ring registered when it can be had: the receive test uses it. */
-static void ask_buf_rings(struct io_uring *ring, struct np_probe_bufs *bufs,
-                          struct np_probe *facts)
+static void ask_buf_rings(struct io_uring *ring, struct np_probe_bufs *bufs, struct np_probe *facts)
 {
     facts->buf_inc_err = register_bufs(ring, bufs, NP_IOU_PBUF_RING_INC);
     if (facts->buf_inc_err == 0)
@@ -239,8 +238,8 @@ static int try_pwait2(void)
     return err;
 }
 
-static void ask_the_rest(struct io_uring *ring, struct np_probe_bufs *bufs,
-                         struct np_probe *facts, uint32_t features)
+static void ask_the_rest(struct io_uring *ring, struct np_probe_bufs *bufs, struct np_probe *facts,
+                         uint32_t features)
 {
     if (facts->buf_ring_err == 0)
         facts->recv_multi_err = try_recv_multi(ring);
@@ -276,7 +275,10 @@ static void probe(struct np_probe *facts, int everything)
     close_bufs(&bufs);
 }
 
-void np_probe_ring(struct np_probe *facts) { probe(facts, 0); }
+void np_probe_ring(struct np_probe *facts)
+{
+    probe(facts, 0);
+}
 
 void np_probe_all(struct np_probe *facts)
 {

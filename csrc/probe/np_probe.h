@@ -20,11 +20,11 @@
 #define NP_PROBE_WAIT_NS (200 * 1000 * 1000)
 
 struct np_probe {
-    int32_t setup_err;        /* io_uring_setup as a loop does it: SINGLE_ISSUER, DEFER_TASKRUN */
-    int32_t enter_err;        /* io_uring_enter: submits one request and takes its completion */
-    int32_t ext_arg_err;      /* a time-out can be given to io_uring_enter; completions not lost */
-    int32_t buf_ring_err;     /* a ring of receive buffers, 5.19 */
-    int32_t buf_inc_err;      /* ... consumed piece by piece, 6.12 */
+    int32_t setup_err;    /* io_uring_setup as a loop does it: SINGLE_ISSUER, DEFER_TASKRUN */
+    int32_t enter_err;    /* io_uring_enter: submits one request and takes its completion */
+    int32_t ext_arg_err;  /* a time-out can be given to io_uring_enter; completions not lost */
+    int32_t buf_ring_err; /* a ring of receive buffers, 5.19 */
+    int32_t buf_inc_err;  /* ... consumed piece by piece, 6.12 */
     /* From here on only np_probe_all answers. */
     int32_t plain_setup_err;  /* io_uring_setup without any flag */
     int32_t accept_multi_err; /* one request, many connections, 5.19 */

@@ -100,8 +100,8 @@ static uint64_t others_dispatched(const struct np_worker *worker)
     uint64_t total = 0;
     for (uint32_t i = 0; i < sched->config.workers_count; i++)
         if (i != worker->index)
-            total +=
-                atomic_load_explicit(&sched->workers[i].stats.dispatched, memory_order_relaxed);
+            total += atomic_load_explicit(&sched->workers[i].stats.dispatched,
+                                          memory_order_relaxed);
     return total;
 }
 
@@ -203,8 +203,8 @@ static void wake_up(struct np_worker *worker)
     int was_watching = worker->is_watching;
     leave_posts(worker);
     wake_self(worker);
-    worker->is_rescuing =
-        was_watching && worker->seen_dispatched == others_dispatched(worker) && has_any_work(sched);
+    worker->is_rescuing = was_watching && worker->seen_dispatched == others_dispatched(worker) &&
+                          has_any_work(sched);
 }
 
 int np_worker_idle(struct np_worker *worker)

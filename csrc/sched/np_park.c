@@ -49,8 +49,7 @@ int np_park_wait(struct np_park *park, int64_t timeout_ns)
 void np_park_wake(struct np_park *park)
 {
     /* Release: what the waker did before is there for the woken. */
-    uint32_t before =
-        atomic_exchange_explicit(&park->word, NP_PARK_TOKEN, memory_order_acq_rel);
+    uint32_t before = atomic_exchange_explicit(&park->word, NP_PARK_TOKEN, memory_order_acq_rel);
     struct np_inbox *inbox = atomic_load_explicit(&park->inbox, memory_order_acquire);
     if (inbox)
         np_inbox_wake(inbox);

@@ -25,8 +25,8 @@ enum np_park_word { NP_PARK_EMPTY = 0, NP_PARK_TOKEN, NP_PARK_SLEEPING };
 
 struct np_park {
     _Alignas(64) _Atomic(uint32_t) word;
-    _Atomic(struct np_inbox *) inbox;  /* or NULL; the worker's to set, while it is awake */
-    _Atomic(uint64_t) wakes_count;     /* calls of np_park_wake that touch nothing any more */
+    _Atomic(struct np_inbox *) inbox; /* or NULL; the worker's to set, while it is awake */
+    _Atomic(uint64_t) wakes_count;    /* calls of np_park_wake that touch nothing any more */
 };
 
 void np_park_init(struct np_park *park);

@@ -31,8 +31,7 @@ int np_sched_open(struct np_sched **out, const struct np_sched_config *config)
     if (c.deque_slots == 0)
         c.deque_slots = NP_DEQUE_DEFAULT_SLOTS;
     if (c.workers_count == 0 || c.workers_count > NP_WORKERS_MAX_COUNT ||
-        !is_power_of_two(c.deque_slots) || c.deque_slots < 2 ||
-        c.deque_slots > NP_DEQUE_MAX_SLOTS)
+        !is_power_of_two(c.deque_slots) || c.deque_slots < 2 || c.deque_slots > NP_DEQUE_MAX_SLOTS)
         return -EINVAL;
     struct np_sched *sched = aligned_alloc(_Alignof(struct np_sched), sizeof(*sched));
     if (!sched)
@@ -135,8 +134,8 @@ int np_sched_offer(struct np_sched *sched, struct np_task *task)
     int lane = stamp_foreign(sched, task);
     uint32_t home = task->home;
     NP_ASSERT(home == NP_HOME_ANY || home < sched->config.workers_count);
-    struct np_injector *injector =
-        home == NP_HOME_ANY ? &sched->injector : &sched->workers[home].mail;
+    struct np_injector *injector = home == NP_HOME_ANY ? &sched->injector
+                                                       : &sched->workers[home].mail;
     int rc = np_injector_offer(injector, lane, task);
     if (rc == 0 && home == NP_HOME_ANY)
         np_sched_notify(sched);

@@ -59,7 +59,7 @@ struct np_worker {
     struct np_task_cache cache;
     struct np_lane_ages ages;
     uint32_t index;
-    uint32_t deques_mask; /* a hint: deques that may have something */
+    uint32_t deques_mask;     /* a hint: deques that may have something */
     uint32_t turns[NP_LANES]; /* apart: a lane that is served every 34th time must not be in step */
     uint32_t stamps;
     uint64_t random;

@@ -46,19 +46,19 @@ enum np_task_verdict { NP_TASK_LEAVE = 0, NP_TASK_PUSH, NP_TASK_PUSH_TICKET };
 #define NP_HOME_ANY UINT32_MAX
 
 struct np_task {
-    struct np_task *next;       /* in an injector's list, or in a free list */
-    void *run;                  /* cookie: what to call, or who this is */
-    void *argument;             /* cookie */
-    void *context;              /* cookie */
-    int64_t queued_ns;          /* CLOCK_MONOTONIC; 0: this one's wait is not measured */
-    _Atomic(uint32_t) state;    /* enum np_task_state */
-    uint32_t generation;        /* of a slab record: odd while it is in use */
-    uint32_t home;              /* the only worker that may run it, or NP_HOME_ANY */
-    _Atomic(uint8_t) lane;      /* enum np_lane_id: where its next entry goes */
-    uint8_t kind;               /* which sort of record this is: the layer above decides */
-    uint8_t flags;              /* the layer above's */
-    uint8_t is_slab;            /* 1: np_task_get made it */
-    uint64_t spare;             /* the layer above's */
+    struct np_task *next;    /* in an injector's list, or in a free list */
+    void *run;               /* cookie: what to call, or who this is */
+    void *argument;          /* cookie */
+    void *context;           /* cookie */
+    int64_t queued_ns;       /* CLOCK_MONOTONIC; 0: this one's wait is not measured */
+    _Atomic(uint32_t) state; /* enum np_task_state */
+    uint32_t generation;     /* of a slab record: odd while it is in use */
+    uint32_t home;           /* the only worker that may run it, or NP_HOME_ANY */
+    _Atomic(uint8_t) lane;   /* enum np_lane_id: where its next entry goes */
+    uint8_t kind;            /* which sort of record this is: the layer above decides */
+    uint8_t flags;           /* the layer above's */
+    uint8_t is_slab;         /* 1: np_task_get made it */
+    uint64_t spare;          /* the layer above's */
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_task) == 64, "one task, one cache line");
@@ -100,7 +100,7 @@ struct np_task_slab {
     struct np_lock lock;
     uint32_t chunks_count;
     struct np_task_chunk *chunks;
-    struct np_task *full;      /* heads of full magazines, linked through `argument` */
+    struct np_task *full; /* heads of full magazines, linked through `argument` */
     uint64_t free_count;
 };
 

@@ -7,7 +7,10 @@
 /* A flow that goes back keeps its ring of chunks up to this size: the next one needs it, too. */
 #define KEPT_CHUNKS 8u
 
-void np_conn_slab_init(struct np_conn_slab *slab) { memset(slab, 0, sizeof(*slab)); }
+void np_conn_slab_init(struct np_conn_slab *slab)
+{
+    memset(slab, 0, sizeof(*slab));
+}
 
 void np_conn_slab_close(struct np_conn_slab *slab, int force)
 {
@@ -154,8 +157,8 @@ int np_flow_push_front(struct np_flow *flow, void *owner, const void *base, size
     first->len_bytes -= iov->skip_bytes;
     iov->skip_bytes = 0;
     iov->head = (iov->head - 1) & (iov->cap - 1);
-    iov->chunks[iov->head] =
-        (struct np_chunk){.owner = owner, .base = base, .len_bytes = len_bytes};
+    iov->chunks[iov->head] = (struct np_chunk){
+        .owner = owner, .base = base, .len_bytes = len_bytes};
     iov->count++;
     iov->total_bytes += len_bytes;
     return 0;

@@ -60,11 +60,11 @@ enum np_conn_flags {
 
 struct np_flow {
     struct np_iov iov;
-    np_udata op;       /* outbound: the SEND or POLL in flight, or 0 */
-    uint32_t next;     /* index + 1 in the free list */
+    np_udata op;   /* outbound: the SEND or POLL in flight, or 0 */
+    uint32_t next; /* index + 1 in the free list */
     uint32_t index;
-    uint32_t live;     /* 1: some connection's */
-    uint32_t sending;  /* outbound: chunks that the SEND in flight reads; they must stay */
+    uint32_t live;    /* 1: some connection's */
+    uint32_t sending; /* outbound: chunks that the SEND in flight reads; they must stay */
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_flow) == 64, "small: there are as many as busy connections");
@@ -73,14 +73,14 @@ struct np_conn {
     struct np_task task;
     struct np_flow *out;
     int32_t fd;
-    uint32_t index;                   /* in the slab */
-    uint32_t next;                    /* index + 1 in the free list, or in the dirty list */
-    uint32_t wheel_next, wheel_prev;  /* index + 1 in a spoke of the wheel */
-    uint16_t tick;                    /* of the wheel, when it last made progress */
-    uint16_t flags;                   /* enum np_conn_flags */
-    uint32_t serial;                  /* tells it from an earlier one in the same place */
-    struct np_zc zc;                  /* whether its path really spares copies */
-    uint16_t bulk;                    /* receives in bulk: small reads left before that ends */
+    uint32_t index;                  /* in the slab */
+    uint32_t next;                   /* index + 1 in the free list, or in the dirty list */
+    uint32_t wheel_next, wheel_prev; /* index + 1 in a spoke of the wheel */
+    uint16_t tick;                   /* of the wheel, when it last made progress */
+    uint16_t flags;                  /* enum np_conn_flags */
+    uint32_t serial;                 /* tells it from an earlier one in the same place */
+    struct np_zc zc;                 /* whether its path really spares copies */
+    uint16_t bulk;                   /* receives in bulk: small reads left before that ends */
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_conn) == 104, "idle: these, and its operation's 64 bytes");

@@ -6,20 +6,20 @@
 #include <errno.h>
 #include <string.h>
 
-#define FIELD(name) { #name, offsetof(struct np_openssl, name) }
+#define FIELD(name) {#name, offsetof(struct np_openssl, name)}
 
 static const struct {
     const char *name;
     size_t offset;
 } fields[] = {
-    FIELD(SSL_read),         FIELD(SSL_write),         FIELD(SSL_get_error),
-    FIELD(SSL_pending),      FIELD(SSL_get_ex_data),   FIELD(SSL_get_SSL_CTX),
-    FIELD(SSL_get_rbio),     FIELD(SSL_get_wbio),      FIELD(SSL_set_bio),
-    FIELD(BIO_meth_new),     FIELD(BIO_meth_free),     FIELD(BIO_meth_set_read),
+    FIELD(SSL_read),           FIELD(SSL_write),         FIELD(SSL_get_error),
+    FIELD(SSL_pending),        FIELD(SSL_get_ex_data),   FIELD(SSL_get_SSL_CTX),
+    FIELD(SSL_get_rbio),       FIELD(SSL_get_wbio),      FIELD(SSL_set_bio),
+    FIELD(BIO_meth_new),       FIELD(BIO_meth_free),     FIELD(BIO_meth_set_read),
     FIELD(BIO_meth_set_write), FIELD(BIO_meth_set_ctrl), FIELD(BIO_new),
-    FIELD(BIO_free),         FIELD(BIO_up_ref),        FIELD(BIO_set_data),
-    FIELD(BIO_get_data),     FIELD(BIO_set_init),      FIELD(BIO_set_flags),
-    FIELD(BIO_clear_flags),  FIELD(ERR_clear_error),   FIELD(OpenSSL_version),
+    FIELD(BIO_free),           FIELD(BIO_up_ref),        FIELD(BIO_set_data),
+    FIELD(BIO_get_data),       FIELD(BIO_set_init),      FIELD(BIO_set_flags),
+    FIELD(BIO_clear_flags),    FIELD(ERR_clear_error),   FIELD(OpenSSL_version),
 };
 
 #define FIELDS_COUNT (sizeof(fields) / sizeof(fields[0]))

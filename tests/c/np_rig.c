@@ -181,8 +181,8 @@ static const char *record(const struct np_event *event)
         return "an event of another operation";
     if (event->kind == NP_OP_TRANSMIT)
         return record_transmit(watch, event);
-    if ((event->flags & NP_EV_MORE) && event->kind != NP_OP_RECV &&
-        event->kind != NP_OP_ACCEPT && event->kind != NP_OP_SQE)
+    if ((event->flags & NP_EV_MORE) && event->kind != NP_OP_RECV && event->kind != NP_OP_ACCEPT &&
+        event->kind != NP_OP_SQE)
         return "a one-shot operation goes on";
     if ((event->flags & NP_EV_MORE) && event->res < 0)
         return "an operation goes on after an error";
@@ -324,8 +324,8 @@ void np_rig_stop(struct np_rig *rig, struct np_watch *watch)
     NP_UNTIL(rig, !watch->armed);
 }
 
-void np_rig_start_send(struct np_rig *rig, struct np_watch *watch, int fd,
-                       const struct iovec *iov, int iov_count)
+void np_rig_start_send(struct np_rig *rig, struct np_watch *watch, int fd, const struct iovec *iov,
+                       int iov_count)
 {
     assert_false(watch->armed);
     watch->kind = NP_OP_SEND;
@@ -487,7 +487,7 @@ int np_rig_main(const char *name, const struct np_rig_test *tests, size_t count)
     size_t total = count * VARIANTS_COUNT;
     struct CMUnitTest *all = calloc(total, sizeof(*all));
     struct run *runs = calloc(total, sizeof(*runs));
-    char(*names)[96] = calloc(total, sizeof(*names));
+    char (*names)[96] = calloc(total, sizeof(*names));
     for (size_t i = 0; i < total; i++) {
         runs[i] = (struct run){&VARIANTS[i / count], &tests[i % count]};
         snprintf(names[i], sizeof(names[i]), "%s: %s", runs[i].variant->name, runs[i].test->name);

@@ -41,17 +41,17 @@ struct np_watch {
     np_udata op;
     int fd;
     uint8_t kind;
-    uint8_t armed;         /* 0 again with the last event */
-    uint32_t poll_mask;    /* POLL */
+    uint8_t armed;      /* 0 again with the last event */
+    uint32_t poll_mask; /* POLL */
     uint32_t events_count;
     uint32_t lasts_count;
-    int32_t last_res;      /* of the last event */
-    int32_t result;        /* TRANSMIT: of the first; last_res is the notice's when one came */
+    int32_t last_res; /* of the last event */
+    int32_t result;   /* TRANSMIT: of the first; last_res is the notice's when one came */
     uint8_t result_flags, last_flags; /* TRANSMIT: enum np_event_flags */
-    uint64_t cqe_flags;    /* SQE: of the newest event */
-    uint8_t *bytes;        /* RECV: all received until the test resets bytes_count */
+    uint64_t cqe_flags;               /* SQE: of the newest event */
+    uint8_t *bytes;                   /* RECV: all received until the test resets bytes_count */
     size_t bytes_count, bytes_cap;
-    int *accepted;         /* ACCEPT: everything accepted */
+    int *accepted; /* ACCEPT: everything accepted */
     uint32_t accepted_count;
 };
 
@@ -61,9 +61,9 @@ struct np_rig {
     struct np_backend *be;
     struct np_inbox inbox;
     struct np_event events[RIG_MAX_EVENTS];
-    int max_events;        /* per turn; a test may lower it */
+    int max_events; /* per turn; a test may lower it */
     int fds_before;
-    const char *broken;    /* the first rule that an event broke */
+    const char *broken; /* the first rule that an event broke */
 };
 
 void np_rig_open(struct np_rig *rig, const struct np_variant *variant,
@@ -86,10 +86,10 @@ int64_t np_rig_idle_turn(struct np_rig *rig, int64_t timeout_ns);
 void np_rig_turn_in_thread(struct np_rig *rig, int turns, int64_t timeout_ns);
 
 /* Turns until the condition holds; fails after ten seconds. */
-#define NP_UNTIL(rig, condition)                                                              \
-    for (int64_t end_ns_ = np_clock_ns() + 10 * SECOND_NS; !(condition);) {                   \
-        assert_true(np_clock_ns() < end_ns_ && "waiting for: " #condition);                   \
-        np_rig_turn(rig, 20 * MS_NS);                                                         \
+#define NP_UNTIL(rig, condition)                                                                   \
+    for (int64_t end_ns_ = np_clock_ns() + 10 * SECOND_NS; !(condition);) {                        \
+        assert_true(np_clock_ns() < end_ns_ && "waiting for: " #condition);                        \
+        np_rig_turn(rig, 20 * MS_NS);                                                              \
     }
 
 /* 0, or what arm refused it with. */
@@ -100,13 +100,12 @@ void np_rig_poll(struct np_rig *rig, struct np_watch *watch, int fd, uint32_t po
 /* Submits entries of the test's own, one watch each. 0, or what they were refused with. */
 int np_rig_try_submit(struct np_rig *rig, struct np_watch *watches, const void *sqes,
                       uint32_t count);
-void np_rig_submit(struct np_rig *rig, struct np_watch *watches, const void *sqes,
-                   uint32_t count);
+void np_rig_submit(struct np_rig *rig, struct np_watch *watches, const void *sqes, uint32_t count);
 /* Cancels and waits for the last event; does nothing to a watch that is not armed. */
 void np_rig_stop(struct np_rig *rig, struct np_watch *watch);
 /* Starts a send. The watch is armed while it is under way; else last_res has the result. */
-void np_rig_start_send(struct np_rig *rig, struct np_watch *watch, int fd,
-                       const struct iovec *iov, int iov_count);
+void np_rig_start_send(struct np_rig *rig, struct np_watch *watch, int fd, const struct iovec *iov,
+                       int iov_count);
 /* Sends and waits for the result: bytes or -errno. */
 int32_t np_rig_send(struct np_rig *rig, int fd, const void *base, size_t len_bytes);
 /* Starts a transmit; `watch` is armed until its last event, or not at all when it is done. */

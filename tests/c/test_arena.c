@@ -224,8 +224,8 @@ static void poisoned_memory_cannot_be_read(void **state)
     uint8_t *poisoned = arena.base + 4096 + 128;
     np_arena_close(&arena);
     /* The addresses are the next owner's now, without the old poison. */
-    uint8_t *again = __real_mmap(poisoned - 4096 - 128, 8192, PROT_READ, MAP_PRIVATE |
-                                 MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    uint8_t *again = __real_mmap(poisoned - 4096 - 128, 8192, PROT_READ,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     assert_ptr_equal(again, poisoned - 4096 - 128);
     assert_int_equal(*poisoned, 0);
     munmap(again, 8192);

@@ -81,7 +81,10 @@ static void *signal_later(void *arg)
     return NULL;
 }
 
-static void ignore_signal(int number) { (void)number; }
+static void ignore_signal(int number)
+{
+    (void)number;
+}
 
 /* Ctrl-C in an idle loop: the wait ends, also when the same call had something to submit. */
 static void a_signal_ends_the_wait(struct np_rig *rig)
@@ -460,8 +463,8 @@ static void a_buffer_of_four_gib_makes_progress(struct np_rig *rig)
 {
     size_t len_bytes = (size_t)4 << 30;
     int fds[2];
-    void *zeros = mmap(NULL, len_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                       -1, 0);
+    void *zeros = mmap(NULL, len_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                       0);
     assert_true(zeros != MAP_FAILED);
     np_socket_pair(fds);
     assert_true(np_rig_send(rig, fds[0], zeros, len_bytes) > 0);

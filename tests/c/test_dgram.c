@@ -12,10 +12,10 @@
 /* ---- a kernel that can be told to behave badly: linked with --wrap=sendmmsg,--wrap=recvmmsg -- */
 
 static struct {
-    int send_errno;      /* the next call fails with it, once */
-    int segment_errno;   /* a call fails that begins with a segmented message */
-    int send_at_most;    /* messages per call; 0: all */
-    int receive_errno;   /* once */
+    int send_errno;       /* the next call fails with it, once */
+    int segment_errno;    /* a call fails that begins with a segmented message */
+    int send_at_most;     /* messages per call; 0: all */
+    int receive_errno;    /* once */
     int sends, segmented; /* calls; segmented messages that left */
 } kernel;
 
@@ -77,8 +77,7 @@ static int open_socket(struct sockaddr_in *name)
     int room_bytes = 4 << 20;
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     assert_true(fd >= 0);
-    *name = (struct sockaddr_in){.sin_family = AF_INET,
-                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    *name = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     assert_int_equal(bind(fd, (struct sockaddr *)name, sizeof(*name)), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)name, &len), 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room_bytes, sizeof(room_bytes));
@@ -271,8 +270,7 @@ static void an_error_that_is_not_about_segments_is_the_first_one_s(void **state)
 static void a_datagram_that_is_too_long_is_reported_in_its_turn(void **state)
 {
     struct rig *rig = *state;
-    struct np_dgram_out out[3] = {to(&rig->to_name, pattern, 5),
-                                  to(&rig->to_name, pattern, 65508),
+    struct np_dgram_out out[3] = {to(&rig->to_name, pattern, 5), to(&rig->to_name, pattern, 65508),
                                   to(&rig->to_name, pattern, 6)};
     assert_int_equal(np_dgram_send(rig->from, out, 3, &rig->gso_max_bytes), 1);
     assert_int_equal(np_dgram_send(rig->from, out + 1, 2, &rig->gso_max_bytes), -EMSGSIZE);

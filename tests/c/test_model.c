@@ -19,9 +19,9 @@ enum { W_RECV, W_IN, W_OUT, W_SEND };
 
 struct link {
     int fd, peer;
-    uint32_t stream;             /* one for each direction: stream, ~stream */
-    uint64_t written, received;  /* peer to fd */
-    uint64_t sent, arrived;      /* fd to peer */
+    uint32_t stream;            /* one for each direction: stream, ~stream */
+    uint64_t written, received; /* peer to fd */
+    uint64_t sent, arrived;     /* fd to peer */
     int peer_is_shut, at_end;
     struct np_watch watches[WATCHES];
     uint32_t arms[WATCHES];
@@ -34,7 +34,7 @@ struct model {
     struct np_random random;
     struct link links[LINKS];
     uint32_t next_stream;
-    int has_moved;               /* events may be on their way between two rings */
+    int has_moved; /* events may be on their way between two rings */
 };
 
 static void link_open(struct model *model, struct link *link)

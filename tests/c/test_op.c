@@ -246,10 +246,22 @@ static void free_twice(void *arg)
     np_op_free(arg, op);
 }
 
-static void mark_kernel(void *op) { np_op_mark_kernel(op); }
-static void mark_queued(void *op) { np_op_mark_queued(op); }
-static void mark_sent(void *op) { np_op_mark_sent(op); }
-static void mark_orphan(void *op) { np_op_mark_orphan(op); }
+static void mark_kernel(void *op)
+{
+    np_op_mark_kernel(op);
+}
+static void mark_queued(void *op)
+{
+    np_op_mark_queued(op);
+}
+static void mark_sent(void *op)
+{
+    np_op_mark_sent(op);
+}
+static void mark_orphan(void *op)
+{
+    np_op_mark_orphan(op);
+}
 
 static void states_follow_the_drawing(void **state)
 {

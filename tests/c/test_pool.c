@@ -24,8 +24,8 @@ static np_block take(struct np_pool *pool, size_t bytes)
 static void classes_are_checked(void **state)
 {
     (void)state;
-    static const uint32_t wrong[][2] = {{64, 64}, {256, 64}, {64, 100}, {32, 64}, {0, 64},
-                                        {64, NP_POOL_BLOCK_MAX_BYTES * 2u}};
+    static const uint32_t wrong[][2] = {{64, 64}, {256, 64}, {64, 100},
+                                        {32, 64}, {0, 64},   {64, NP_POOL_BLOCK_MAX_BYTES * 2u}};
     struct np_pool pool;
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         assert_int_equal(np_pool_open(&pool, 1 << 20, wrong[i], 2, 0), -EINVAL);

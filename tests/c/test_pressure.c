@@ -252,8 +252,8 @@ static void a_wake_is_heard_after_the_queue_overflowed(struct np_rig *rig)
 static void a_flood_of_messages_through_a_tiny_queue(struct np_rig *rig)
 {
     static struct crowd crowd;
-    np_rig_reopen(rig, (struct np_config){.sq_entries = 8, .cq_entries = 8, .buf_count = 64,
-                                          .buf_bytes = 256});
+    np_rig_reopen(rig, (struct np_config){
+                           .sq_entries = 8, .cq_entries = 8, .buf_count = 64, .buf_bytes = 256});
     rig->max_events = 5;
     crowd_open(rig, &crowd);
     for (int round = 0; round < 20; round++) {

@@ -374,7 +374,10 @@ static void a_forked_child_leaves_the_parent_alone(struct np_rig *rig)
     np_watch_free(&recv);
 }
 
-static void count_signal(int number) { (void)number; }
+static void count_signal(int number)
+{
+    (void)number;
+}
 
 static void a_storm_of_signals_loses_nothing(struct np_rig *rig)
 {

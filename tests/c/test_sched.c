@@ -122,8 +122,8 @@ static void thieves_and_owner_share_without_loss(void **state)
 static void every_lane_is_served_within_its_bound(void **state)
 {
     (void)state;
-    static const uint32_t bound[NP_LANES] = {
-        3, NP_LANE_AGE_HIGH_COUNT + 2, NP_LANE_AGE_NORMAL_COUNT + 1, NP_LANE_AGE_LOW_COUNT};
+    static const uint32_t bound[NP_LANES] = {3, NP_LANE_AGE_HIGH_COUNT + 2,
+                                             NP_LANE_AGE_NORMAL_COUNT + 1, NP_LANE_AGE_LOW_COUNT};
     struct np_random random = np_random_seeded(7);
     struct np_lane_ages ages = {{0}};
     uint32_t waited[NP_LANES] = {0}, mask = 0;
@@ -175,8 +175,8 @@ static uintptr_t take(struct np_worker *worker)
 static void a_full_deque_overflows_and_loses_nothing(void **state)
 {
     (void)state;
-    struct np_sched *sched =
-        open_sched((struct np_sched_config){.workers_count = 1, .deque_slots = SLOTS});
+    struct np_sched *sched = open_sched(
+        (struct np_sched_config){.workers_count = 1, .deque_slots = SLOTS});
     struct np_worker *worker = &sched->workers[0];
     uint8_t seen[1001] = {0};
     for (uintptr_t i = 1; i <= 1000; i++)
@@ -234,8 +234,8 @@ static void every_door_is_served_within_its_bound(void **state)
 static void half_of_a_queue_is_stolen(void **state)
 {
     (void)state;
-    struct np_sched *sched =
-        open_sched((struct np_sched_config){.workers_count = 2, .is_virtual = 1});
+    struct np_sched *sched = open_sched(
+        (struct np_sched_config){.workers_count = 2, .is_virtual = 1});
     struct np_worker *rich = &sched->workers[0], *poor = &sched->workers[1];
     for (uintptr_t i = 1; i <= 10; i++)
         np_worker_push(rich, posted(rich, NP_LANE_NORMAL, i));
@@ -256,8 +256,8 @@ static void half_of_a_queue_is_stolen(void **state)
 static void what_has_a_home_is_not_stolen(void **state)
 {
     (void)state;
-    struct np_sched *sched =
-        open_sched((struct np_sched_config){.workers_count = 2, .is_virtual = 1});
+    struct np_sched *sched = open_sched(
+        (struct np_sched_config){.workers_count = 2, .is_virtual = 1});
     struct np_task *task = posted(&sched->workers[0], NP_LANE_NORMAL, 5);
     task->home = 1;
     np_worker_push(&sched->workers[0], task);
@@ -270,8 +270,8 @@ static void what_has_a_home_is_not_stolen(void **state)
 static void waits_are_measured_by_the_scheduler_s_clock(void **state)
 {
     (void)state;
-    struct np_sched *sched =
-        open_sched((struct np_sched_config){.workers_count = 1, .is_virtual = 1});
+    struct np_sched *sched = open_sched(
+        (struct np_sched_config){.workers_count = 1, .is_virtual = 1});
     struct np_worker *worker = &sched->workers[0];
     struct np_worker_numbers numbers;
     np_sched_set_clock(sched, 1000);
@@ -319,9 +319,9 @@ static void no_memory_and_bad_configurations_are_answers(void **state)
 
 struct crew {
     struct np_sched *sched;
-    _Atomic(uint8_t) *runs;      /* per task */
-    uint32_t tasks_count;        /* of all posters together */
-    uint32_t children_count;     /* that each posted task posts from its worker */
+    _Atomic(uint8_t) *runs;  /* per task */
+    uint32_t tasks_count;    /* of all posters together */
+    uint32_t children_count; /* that each posted task posts from its worker */
     _Atomic(uint64_t) executed, doubles;
     pthread_t workers[WORKERS_MAX];
     uint32_t started;
@@ -417,8 +417,9 @@ static void crew_start(struct crew *crew, struct np_sched_config config, uint32_
 {
     crew->sched = open_sched(config);
     for (uint32_t i = 0; i < config.workers_count; i++)
-        assert_int_equal(pthread_create(&crew->workers[i], NULL,
-                                        i < rings_count ? work_in_ring : work, crew), 0);
+        assert_int_equal(
+            pthread_create(&crew->workers[i], NULL, i < rings_count ? work_in_ring : work, crew),
+            0);
 }
 
 static void crew_end(struct crew *crew)
@@ -437,10 +438,11 @@ static void exactly_once(uint32_t workers_count, uint32_t rings_count, int is_la
     struct crew crew = {.tasks_count = share * POSTERS, .children_count = children_count};
     struct poster posters[POSTERS];
     crew.runs = calloc(crew.tasks_count, sizeof(*crew.runs));
-    crew_start(&crew, (struct np_sched_config){.workers_count = workers_count,
-                                               .deque_slots = SLOTS,
-                                               .seed = 1,
-                                               .is_lazy = (uint8_t)is_lazy},
+    crew_start(&crew,
+               (struct np_sched_config){.workers_count = workers_count,
+                                        .deque_slots = SLOTS,
+                                        .seed = 1,
+                                        .is_lazy = (uint8_t)is_lazy},
                rings_count);
     for (uint32_t i = 0; i < POSTERS; i++) {
         posters[i] = (struct poster){.crew = &crew, .first = i * share, .count = share};
@@ -493,9 +495,9 @@ static void a_storm_of_parking(uint32_t rings_count, int is_lazy)
     struct np_sched *sched;
     struct crew crew = {0};
     crew.runs = calloc(1, sizeof(*crew.runs));
-    crew_start(&crew, (struct np_sched_config){.workers_count = WORKERS_MAX,
-                                               .deque_slots = SLOTS,
-                                               .is_lazy = (uint8_t)is_lazy},
+    crew_start(&crew,
+               (struct np_sched_config){
+                   .workers_count = WORKERS_MAX, .deque_slots = SLOTS, .is_lazy = (uint8_t)is_lazy},
                rings_count);
     sched = crew.sched;
     struct np_random random = np_random_seeded(3);

@@ -146,8 +146,9 @@ static void chains_stay_in_one_piece(struct np_rig *rig)
         np_rig_submit(rig, watches, sqes, count);
         for (uint32_t i = 0; i < count; i++) {
             NP_UNTIL(rig, !watches[i].armed);
-            assert_int_equal(watches[i].last_res,
-                             i < broken ? 1 : i == broken ? -EBADF : -ECANCELED);
+            assert_int_equal(watches[i].last_res, i < broken    ? 1
+                                                  : i == broken ? -EBADF
+                                                                : -ECANCELED);
         }
         for (uint32_t i = 0; i < others_count; i++)
             NP_UNTIL(rig, !others[i].armed);
@@ -408,7 +409,7 @@ static void entries_that_the_kernel_does_not_have_move(struct np_rig *rig)
         np_rig_submit(rig, &watches[i], &sqe, 1);
     }
     assert_int_equal(rig->ops->flush(rig->be), 0);
-    assert_int_equal(enable_in_thread(rig), 0); /* a pipe is written at once */
+    assert_int_equal(enable_in_thread(rig), 0);    /* a pipe is written at once */
     for (int i = RIG_SQ_ENTRIES; i < COUNT; i++) { /* no thread but that one submits */
         np_sqe_write(&sqe, fds[1], "y", 1, NP_SQE_AT_FILE);
         np_rig_submit(rig, &watches[i], &sqe, 1);

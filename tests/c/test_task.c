@@ -170,8 +170,7 @@ static void *run_often(void *arg)
     struct crowd *crowd = arg;
     for (;;) {
         int over = atomic_load(&crowd->wakers_left) == 0;
-        struct np_task *task =
-            atomic_exchange_explicit(&crowd->queue, NULL, memory_order_acq_rel);
+        struct np_task *task = atomic_exchange_explicit(&crowd->queue, NULL, memory_order_acq_rel);
         if (task) {
             if (!np_task_claim(task, 1))
                 abort();
@@ -193,8 +192,8 @@ static void a_task_runs_in_one_place_at_a_time(void **state)
     pthread_t threads[2 * THREADS];
     np_task_init(&crowd.task, 0, NP_LANE_NORMAL);
     for (int i = 0; i < 2 * THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, i < THREADS ? wake_often : run_often,
-                                        &crowd), 0);
+        assert_int_equal(
+            pthread_create(&threads[i], NULL, i < THREADS ? wake_often : run_often, &crowd), 0);
     for (int i = 0; i < 2 * THREADS; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
     assert_int_equal(crowd.doubles, 0);

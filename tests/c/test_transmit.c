@@ -9,8 +9,6 @@
 
 #include "io/np_zc.h"
 
-
-
 /* Reads what is there into `sink`; returns how many bytes. */
 static size_t drain(int fd, uint8_t *sink, size_t max)
 {
@@ -25,7 +23,6 @@ static void finish(struct np_rig *rig, struct np_watch *watch)
 {
     NP_UNTIL(rig, !watch->armed);
 }
-
 
 static void one_piece_arrives(struct np_rig *rig)
 {
@@ -43,8 +40,8 @@ static void one_piece_arrives(struct np_rig *rig)
         assert_int_equal(watch.result, sizeof(bytes));
         shutdown(fds[0], SHUT_WR); /* sends what MORE holds back */
         size_t arrived = 0;
-        NP_UNTIL(rig, (arrived += drain(fds[1], got + arrived, sizeof(got) - arrived)) ==
-                          sizeof(got));
+        NP_UNTIL(rig,
+                 (arrived += drain(fds[1], got + arrived, sizeof(got) - arrived)) == sizeof(got));
         assert_true(np_stream_matches(got, (uint32_t)i, 0, sizeof(got)));
         np_rig_close_fd(rig, fds[0]);
         close(fds[1]);
@@ -336,14 +333,17 @@ static void unix_sockets_refuse(struct np_rig *rig)
 static void every_form_can_be_missing(struct np_rig *rig)
 {
     static const uint32_t off[] = {
-        NP_FEATURE_SEND_ZC, NP_FEATURE_SENDMSG_ZC, NP_FEATURE_ZC_FIXED, NP_FEATURE_ZC_FIXED_VEC,
+        NP_FEATURE_SEND_ZC,
+        NP_FEATURE_SENDMSG_ZC,
+        NP_FEATURE_ZC_FIXED,
+        NP_FEATURE_ZC_FIXED_VEC,
         NP_FEATURE_SEND_ZC | NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED | NP_FEATURE_ZC_FIXED_VEC,
     };
     uint8_t *base = map_memory(1 << 16);
     for (size_t i = 0; i < sizeof(off) / sizeof(off[0]); i++) {
         struct pair pair;
-        np_rig_reopen(rig, (struct np_config){.sq_entries = 4, .cq_entries = 16,
-                                              .features_off = off[i]});
+        np_rig_reopen(
+            rig, (struct np_config){.sq_entries = 4, .cq_entries = 16, .features_off = off[i]});
         int err = rig->ops->attach(rig->be, base, 1 << 16);
         assert_true(err == 0 || err == -EOPNOTSUPP);
         open_pair(&pair, 9);
@@ -627,8 +627,11 @@ static void random_traffic(struct np_rig *rig)
         struct np_random random = np_random_seeded(seed);
         struct sender senders[CONNECTIONS];
         uint32_t stream = 0;
-        np_rig_reopen(rig, (struct np_config){.sq_entries = 4, .cq_entries = 8, .iov_count = 8,
-                                              .buf_count = 2, .buf_bytes = 256});
+        np_rig_reopen(rig, (struct np_config){.sq_entries = 4,
+                                              .cq_entries = 8,
+                                              .iov_count = 8,
+                                              .buf_count = 2,
+                                              .buf_bytes = 256});
         /* Half of the memory is registered. */
         int attached = rig->ops->attach(rig->be, memory, MEMORY / 2);
         for (int i = 0; i < CONNECTIONS; i++)

@@ -72,7 +72,10 @@ static struct np_buf *uring_buffer(struct np_backend *be, const uint8_t *data)
     return buf;
 }
 
-static void uring_forked(struct np_backend *be) { np_uring_self(be)->forked = true; }
+static void uring_forked(struct np_backend *be)
+{
+    np_uring_self(be)->forked = true;
+}
 
 /* ---- the turn ------------------------------------------------------------------------------ */
 
@@ -80,8 +83,8 @@ static int uring_has_work(struct np_backend *be)
 {
     struct np_uring *u = np_uring_self(be);
     return u->carried_count || u->done.count || np_uring_is_starving(u) || u->unpushed.count ||
-           u->quicks_count ||
-           !u->wake_armed || np_uring_unsubmitted(u) || io_uring_cq_ready(&u->ring) ||
+           u->quicks_count || !u->wake_armed || np_uring_unsubmitted(u) ||
+           io_uring_cq_ready(&u->ring) ||
            (np_uring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
 
@@ -169,9 +172,9 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
     if (n > 0 || err >= 0)
         return n;
     switch (err) {
-    case -ETIME:   /* the time-out */
-    case -EAGAIN:  /* out of memory for requests: what was armed stays queued */
-    case -EBUSY:   /* completions must be taken first: they have been */
+    case -ETIME:  /* the time-out */
+    case -EAGAIN: /* out of memory for requests: what was armed stays queued */
+    case -EBUSY:  /* completions must be taken first: they have been */
         return 0;
     default:
         return err; /* -EINTR, or a ring that cannot be used */

@@ -32,33 +32,33 @@
 struct np_uring {
     struct np_backend_head head;
     struct io_uring ring;
-    struct np_bufring bufs;      /* opened with the first RECV */
+    struct np_bufring bufs; /* opened with the first RECV */
     struct np_config config;
     struct np_stats stats;
-    struct np_oplist unpushed;   /* QUEUED: no submission entry was free */
-    struct np_oplist starved;    /* QUEUED: RECVs that found no buffer */
+    struct np_oplist unpushed;    /* QUEUED: no submission entry was free */
+    struct np_oplist starved;     /* QUEUED: RECVs that found no buffer */
     struct np_oplist starved_fed; /* QUEUED: RECVs that ended too, but had received something */
-    bool starved_cancelled;      /* one of those, perhaps, is not wanted any more */
-    struct np_oplist done;       /* ended without the kernel: their event is still to be taken */
-    struct np_iovring iovs;      /* gather lists that the kernel has still to read */
-    struct msghdr *msgs;         /* one per submission entry */
-    uint32_t *iov_ends;          /* per entry: what is before this may go when it was read */
-    uint32_t iov_end;            /* of the newest entry */
-    uint32_t sq_seen;            /* how far the kernel had read when we last looked */
-    bool iovs_unordered;         /* after a move: entries are not in the order of drawing */
-    bool regions_open;           /* the table of registered memory */
-    np_udata *quicks;            /* sends that report only failure, in the order of submission */
+    bool starved_cancelled;       /* one of those, perhaps, is not wanted any more */
+    struct np_oplist done;        /* ended without the kernel: their event is still to be taken */
+    struct np_iovring iovs;       /* gather lists that the kernel has still to read */
+    struct msghdr *msgs;          /* one per submission entry */
+    uint32_t *iov_ends;           /* per entry: what is before this may go when it was read */
+    uint32_t iov_end;             /* of the newest entry */
+    uint32_t sq_seen;             /* how far the kernel had read when we last looked */
+    bool iovs_unordered;          /* after a move: entries are not in the order of drawing */
+    bool regions_open;            /* the table of registered memory */
+    np_udata *quicks;             /* sends that report only failure, in the order of submission */
     uint32_t quicks_count, quicks_cap;
-    uint32_t quicks_submitted;   /* so many of them the kernel has carried out */
-    struct np_event *carried;    /* of the rings before a move to another thread */
+    uint32_t quicks_submitted; /* so many of them the kernel has carried out */
+    struct np_event *carried;  /* of the rings before a move to another thread */
     uint32_t carried_count, carried_taken;
     struct np_bufring *carried_bufs; /* what they point into: one per move */
     uint32_t carried_bufs_count;
     uint32_t features;
     int wake_fd;
-    pid_t owner_tid;             /* 0 until enabled */
+    pid_t owner_tid; /* 0 until enabled */
     bool ring_open, forked, wake_armed;
-    bool is_late;                /* the caller did things after what is harvested now came about */
+    bool is_late; /* the caller did things after what is harvested now came about */
 };
 
 static inline struct np_uring *np_uring_self(struct np_backend *be)

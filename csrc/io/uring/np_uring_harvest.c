@@ -88,8 +88,8 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
         np_op_emit(event, op, data, res, flags | NP_EV_MORE);
         return 1;
     }
-    bool goes_on = op->state != NP_ORPHAN && ((op->kind == NP_OP_RECV && res > 0) ||
-                                              (op->kind == NP_OP_ACCEPT && res >= 0));
+    bool goes_on = op->state != NP_ORPHAN &&
+                   ((op->kind == NP_OP_RECV && res > 0) || (op->kind == NP_OP_ACCEPT && res >= 0));
     if (op->kind == NP_OP_RECV && res == -ENOBUFS) {
         /* Backpressure, not an error: it starts again when buffers have come back. */
         u->stats.enobufs++;
@@ -160,7 +160,8 @@ int np_uring_harvest(struct np_uring *u, struct np_event *events, int max)
     int n = 0;
     unsigned seen = 0, head;
     struct io_uring_cqe *cqe;
-    io_uring_for_each_cqe(&u->ring, head, cqe) {
+    io_uring_for_each_cqe(&u->ring, head, cqe)
+    {
         if (n == max)
             break;
         seen++;

@@ -56,8 +56,8 @@ static int carry_quicks(struct np_uring *u)
 {
     if (u->quicks_submitted == 0)
         return 0;
-    struct np_event *events =
-        realloc(u->carried, sizeof(*events) * (u->carried_count + u->quicks_submitted));
+    struct np_event *events = realloc(u->carried,
+                                      sizeof(*events) * (u->carried_count + u->quicks_submitted));
     if (!events)
         return -ENOMEM;
     u->carried = events;
@@ -92,8 +92,7 @@ int np_uring_move(struct np_uring *u)
 {
     if (np_uring_flags(u) & IORING_SQ_CQ_OVERFLOW)
         return -EBUSY; /* only the old thread can get at those: loud, rather than lost */
-    struct np_bufring *bufs =
-        realloc(u->carried_bufs, sizeof(*bufs) * (u->carried_bufs_count + 1));
+    struct np_bufring *bufs = realloc(u->carried_bufs, sizeof(*bufs) * (u->carried_bufs_count + 1));
     if (!bufs)
         return -ENOMEM;
     u->carried_bufs = bufs;

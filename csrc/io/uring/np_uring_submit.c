@@ -175,8 +175,8 @@ static bool note_quick(struct np_uring *u, np_udata udata)
     return true;
 }
 
-static int send_as(struct np_uring *u, int fd, void *owner, const struct iovec *iov,
-                   int iov_count, bool quick, int32_t *res, np_udata *out)
+static int send_as(struct np_uring *u, int fd, void *owner, const struct iovec *iov, int iov_count,
+                   bool quick, int32_t *res, np_udata *out)
 {
     if (u->forked) {
         *res = -EPERM;
