@@ -10,29 +10,27 @@ through it are the only things another thread may use.
 
 cimport cython
 from cpython.object cimport PyObject_Call
-from libc.errno cimport EBADF, EINTR, ENOENT
+from libc.errno cimport EINTR, ENOENT
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from netpoll._native.c cimport (
-    ECANCELED, NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
+    NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
     NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_NO_IOWAIT, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI,
     NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL, NP_FEATURE_ZC_FIXED,
-    NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_OP_POLL,
-    NP_WAIT_MAX_NS, PyContext_CopyCurrent, PyErr_CheckSignals, Py_DECREF, Py_INCREF,
-    np_backend_head, np_clock_ns, np_config, np_epoll_ops, np_head, np_inbox_awake, np_inbox_close,
-    np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take,
-    np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add,
-    np_timer_heap_close, np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_uring_ops)
+    NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_WAIT_MAX_NS,
+    PyContext_CopyCurrent, PyErr_CheckSignals, Py_DECREF, Py_INCREF, np_backend_head, np_clock_ns,
+    np_config, np_epoll_ops, np_head, np_inbox_awake, np_inbox_close, np_inbox_is_empty,
+    np_inbox_node, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take, np_inbox_wake,
+    np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add, np_timer_heap_close,
+    np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_uring_ops)
 from netpoll._native.failing cimport os_error
 from netpoll._native.fd_table cimport FdTables
 from netpoll._native.handle cimport (
-    Handle, InboxItem, TimerHandle, new_handle, release_handle, run_handle,
-    set_arguments, timer_owner)
+    Handle, InboxItem, TimerHandle, new_handle, release_handle, run_handle, timer_owner)
 from netpoll._native.limits cimport CLOSE_TURNS_MAX_COUNT, TIMER_RESOLUTION_NS
-from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
 
 import asyncio
@@ -40,7 +38,7 @@ import os
 import time
 import weakref
 from netpoll.errors import OPENED_BY, no_loop
-from asyncio import events as aio_events, format_helpers, futures, tasks
+from asyncio import format_helpers, futures, tasks
 
 
 NO_NESTING = (

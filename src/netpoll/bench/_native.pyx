@@ -8,11 +8,10 @@ use a Load, one at a time.
 import ipaddress
 import os
 import socket
-import sys
 
 from netpoll.bench.tcp import congestion_control
 
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 

@@ -55,7 +55,7 @@ def call_later(Loop self not None, delay, callback, *args, context=None):
 
 
 cdef TimerHandle checked_timer(Loop self, str name, double when_s, object when, object callback,
-                                tuple args, object context):
+                               tuple args, object context):
     if self._closed or self._debug:
         self.check_closed()
         self._check_thread()

@@ -20,8 +20,8 @@ from libc.string cimport strerror
 
 from netpoll._core cimport ON_EVENT_QUIET, Loop
 from netpoll._native.c cimport (
-    NP_OP_POLL, PyBytes_New, PyObject, PyTypeObject, Py_DECREF,
-    _PyBytes_Resize, iovec, np_event, np_sock_error, np_sock_recv, np_sock_send, np_udata)
+    NP_OP_POLL, PyBytes_New, PyObject, PyTypeObject, Py_DECREF, _PyBytes_Resize, iovec, np_event,
+    np_sock_error, np_sock_recv, np_sock_send)
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport NOGIL_BYTES, SOCK_BULK_LEAVE_BYTES, SOCK_SCRATCH_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots

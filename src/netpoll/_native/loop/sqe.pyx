@@ -79,7 +79,7 @@ cdef class Operation(Completion):
     cdef np_udata op
     cdef object keep        # what the entry points to
     cdef object future      # of who waits
-    cdef object completions # of a multishot: what was not fetched yet
+    cdef object completions  # of a multishot: what was not fetched yet
     cdef object group       # list of the operations of a chain, or None
     cdef readonly uint8_t opcode
     cdef bint gives_fd, is_cancelled, is_taken, is_stream

@@ -9,7 +9,7 @@ docs/turn.md has the whole order.
 
 from netpoll._core cimport Completion, Loop, drop_owner
 from netpoll._native.c cimport (
-    ECANCELED, NP_OP_POLL, NP_POLL_ASIDE, NP_POLL_LEVEL, PyObject, Py_INCREF, np_event, np_udata)
+    ECANCELED, NP_OP_POLL, NP_POLL_ASIDE, NP_POLL_LEVEL, PyObject, Py_INCREF, np_event)
 from netpoll._native.handle cimport Handle, new_handle
 from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types

@@ -8,7 +8,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer)
 from libc.errno cimport EEXIST, ENOBUFS, ENOMEM, EMSGSIZE, ENOSPC, EOPNOTSUPP, EPERM
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, strerror
 
 from netpoll._core cimport Loop

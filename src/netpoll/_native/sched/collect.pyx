@@ -10,7 +10,7 @@ say: when there is no other, nobody can give it work any more. Its __del__ then 
 waits, and the workers (SchedulerCore._abandon). While a worker runs, its scheduler is in use.
 """
 
-from netpoll._native.c cimport NP_HAS_GIL, PyObject, traverseproc, visitproc
+from netpoll._native.c cimport PyObject, traverseproc, visitproc
 from netpoll._native.loop.collect cimport replace_traverse
 from netpoll._native.sched.run cimport SchedulerCore
 from netpoll._native.sched.task cimport Task, Worker, timed_place

@@ -8,7 +8,7 @@ and asyncio.TaskGroup work in it, and a future that it awaits wakes it by its ca
 
 cimport cython
 
-from netpoll._native.c cimport NP_HOME_ANY, PyObject
+from netpoll._native.c cimport NP_HOME_ANY
 from netpoll._native.sched.task cimport Suspension, Task, Worker, thread_worker, wake_task
 from netpoll._native.seal cimport seal_types
 

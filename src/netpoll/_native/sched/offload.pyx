@@ -14,8 +14,8 @@ sees the errors; a thief's own send would have to wait for what the owner has qu
 cimport cython
 
 from netpoll._native.c cimport (
-    NP_HOME_ANY, NP_TASK_PUSH, PyObject, Py_DECREF, Py_INCREF, np_task, np_task_claim,
-    np_task_init, np_task_pause, np_task_wake)
+    NP_TASK_PUSH, PyObject, Py_DECREF, Py_INCREF, np_task, np_task_claim, np_task_init,
+    np_task_pause, np_task_wake)
 from netpoll._native.sched.run cimport SchedulerCore
 from netpoll._native.sched.task cimport KIND_NATIVE, check_lane
 from netpoll._native.seal cimport seal_types

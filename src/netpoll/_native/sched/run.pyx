@@ -36,7 +36,7 @@ from netpoll._native.sched.context cimport (
 from netpoll._native.sched.home cimport enter_loop, is_still_waiting, leave_loop, wait_for_future
 from netpoll._native.sched.task cimport (
     KIND_NATIVE, KIND_POST, KIND_TASK, KIND_TICKET, Core, Suspension, Task, Worker, check_lane,
-    claim_suspended, end_suspended, finish, fire_alarms, forks, push_entry, push_record, register,
+    claim_suspended, end_suspended, finish, fire_alarms, forks, push_entry, register,
     set_thread_worker, show_suspended, thread_worker)
 from netpoll._native.seal cimport seal_types
 

@@ -15,10 +15,10 @@ from netpoll._native.c cimport (
     PYGEN_RETURN, PyErr_SetObject, PyExc_StopIteration, PyObject, PyObject_GC_IsTracked,
     PyObject_GC_Track, PyObject_IS_GC, PyTypeObject, Py_DECREF, Py_INCREF, np_alarms_add,
     np_alarms_pop_due, np_alarms_remove, np_flag_get, np_flag_set, np_lock_drop, np_lock_take,
-    np_sched_alarm_added, np_sched_get, np_sched_live_add, np_sched_now_ns, np_sched_push,
-    np_task, np_task_claim, np_task_finish, np_task_is_queued, np_task_lane, np_task_pause,
-    np_task_revoke, np_task_set_lane, np_task_wake, np_thread_worker, np_thread_worker_set,
-    np_timer, np_worker_get, np_worker_push)
+    np_sched_alarm_added, np_sched_get, np_sched_live_add, np_sched_now_ns, np_sched_push, np_task,
+    np_task_claim, np_task_finish, np_task_is_queued, np_task_lane, np_task_revoke,
+    np_task_set_lane, np_task_wake, np_thread_worker, np_thread_worker_set, np_timer,
+    np_worker_get, np_worker_push)
 from netpoll._native.failing cimport reraise
 from netpoll._native.limits cimport INHERIT_MAX_COUNT
 from netpoll._native.seal cimport seal_types
@@ -557,13 +557,13 @@ cdef int finish(Task task, object result, object exception) except -1:
 
 # ---- queueing ---------------------------------------------------------------------------------
 
-cdef inline int check_lane(long lane) except -1:
+cdef int check_lane(long lane) except -1:
     if not 0 <= lane < NP_LANES:
         raise ValueError(f"priority must be a Priority, 0 (CONTROL) to 3 (LOW), not {lane}")
     return 0
 
 
-cdef inline int push_record(Core core, np_task *task) noexcept:
+cdef int push_record(Core core, np_task *task) noexcept:
     """Of a task that is alive: it can be queued in a stopping scheduler, too."""
     cdef Worker *worker = core.worker_here()
     if worker is not NULL:
@@ -605,8 +605,8 @@ cdef int wake_task(Task task) except -1:
 
 cdef int raise_lane(Task task, int lane) except -1:
     """Priority inheritance: the task, what it waits for, what that waits for, and so on."""
-    cdef int count
-    for count in range(INHERIT_MAX_COUNT):
+    cdef int _step
+    for _step in range(INHERIT_MAX_COUNT):
         if np_task_lane(&task.node) <= lane:
             return 0
         np_task_set_lane(&task.node, lane)

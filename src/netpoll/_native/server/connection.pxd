@@ -58,7 +58,7 @@ cdef class Connection(Lender):
     cdef Host host
     cdef np_conn *conn          # NULL: the connection is over
     cdef Driver session         # None in on_data style
-    cdef Wait reading, draining # awaits in progress
+    cdef Wait reading, draining  # awaits in progress
     cdef object error           # why it ended
     cdef public object state
     cdef object __weakref__

@@ -8,7 +8,7 @@ spoke.
 
 from libc.stdint cimport uint16_t, uint32_t
 
-from netpoll._native.c cimport NP_CONN_TIMED, np_conn, np_conn_at, np_conn_slab
+from netpoll._native.c cimport NP_CONN_TIMED, np_conn, np_conn_at
 from netpoll._native.seal cimport seal_types
 
 

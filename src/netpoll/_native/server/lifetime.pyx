@@ -11,7 +11,6 @@ stays, NP_CONN_LOST in its flags tells that it is over, and flows are fetched an
 outside pins: events, the turn's queues, timers, the methods of Connection. What they call need not.
 """
 
-from libc.stdint cimport uint32_t
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (

@@ -27,7 +27,7 @@ from netpoll._native.limits cimport SECURE_BATCH_BYTES, SECURE_OWNERS_COUNT, TLS
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport FileSpan
 from netpoll._native.server.worker cimport Worker
-from netpoll._native.tls.engine cimport TLS_AGAIN, TLS_END, TLS_FAILED, open_session
+from netpoll._native.tls.engine cimport TLS_AGAIN, TLS_FAILED, open_session
 
 import ssl as py_ssl
 

@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t, uint32_t, uint8_t, uintptr_t
 from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_CLOSING, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK,
-    NP_ZC_REGISTERED_MIN_BYTES, PyObject, Py_INCREF, iovec, np_chunk, np_conn, np_conn_cookie,
+    NP_ZC_REGISTERED_MIN_BYTES, PyObject, Py_INCREF, np_chunk, np_conn, np_conn_cookie,
     np_conn_pin, np_event, np_flow, np_head, np_op, np_op_alloc, np_op_udata, np_region_of,
     np_sock_send, np_udata, np_zc_report, np_zc_wants)
 from netpoll._native.failing cimport os_error
@@ -26,7 +26,7 @@ cdef class Shipment(Completion):
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         cdef np_conn *conn = self.conn
         cdef Sender host = <Sender>self.host
-        owners = self.owners  # what they free, they free when all else is done
+        _owners = self.owners  # what they free, they free when all else is done
         if not event.flags & NP_EV_MORE:
             self.owners = None
         if conn.serial == self.serial and conn.fd >= 0:
@@ -42,7 +42,7 @@ cdef class Shipment(Completion):
             unpin(host, conn)
 
     cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
-        owners = self.owners
+        _owners = self.owners
         if not event.flags & NP_EV_MORE:
             self.owners = None
         if event.flags & NP_EV_NOTIF:

@@ -17,14 +17,13 @@ from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport SIZE_MAX
 from libc.string cimport memcpy
 
-from netpoll._core cimport Completion, Loop
+from netpoll._core cimport Loop
 from netpoll._native.c cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject
 from netpoll._native.limits cimport (
     LOST_WRITES_MAX_COUNT, TLS_BATCH_BYTES, TLS_BELOW_HIGH_BYTES, TLS_BELOW_LOW_BYTES,
     TLS_PLAIN_TRIM_COUNT, TLS_RECORD_BYTES, WRITE_NOW_BYTES)
 from netpoll._native.seal cimport seal_types
-from netpoll._native.tls.engine cimport (
-    TLS_AGAIN, TLS_END, TLS_FAILED, TLS_MORE, Session)
+from netpoll._native.tls.engine cimport TLS_AGAIN, TLS_FAILED, TLS_MORE
 from netpoll._native.transport.endpoint cimport is_plain
 from netpoll._native.transport.stream cimport StreamTransport
 from netpoll._native.transport.stream_reader cimport Sink, adopt_reader
@@ -673,7 +672,7 @@ cdef class TlsLayer(Sink):
         return 0
 
     cdef int drop_plain(self) except -1:
-        cdef list dropped = self.plain  # goes last: a finaliser of a piece may write
+        cdef list _dropped = self.plain  # goes last: a finaliser of a piece may write
         self.plain_first = self.plain_offset = self.plain_bytes = 0
         self.plain = None
         return 0

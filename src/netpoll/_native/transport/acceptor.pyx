@@ -20,7 +20,6 @@ from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport ACCEPT_RETRY_DELAY_S
 from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
-from netpoll._native.transport.endpoint cimport CLOSING
 from netpoll._native.transport.stream cimport StreamTransport, attach, detach
 
 import socket as py_socket

@@ -14,8 +14,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from netpoll._native.c cimport (
-    INET6_ADDRSTRLEN, Py_DECREF, Py_INCREF, Py_XDECREF, PyObject, htonl, htons, inet_ntop,
-    inet_pton, np_dgram_in_close, np_dgram_in_open, ntohl, ntohs, sockaddr_in, sockaddr_in6)
+    INET6_ADDRSTRLEN, Py_INCREF, Py_XDECREF, PyObject, htonl, htons, inet_ntop, inet_pton,
+    np_dgram_in_close, np_dgram_in_open, ntohl, ntohs, sockaddr_in, sockaddr_in6)
 from netpoll._native.seal cimport seal_types
 
 import os

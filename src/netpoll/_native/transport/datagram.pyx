@@ -10,7 +10,6 @@ Errors are asyncio's: those of the network go to protocol.error_received, and th
 on; an address that makes no sense ends it.
 """
 
-cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN
 from libc.stdint cimport uint8_t, uint32_t
@@ -32,7 +31,7 @@ from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.address cimport Address, DatagramMemory, is_native
 from netpoll._native.transport.endpoint cimport (
     CLOSING, ENDPOINT_FLAGS_END, ENTERED, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint,
-    is_inherited )
+    is_inherited)
 
 import asyncio
 import socket as py_socket

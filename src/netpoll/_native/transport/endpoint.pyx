@@ -7,10 +7,8 @@ receive and end.
 
 from libc.errno cimport ENOENT, EPERM
 
-from netpoll._core cimport Completion
 from netpoll._native.c cimport (
     NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF, inquiry)
-from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport HIGH_WATER_DEFAULT_BYTES
 from netpoll._native.numbers cimport watermarks, whole_bytes
 from netpoll._native.loop.collect cimport replace_clear

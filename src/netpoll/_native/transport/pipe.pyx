@@ -10,7 +10,7 @@ by everybody who shares it, as with asyncio.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, EPERM
+from libc.errno cimport EAGAIN
 from libc.stdint cimport uint16_t
 
 from netpoll._core cimport Loop
@@ -25,7 +25,7 @@ from netpoll._native.poll cimport POLLIN, POLLOUT, POLLRDHUP
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.chain cimport chain_advance, chain_clear, chain_push
 from netpoll._native.transport.endpoint cimport (
-    CLOSING, ENDPOINT_FLAGS_END, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint )
+    CLOSING, ENDPOINT_FLAGS_END, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint)
 from netpoll._native.transport.stream_reader cimport Sink, adopt_reader, adopt_stream_reader
 
 import asyncio

@@ -21,7 +21,7 @@ from netpoll._native.poll cimport POLLOUT
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.chain cimport chain_advance, chain_clear, chain_push
 from netpoll._native.transport.endpoint cimport (
-    CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, is_inherited, last_event_of )
+    CLOSING, LOST, PROTOCOL_PAUSED, Endpoint, is_inherited, last_event_of)
 
 import socket as py_socket
 from asyncio import log

@@ -10,7 +10,6 @@ Receiving has two strategies, chosen per connection by what arrives:
 Sending is the base class's: transport/sending.pyx.
 """
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN
@@ -37,7 +36,7 @@ from netpoll._native.transport.stream_reader cimport ReaderCore, Sink, adopt_rea
 import asyncio
 import socket as py_socket
 import warnings
-from asyncio import constants, log, trsock
+from asyncio import constants, trsock
 
 
 cdef enum:  # stash_end

@@ -70,7 +70,7 @@ cdef class ReaderCore(Sink):
 
     cdef bytearray join(self):
         """All in one bytearray: what reads across pieces need."""
-        cdef Py_ssize_t head_size, tail_size
+        cdef Py_ssize_t head_size
         if self.head is not None:
             head_size = PyBytes_GET_SIZE(self.head) - self.head_offset
             if PyByteArray_GET_SIZE(self.tail):
