@@ -6,13 +6,16 @@ twice, and a file that is added is built.
 
 Environment:
     NETPOLL_DEBUG=1                     -O1, NP_DEBUG, Cython's bounds checks and assertions.
+    NETPOLL_SYMBOLS=1                   a release build with debug information, for gdb and perf
+                                        annotate: five times as large. Names of functions are there
+                                        without it.
     NETPOLL_SANITIZE=address,undefined  the same with -fsanitize=...; run Python with libasan
                                         preloaded (`./test --sanitize` does).
     NETPOLL_JOBS=N                      compilers at once (default: one per CPU).
     CC                                  the compiler, as everywhere.
 
-Each flavour (release, debug, sanitized) has its own directory below `build/`, so that changing
-between them neither mixes objects nor starts from nothing.
+Each flavour (release, symbols, debug, sanitized) has its own directory below `build/`, so that
+changing between them neither mixes objects nor starts from nothing.
 """
 
 import os
@@ -57,7 +60,8 @@ int main(void)
 
 SANITIZE = os.environ.get("NETPOLL_SANITIZE", "").strip()
 DEBUG = bool(SANITIZE) or os.environ.get("NETPOLL_DEBUG", "0") not in ("", "0")
-FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
+SYMBOLS = DEBUG or os.environ.get("NETPOLL_SYMBOLS", "0") not in ("", "0")
+FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "symbols" if SYMBOLS else "release"
 BUILD_BASE = f"build/{FLAVOUR}"
 # Apart for each interpreter: "cpython-313t-x86_64-linux-gnu" is not "cpython-313-...".
 BUILD_LIB = f"{BUILD_BASE}/lib.{sysconfig.get_config_var('SOABI')}"
@@ -67,8 +71,9 @@ BUILD_TEMP = f"{BUILD_BASE}/temp.{sysconfig.get_config_var('SOABI')}"
 def compile_flags() -> list[str]:
     # No -march=native and no LTO: a wheel runs on every machine of its architecture, and a
     # link takes a second. Names stay inside each extension, which carries its own copy of the core.
-    flags = ["-std=gnu11", "-g", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing"]
-    flags += ["-Wall", "-Wextra", "-Wtype-limits"]
+    flags = ["-std=gnu11", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing"]
+    # The last one counts: CPython's own flags may ask for debug information.
+    flags += ["-Wall", "-Wextra", "-Wtype-limits", "-g" if SYMBOLS else "-g0"]
     if not DEBUG:
         return flags + ["-O2", "-DNDEBUG"]
     flags += ["-O1", "-UNDEBUG", "-DNP_DEBUG=1", "-fno-omit-frame-pointer"]
@@ -81,6 +86,8 @@ def link_flags() -> list[str]:
     # liburing is linked statically, so that a wheel needs nothing on the machine it runs on.
     # Its names stay inside, too: another liburing in the process must not meet this one.
     flags = ["-l:liburing.a", "-Wl,--exclude-libs,ALL"]
+    if not SYMBOLS:
+        flags.append("-Wl,--strip-debug")  # liburing's
     return flags + ([f"-fsanitize={SANITIZE}"] if SANITIZE else [])
 
 

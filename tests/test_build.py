@@ -132,6 +132,19 @@ def test_liburing_is_inside() -> None:
         assert not [name for name in needed if "uring" in name]
 
 
+def test_release_builds_are_small(build_script: ModuleType) -> None:
+    """Debug information was four fifths of what a wheel installed."""
+    if build_script.FLAVOUR != "release" or "NETPOLL_SANITIZED" in os.environ:
+        pytest.skip("this is no release build")
+    for path in extension_files():
+        command = ["readelf", "-S", "--wide", str(path)]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert ".text" in listing
+        assert ".debug_info" not in listing, path.name
+        assert ".symtab" in listing, "profilers want the names of functions"
+    assert sum(path.stat().st_size for path in extension_files()) <= 6_000_000
+
+
 def test_sanitizers_are_where_they_should_be() -> None:
     """In the lane that is named after them, and in no build that is for use."""
     for path in extension_files():
