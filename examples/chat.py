@@ -1,5 +1,7 @@
 """A chat room: everybody hears what everybody says. Streams, a task per guest, time-outs.
 
+Usage:
+
     python examples/chat.py --port 8888
     nc 127.0.0.1 8888          (in several terminals; the first line is your name)
 """

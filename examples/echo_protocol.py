@@ -1,5 +1,7 @@
 """An echo server with an asyncio.Protocol: the fastest of asyncio's ways.
 
+Usage:
+
     python examples/echo_protocol.py --port 8888
     printf 'hello\\n' | nc -N 127.0.0.1 8888
 """

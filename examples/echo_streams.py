@@ -1,5 +1,7 @@
 """An echo server with asyncio streams: not a line differs from a program for asyncio's own loop.
 
+Usage:
+
     python examples/echo_streams.py --port 8888
     printf 'hello\\n' | nc -N 127.0.0.1 8888
 """

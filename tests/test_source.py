@@ -256,8 +256,7 @@ def untyped(function: object, name: str) -> list[str]:
     missing = [
         f"{name}({parameter.name})"
         for parameter in signature.parameters.values()
-        if parameter.annotation is inspect.Parameter.empty
-        and parameter.name not in ("self", "cls")
+        if parameter.annotation is inspect.Parameter.empty and parameter.name not in ("self", "cls")
     ]
     if signature.return_annotation is inspect.Signature.empty:
         missing.append(f"{name}() -> ?")

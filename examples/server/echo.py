@@ -1,5 +1,7 @@
 """An echo server: what has arrived goes straight back, without a copy.
 
+Usage:
+
     python examples/server/echo.py [--port 8000] [--workers 2]
 """
 

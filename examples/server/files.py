@@ -1,5 +1,7 @@
 """A static file server: HTTP/1.1 GET and HEAD, the bodies by sendfile(2).
 
+Usage:
+
     python examples/server/files.py DIRECTORY [--port 8000]
 """
 

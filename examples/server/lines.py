@@ -1,5 +1,7 @@
 """A line protocol with a session per connection: "set key value", "get key", "quit".
 
+Usage:
+
     python examples/server/lines.py [--port 8000]
 """
 

@@ -1,5 +1,7 @@
 """netpoll: an asyncio event loop on io_uring, with epoll behind the same verbs.
 
+Usage:
+
     import netpoll
     netpoll.run(main())
 """

@@ -16,27 +16,27 @@ class Loop:
     def call_soon(
         self,
         callback: Callable[[Unpack[_Args]], object],
-        *args: Unpack[_Args],
+        *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.Handle: ...
     def call_soon_threadsafe(
         self,
         callback: Callable[[Unpack[_Args]], object],
-        *args: Unpack[_Args],
+        *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.Handle: ...
     def call_later(
         self,
         delay: float,
         callback: Callable[[Unpack[_Args]], object],
-        *args: Unpack[_Args],
+        *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
     def call_at(
         self,
         when: float,
         callback: Callable[[Unpack[_Args]], object],
-        *args: Unpack[_Args],
+        *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
     def time(self) -> float: ...

@@ -65,9 +65,7 @@ class LoopConfig:
             if not 0 <= value < 1 << 31:
                 raise ValueError(f"{name} must be between 0 and 2**31 - 1, not {value}")
         if self.buf_count and (not _power_of_two(self.buf_count) or self.buf_count > 32768):
-            raise ValueError(
-                f"buf_count must be a power of two up to 32768, not {self.buf_count}"
-            )
+            raise ValueError(f"buf_count must be a power of two up to 32768, not {self.buf_count}")
         for name in self.features_off:
             if name not in FEATURES:
                 raise ValueError(f"unknown feature {name!r}: there are {', '.join(FEATURES)}")

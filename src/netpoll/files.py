@@ -16,7 +16,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from netpoll._files.binary import BUFFER_BYTES, BinaryFile
@@ -155,8 +155,16 @@ def open(
                 os.close(fd)
             raise
         raw = BinaryFile(
-            ops, fd, file, mode, readable, writable, about[0], about[1],
-            BUFFER_BYTES if buffering < 0 or buffering == 1 else buffering, closefd,
+            ops,
+            fd,
+            file,
+            mode,
+            readable,
+            writable,
+            about[0],
+            about[1],
+            BUFFER_BYTES if buffering < 0 or buffering == 1 else buffering,
+            closefd,
         )
         if binary:
             return raw

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import signal
 import socket
 import sys
@@ -424,9 +423,7 @@ class EventLoop(Host):
         transp.pause_reading()
         await transp._make_empty_waiter()
         try:
-            return await self.sock_sendfile(
-                transp._socket(), file, offset, count, fallback=False
-            )
+            return await self.sock_sendfile(transp._socket(), file, offset, count, fallback=False)
         finally:
             transp._reset_empty_waiter()
             if reading:
@@ -483,9 +480,7 @@ class EventLoop(Host):
                 "ssl_handshake_timeout": ssl_handshake_timeout,
                 "ssl_shutdown_timeout": ssl_shutdown_timeout,
             }
-        self._acceptors[fd] = Acceptor(
-            self, sock, protocol_factory, server, options, backlog
-        )
+        self._acceptors[fd] = Acceptor(self, sock, protocol_factory, server, options, backlog)
 
 
 def new_event_loop(backend: str = "auto", config: LoopConfig | None = None) -> EventLoop:
@@ -516,10 +511,7 @@ def run(
         if isinstance(loop, EventLoop):
             return loop
         loop.close()
-        raise TypeError(
-            "netpoll.run() uses a non-netpoll event loop; "
-            "asyncio.run() takes those"
-        )
+        raise TypeError("netpoll.run() uses a non-netpoll event loop; asyncio.run() takes those")
 
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main)

@@ -209,9 +209,7 @@ def why_refused(code: int, system: System, release: str) -> str:
         )
     if code == errno.EINVAL:
         if (0, 0) < kernel_version(release) < (6, 1):
-            return (
-                f"Linux {release} is too old: DEFER_TASKRUN came with 6.1; run on a newer kernel"
-            )
+            return f"Linux {release} is too old: DEFER_TASKRUN came with 6.1; run on a newer kernel"
         return (
             "the kernel, or a filter in front of it, does not know the set-up flags "
             "SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1); run on a newer kernel or allow "

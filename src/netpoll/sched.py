@@ -540,9 +540,7 @@ class TaskGroup:
             if error is not None:
                 self._errors.append(error)
             if self._errors:
-                raise BaseExceptionGroup(
-                    "unhandled errors in a TaskGroup", self._errors
-                ) from None
+                raise BaseExceptionGroup("unhandled errors in a TaskGroup", self._errors) from None
         finally:
             del cancelled, error
             self._parent = None

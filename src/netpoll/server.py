@@ -24,7 +24,7 @@ import ssl as _ssl
 import threading
 import time
 from asyncio import events
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from netpoll._native.memory.pool import BufferPool
@@ -734,5 +734,7 @@ def _check_times(idle_timeout_s: float | None, context: object, handshake_timeou
 
 
 def _is_coroutine_function(handler: Handler) -> bool:
-    call = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)
+    call = handler
+    if not inspect.isroutine(handler):
+        call = getattr(handler, "__call__", handler)  # noqa: B004 - not whether, but which
     return inspect.iscoroutinefunction(inspect.unwrap(handler)) or inspect.iscoroutinefunction(call)

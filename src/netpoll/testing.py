@@ -106,8 +106,7 @@ class DeterministicScheduler(Scheduler):
         raise RuntimeError("the workers of a DeterministicScheduler have no event loops")
 
     def shutdown(self, wait: bool = True, *, cancel: bool = False) -> None:
-        """As Scheduler.shutdown. Tasks that can never end raise DeadlockError; `cancel` ends them.
-        """
+        """As Scheduler.shutdown; tasks that can never end raise DeadlockError, cancel ends them."""
         self._stop(cancel)
         while wait and (self.step() or self._jump()):
             pass

@@ -6,7 +6,7 @@ from netpoll import probe
 
 pytest.importorskip("psutil", reason="the benchmark's extra is not installed")
 
-from netpoll.bench import zerocopy  # noqa: E402
+from netpoll.bench import zerocopy
 
 SIZE_BYTES = 65536
 TOTAL_BYTES = 4 << 20

@@ -171,7 +171,16 @@ async def scheduler() -> None:
 
 
 PARTS: list[Callable[[], Awaitable[None]]] = [
-    timer, thread, tcp, socks, datagrams, files, processes, server, scheduler, timer,
+    timer,
+    thread,
+    tcp,
+    socks,
+    datagrams,
+    files,
+    processes,
+    server,
+    scheduler,
+    timer,
 ]
 
 

@@ -26,14 +26,30 @@ SYSCALLS = {
 }
 OLDER_SYSCALLS = {
     "x86_64": {
-        "accept4": 288, "epoll_create1": 291, "eventfd2": 290, "getrandom": 318, "madvise": 28,
-        "preadv2": 327, "recvmmsg": 299, "sched_getaffinity": 204, "sendfile": 40,
-        "sendmmsg": 307, "waitid": 247,
+        "accept4": 288,
+        "epoll_create1": 291,
+        "eventfd2": 290,
+        "getrandom": 318,
+        "madvise": 28,
+        "preadv2": 327,
+        "recvmmsg": 299,
+        "sched_getaffinity": 204,
+        "sendfile": 40,
+        "sendmmsg": 307,
+        "waitid": 247,
     },
     "aarch64": {
-        "accept4": 242, "epoll_create1": 20, "eventfd2": 19, "getrandom": 278, "madvise": 233,
-        "preadv2": 286, "recvmmsg": 243, "sched_getaffinity": 123, "sendfile": 71,
-        "sendmmsg": 269, "waitid": 95,
+        "accept4": 242,
+        "epoll_create1": 20,
+        "eventfd2": 19,
+        "getrandom": 278,
+        "madvise": 233,
+        "preadv2": 286,
+        "recvmmsg": 243,
+        "sched_getaffinity": 123,
+        "sendfile": 71,
+        "sendmmsg": 269,
+        "waitid": 95,
     },
 }
 SYSCALLS |= OLDER_SYSCALLS.get(platform.machine(), {})

@@ -64,7 +64,7 @@ def _accept_without_fds() -> None:
         print("accepted", len(accepted))
         sys.stdout.flush()
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     loop.run_until_complete(main())
     loop.close()
     if hasattr(loop, "stats"):
@@ -81,7 +81,7 @@ def _loop_without_fds() -> None:
     import resource
 
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821  # everything is imported now
+    loop = new_loop()  # type: ignore[name-defined]  # everything is imported now
     loop.close()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, hard))
@@ -95,7 +95,7 @@ def _loop_without_fds() -> None:
     for left in range(8):
         before = set(os.listdir("/proc/self/fd")) if left > 1 else set()
         try:
-            loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+            loop = new_loop()  # type: ignore[name-defined]
         except OSError:
             pass
         else:

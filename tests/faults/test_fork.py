@@ -37,7 +37,7 @@ def _fork_and_use_a_new_loop() -> None:
         await ask(server.sockets[0].getsockname(), b"in the child\n")
         server.close()
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     server = loop.run_until_complete(asyncio.start_server(echo, "127.0.0.1", 0))
     address = server.sockets[0].getsockname()
     loop.run_until_complete(ask(address, b"before\n"))
@@ -49,7 +49,7 @@ def _fork_and_use_a_new_loop() -> None:
     if pid == 0:
         code = 1
         try:
-            own = new_loop()  # type: ignore[name-defined]  # noqa: F821
+            own = new_loop()  # type: ignore[name-defined]
             own.run_until_complete(child_main())
             own.close()
             code = 0
@@ -94,7 +94,7 @@ def _fork_inside_a_running_loop() -> None:
                     pass
                 else:
                     os._exit(2)
-                own = new_loop()  # type: ignore[name-defined]  # noqa: F821
+                own = new_loop()  # type: ignore[name-defined]
                 code = 0 if own.run_until_complete(child_main()) == 5 else 3
                 own.close()
             finally:
@@ -106,7 +106,7 @@ def _fork_inside_a_running_loop() -> None:
             await asyncio.sleep(0.005)
         print(os.waitstatus_to_exitcode(status))
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     loop.run_until_complete(main())
     loop.close()
 
@@ -216,7 +216,7 @@ def _use_the_parents_loop() -> None:
     import warnings
 
     warnings.simplefilter("ignore")
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     loop.run_until_complete(asyncio.sleep(0.001))
     left, right = socket.socketpair()
     right.setblocking(False)
@@ -261,7 +261,7 @@ def test_the_parents_loop_in_the_child(backend: str) -> None:
     out = child_output(backend, _use_the_parents_loop)
     first, _, rest = out.partition("\n")
     assert first in ("refused 3", "refused 4"), out
-    assert rest == "b\"the parent's\"\n"
+    assert rest == 'b"the parent\'s"\n'
 
 
 def _preloading_server() -> None:
@@ -288,7 +288,7 @@ def _preloading_server() -> None:
         server.close()
 
     # Used before the fork, closed after.
-    warm = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    warm = new_loop()  # type: ignore[name-defined]
     warm.run_until_complete(asyncio.sleep(0.001))
     workers = []
     for _ in range(3):
@@ -296,7 +296,7 @@ def _preloading_server() -> None:
         if pid == 0:
             code = 1
             try:
-                loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+                loop = new_loop()  # type: ignore[name-defined]
                 loop.run_until_complete(work())
                 loop.close()
                 code = 0
@@ -333,7 +333,7 @@ def _processes(method: str) -> None:
     import concurrent.futures
     import multiprocessing
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
 
     async def main() -> None:
         context = multiprocessing.get_context(method)

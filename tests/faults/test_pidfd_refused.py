@@ -31,7 +31,10 @@ def test_children_without_pidfd(backend: str, code: str) -> None:
     command = [sys.executable, str(RESTRICTED), "--refuse", f"pidfd_open={code}"]
     done = subprocess.run(
         [*command, CODE.format(backend=backend)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     if "BackendUnavailableError" in done.stderr:
         pytest.skip("no io_uring here")

@@ -71,7 +71,7 @@ def _close_with_everything_pending() -> None:
         sock.connect_ex(hole.getsockname())
         sockets.append(sock)
     time.sleep(0.01)
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     loop.set_exception_handler(lambda _loop, _context: None)
     left, right = socket.socketpair()
     right.setblocking(False)
@@ -151,7 +151,7 @@ def _close_with_peers_that_do_not_read(how: str) -> None:
         await asyncio.sleep(0.2)
 
     clients: list[socket.socket] = []
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     loop.set_exception_handler(lambda _loop, _context: None)
     loop.run_until_complete(main())
     start_s = time.monotonic()
@@ -172,7 +172,7 @@ def _interpreter_exits() -> None:
     import asyncio
     import socket
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     left, right = socket.socketpair()
     right.setblocking(False)
 
@@ -201,7 +201,7 @@ def _exit_in_the_middle() -> None:
     import sys
     import threading
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
 
     def run() -> None:
         loop.run_forever()

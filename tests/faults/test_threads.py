@@ -145,9 +145,7 @@ def test_four_loops_in_four_threads(loop_factory: Any) -> None:
             server = await loop.create_server(Echo, "127.0.0.1", 0)
             total = 0
             for _ in range(50):
-                reader, writer = await asyncio.open_connection(
-                    *server.sockets[0].getsockname()
-                )
+                reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
                 writer.write(b"x" * 1000)
                 total += len(await reader.readexactly(1000))
                 writer.close()

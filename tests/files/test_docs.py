@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import netpoll
 import pytest
+
+import netpoll
 from netpoll.probe import choose_backend
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -33,8 +34,12 @@ def test_the_example_runs(tmp_path: Path, code: str) -> None:
             pytest.skip(str(error))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PACKAGES)},
-        capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PACKAGES)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -17,8 +17,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import netpoll
 import pytest
+
+import netpoll
 
 from ..support import child_output, is_netpoll, until
 
@@ -67,9 +68,7 @@ async def test_at_an_offset(tmp_path: Path, loop: Any) -> None:
 async def test_many_at_once(tmp_path: Path, loop: Any) -> None:
     blocks = [os.urandom(4096) for _ in range(64)]
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    await asyncio.gather(
-        *(netpoll.write_at(fd, block, i * 4096) for i, block in enumerate(blocks))
-    )
+    await asyncio.gather(*(netpoll.write_at(fd, block, i * 4096) for i, block in enumerate(blocks)))
     order = list(range(64)) * 3
     random.Random(1).shuffle(order)
 
@@ -212,7 +211,9 @@ async def test_closed_and_wrong_mode(tmp_path: Path, loop: Any) -> None:
             await file.read()
         assert (file.name, file.mode) == (str(tmp_path / "file"), mode)
         assert (file.readable(), await file.writable(), await file.isatty()) == (
-            False, True, False,
+            False,
+            True,
+            False,
         )
         await file.close()
         await file.close()
@@ -330,6 +331,7 @@ async def test_cancelled_opens_leave_no_file_open(tmp_path: Path, loop: Any) -> 
     path = tmp_path / "file"
     path.touch()
     for _ in range(150):
+
         async def use() -> None:
             file = await netpoll.open(path, "rb")
             try:
@@ -495,7 +497,7 @@ def _end_over_a_fifo() -> None:
                 print("timed out")
 
     folder = tempfile.mkdtemp()
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(main())
     print("ended")

@@ -6,8 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-import netpoll
 import pytest
+
+import netpoll
 
 pytestmark = pytest.mark.control
 
@@ -122,9 +123,7 @@ async def text_step(
 
 @pytest.mark.parametrize("newline", [None, "", "\n", "\r", "\r\n"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-async def test_text_read(
-    tmp_path: Path, loop: Any, encoding: str, newline: str | None
-) -> None:
+async def test_text_read(tmp_path: Path, loop: Any, encoding: str, newline: str | None) -> None:
     rand = random.Random(f"{encoding}{newline}")
     path = tmp_path / "text"
     path.write_bytes((TEXT * 5).encode(encoding, "ignore"))
@@ -143,9 +142,7 @@ async def test_text_read(
 
 @pytest.mark.parametrize("newline", [None, "", "\n", "\r", "\r\n"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-async def test_text_write(
-    tmp_path: Path, loop: Any, encoding: str, newline: str | None
-) -> None:
+async def test_text_write(tmp_path: Path, loop: Any, encoding: str, newline: str | None) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     for mode in ("w", "a", "r+"):
         with open(theirs, mode, 64, encoding, "ignore", newline) as other:
@@ -206,7 +203,7 @@ async def test_refused_as_open_refuses(
     Path("there").touch()
     arguments = {"file": "there", **arguments}
     with pytest.raises((ValueError, TypeError, LookupError, OSError)) as theirs:
-        open(**arguments)  # noqa: SIM115
+        open(**arguments)
     with pytest.raises(type(theirs.value)) as ours:
         await netpoll.open(**arguments)
     if isinstance(theirs.value, OSError):

@@ -12,8 +12,8 @@ import pytest
 
 import netpoll
 
-from ..support import SLOWNESS, pattern
 from ..servers import Postgres
+from ..support import SLOWNESS, pattern
 
 anyio = pytest.importorskip("anyio")
 

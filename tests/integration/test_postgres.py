@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ..support import pattern
 from ..servers import Postgres
+from ..support import pattern
 from .conftest import Certificates
 from .programs import free_port
 
@@ -37,13 +37,9 @@ async def connected(postgres: Postgres, certificates: Certificates, name: str = 
 
 
 @pytest.mark.parametrize("way", ROUTES)
-async def test_queries(
-    loop: Any, postgres: Postgres, certificates: Certificates, way: str
-) -> None:
+async def test_queries(loop: Any, postgres: Postgres, certificates: Certificates, way: str) -> None:
     async with connected(postgres, certificates, way) as connection:
-        used = await connection.fetchval(
-            "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-        )
+        used = await connection.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
         assert used == (way == "tls")
         rows = await connection.fetch("SELECT n, n * n AS square FROM generate_series(1, 5000) n")
         assert [tuple(row) for row in rows] == [(n, n * n) for n in range(1, 5001)]

@@ -9,7 +9,7 @@ from .programs import python, python_env, running
 
 pytest.importorskip("pytest_asyncio")
 
-TESTS = '''
+TESTS = """
 import asyncio
 import pytest
 import pytest_asyncio
@@ -44,24 +44,24 @@ async def test_module_loop(number):
 @pytest.mark.asyncio
 async def test_that_fails():
     assert isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop) is False
-'''
+"""
 
 # The two ways that pytest-asyncio documents: a policy (where Python has them) and a factory.
-POLICY = '''
+POLICY = """
 import pytest
 import netpoll
 
 @pytest.fixture(scope="session")
 def event_loop_policy():
     return netpoll.EventLoopPolicy()
-'''
+"""
 
-FACTORY = '''
+FACTORY = """
 import netpoll
 
 def pytest_asyncio_loop_factories(config, item):
     return {"netpoll": netpoll.new_event_loop}
-'''
+"""
 
 
 def has_factories() -> bool:
@@ -91,7 +91,7 @@ def test_a_suite_on_netpoll(backend: str, way: str, tmp_path: Path) -> None:
         assert "test_that_fails" in program.output()
 
 
-AIOHTTP_TESTS = '''
+AIOHTTP_TESTS = """
 import asyncio
 import pytest
 from aiohttp import web
@@ -107,7 +107,7 @@ async def test_client(aiohttp_client):
     for _ in range(50):
         answer = await client.get("/")
         assert await answer.text() == "netpoll.loop"
-'''
+"""
 
 
 def test_pytest_aiohttp(backend: str, tmp_path: Path) -> None:

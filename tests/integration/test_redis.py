@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from ..support import pattern
 from ..servers import Redis
+from ..support import pattern
 from .programs import free_port
 
 pytest.importorskip("redis")
-import redis.asyncio as redis_asyncio  # noqa: E402
-from redis.asyncio.retry import Retry  # noqa: E402
-from redis.backoff import NoBackoff  # noqa: E402
-from redis.exceptions import ConnectionError as RedisConnectionError  # noqa: E402
-from redis.exceptions import ResponseError  # noqa: E402
+import redis.asyncio as redis_asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 both_ways = pytest.mark.parametrize("way", ["tcp", "unix"])
 

@@ -9,9 +9,9 @@ from ..support import pattern
 from .conftest import Certificates
 
 pytest.importorskip("websockets")
-from websockets.asyncio.client import connect  # noqa: E402
-from websockets.asyncio.server import serve  # noqa: E402
-from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK  # noqa: E402
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 SIZES = (0, 1, 125, 126, 65_535, 65_536, 700_000)
 
@@ -27,9 +27,7 @@ def address(server: Any, scheme: str = "ws") -> str:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_echo(
-    loop: Any, certificates: Certificates, tls: bool, compression: Any
-) -> None:
+async def test_echo(loop: Any, certificates: Certificates, tls: bool, compression: Any) -> None:
     server_tls, client_tls = (certificates.server(), certificates.client()) if tls else (None, None)
     options = {"compression": compression, "max_size": None}
     async with serve(echo, "127.0.0.1", 0, ssl=server_tls, **options) as server:

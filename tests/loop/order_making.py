@@ -132,9 +132,9 @@ STEPS: list[tuple[int, Callable[[Maker, int], Step | None]]] = [
     (1, of_transport("write_eof")),
     (
         1,
-        lambda m, depth: ("set_protocol", m.label(), m.number(), m.script(depth))
-        if m.has_transport
-        else None,
+        lambda m, depth: (
+            ("set_protocol", m.label(), m.number(), m.script(depth)) if m.has_transport else None
+        ),
     ),
     (2, lambda m, depth: m.serve(depth)),
     (8, of_server("client")),

@@ -169,7 +169,7 @@ def test_timer_handles_compare(loop: Any) -> None:
     early = loop.call_at(1e9, print)
     late = loop.call_at(2e9, print)
     assert early < late and late > early and early <= late and late >= early
-    assert early == early and early != late  # noqa: PLR0124
+    assert early == early and early != late
     assert len({early, late}) == 2
     early.cancel()
     late.cancel()

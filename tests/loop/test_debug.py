@@ -24,9 +24,7 @@ def test_debug_flag(loop: Any) -> None:
     loop.run_until_complete(main())
 
 
-def test_debug_from_the_environment(
-    loop_factory: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debug_from_the_environment(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
     assert loop_factory().get_debug() is True
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "")
@@ -117,9 +115,7 @@ def test_handles_know_where_they_were_made(loop: Any) -> None:
     assert "cancelled" in repr(handle)
 
 
-def test_handler_context_has_the_source_traceback(
-    loop: Any, errors: list[dict[str, Any]]
-) -> None:
+def test_handler_context_has_the_source_traceback(loop: Any, errors: list[dict[str, Any]]) -> None:
     loop.set_debug(True)
     loop.call_soon(lambda: 1 / 0)
     loop.run_until_complete(asyncio.sleep(0.001))

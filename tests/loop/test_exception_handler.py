@@ -81,9 +81,7 @@ def test_exception_never_retrieved(loop: Any, errors: list[dict[str, Any]]) -> N
         gc.collect()
 
     loop.run_until_complete(main())
-    assert [context["message"] for context in errors] == [
-        "Task exception was never retrieved"
-    ]
+    assert [context["message"] for context in errors] == ["Task exception was never retrieved"]
     errors.clear()
 
 
@@ -92,7 +90,5 @@ def test_future_exception_never_retrieved(loop: Any, errors: list[dict[str, Any]
     future.set_exception(ZeroDivisionError())
     del future
     gc.collect()
-    assert [context["message"] for context in errors] == [
-        "Future exception was never retrieved"
-    ]
+    assert [context["message"] for context in errors] == ["Future exception was never retrieved"]
     errors.clear()

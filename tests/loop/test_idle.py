@@ -35,9 +35,7 @@ def idle_loops(backend: str) -> Iterator[None]:
 def idle_servers(backend: str) -> Iterator[None]:
     with ExitStack() as servers:
         for _ in range(COUNT // 2):
-            servers.enter_context(
-                netpoll.Server(print, "127.0.0.1", 0, workers=2, backend=backend)
-            )
+            servers.enter_context(netpoll.Server(print, "127.0.0.1", 0, workers=2, backend=backend))
         yield
 
 

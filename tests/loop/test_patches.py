@@ -93,10 +93,11 @@ def test_a_selector_that_is_waited_with(loop: Any) -> None:
 
 
 def _nested(module: str) -> None:
-    import asyncio, importlib  # noqa: E401
+    import asyncio
+    import importlib
 
     nest = importlib.import_module(module)
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     asyncio.set_event_loop(loop)
     plain = {name: getattr(type(loop), name) for name in ("run_forever", "_run_once")}
     try:

@@ -199,8 +199,19 @@ async def test_order_of_events(loop: Any) -> None:
     events = protocol.events
     assert protocol.data == {1: b"out\n", 2: b"err\n"}
     assert sorted(map(str, events)) == sorted(
-        map(str, ["made", ("data", 1), ("pipe lost", 0), ("data", 2), ("pipe lost", 1),
-                  ("pipe lost", 2), "exited", "lost"])
+        map(
+            str,
+            [
+                "made",
+                ("data", 1),
+                ("pipe lost", 0),
+                ("data", 2),
+                ("pipe lost", 1),
+                ("pipe lost", 2),
+                "exited",
+                "lost",
+            ],
+        )
     )
     assert events[0] == "made" and events[-1] == "lost"
     for fd in (1, 2):
@@ -328,8 +339,12 @@ async def test_what_cannot_be_started(loop: Any, tmp_path: Path) -> None:
         await asyncio.create_subprocess_exec("no such program", stdin=PIPE, stdout=PIPE)
     with pytest.raises(NotADirectoryError):
         await asyncio.create_subprocess_exec("true", cwd="/dev/null", stdout=PIPE)
-    for wrong in ({"text": True}, {"universal_newlines": True}, {"encoding": "utf-8"},
-                  {"bufsize": 10}):
+    for wrong in (
+        {"text": True},
+        {"universal_newlines": True},
+        {"encoding": "utf-8"},
+        {"bufsize": 10},
+    ):
         with pytest.raises(ValueError):
             await asyncio.create_subprocess_exec("true", **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError):
@@ -469,9 +484,7 @@ async def test_no_thread_watches(loop: Any) -> None:
 @pytest.mark.netpoll_only
 async def test_a_grandchild_keeps_the_pipes(loop: Any) -> None:
     """wait() is for the process; its pipes may live on."""
-    process = await asyncio.create_subprocess_shell(
-        "sleep 1000 & echo $!; exit 3", stdout=PIPE
-    )
+    process = await asyncio.create_subprocess_shell("sleep 1000 & echo $!; exit 3", stdout=PIPE)
     assert process.stdout is not None
     grandchild = int(await process.stdout.readline())
     assert await process.wait() == 3

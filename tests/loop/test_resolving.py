@@ -152,7 +152,7 @@ async def test_every_address_refuses(loop: Any) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="all_errors is new in 3.12")
 async def test_all_errors(loop: Any) -> None:
     resolve_to(loop, refusing(), refusing())
-    with pytest.raises(ExceptionGroup) as caught:  # noqa: F821
+    with pytest.raises(ExceptionGroup) as caught:
         await loop.create_connection(Recorder, "two.example", 80, all_errors=True)
     assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError] * 2
 
@@ -201,8 +201,13 @@ async def talk(loop: Any, path: Any) -> None:
 @pytest.mark.parametrize("kind", ["str", "bytes", "Path", "abstract", "abstract bytes"])
 async def test_unix_paths(loop: Any, tmp_path: Path, kind: str) -> None:
     name = f"\0netpoll test {os.getpid()} {id(loop)}"
-    path = {"str": str(tmp_path / "s"), "bytes": os.fsencode(tmp_path / "s"),
-            "Path": tmp_path / "s", "abstract": name, "abstract bytes": name.encode()}[kind]
+    path = {
+        "str": str(tmp_path / "s"),
+        "bytes": os.fsencode(tmp_path / "s"),
+        "Path": tmp_path / "s",
+        "abstract": name,
+        "abstract bytes": name.encode(),
+    }[kind]
     server = await loop.create_unix_server(Echo, path)
     await talk(loop, path)
     with pytest.raises(OSError):

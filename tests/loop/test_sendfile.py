@@ -63,8 +63,15 @@ async def test_whole_file(loop: Any, file: Any, make: Any) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "count", "expected"),
-    [(0, 10, 10), (1000, 4_000_000, 4_000_000), (SIZE - 5, None, 5), (SIZE - 5, 10, 5),
-     (SIZE, None, 0), (2 * SIZE, 10, 0), (0, 10 * SIZE, SIZE)],
+    [
+        (0, 10, 10),
+        (1000, 4_000_000, 4_000_000),
+        (SIZE - 5, None, 5),
+        (SIZE - 5, 10, 5),
+        (SIZE, None, 0),
+        (2 * SIZE, 10, 0),
+        (0, 10 * SIZE, SIZE),
+    ],
 )
 async def test_parts(
     loop: Any, backend: str, file: Any, offset: int, count: Any, expected: int

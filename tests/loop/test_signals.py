@@ -41,9 +41,7 @@ async def test_a_handler_runs_in_the_loop(loop: Any) -> None:
     loop.remove_signal_handler(signal.SIGUSR1)
 
 
-async def test_a_handler_that_raises_is_reported(
-    loop: Any, errors: list[dict[str, Any]]
-) -> None:
+async def test_a_handler_that_raises_is_reported(loop: Any, errors: list[dict[str, Any]]) -> None:
     loop.add_signal_handler(signal.SIGUSR1, lambda: 1 / 0)
     os.kill(os.getpid(), signal.SIGUSR1)
     await until(lambda: errors)
@@ -213,10 +211,13 @@ def test_traffic_survives_a_signal_storm(loop: Any) -> None:
 
 
 def _ctrl_c_idle() -> None:
-    import os, signal, sys, threading  # noqa: E401
+    import os
+    import signal
+    import sys
+    import threading
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
         loop.run_forever()
@@ -228,10 +229,12 @@ def _ctrl_c_idle() -> None:
 
 
 def _ctrl_c_busy() -> None:
-    import os, signal, threading  # noqa: E401
+    import os
+    import signal
+    import threading
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
 
     def again() -> None:
         loop.call_soon(again)
@@ -252,7 +255,10 @@ def test_ctrl_c_leaves_run_forever(backend: str, body: Any) -> None:
 
 
 def _ctrl_c_runner() -> None:
-    import asyncio, os, signal, threading  # noqa: E401
+    import asyncio
+    import os
+    import signal
+    import threading
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -264,7 +270,7 @@ def _ctrl_c_runner() -> None:
         finally:
             print("cleaned", server.is_serving())
 
-    factory = new_loop  # type: ignore[name-defined]  # noqa: F821
+    factory = new_loop  # type: ignore[name-defined]
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
             runner.run(main())
@@ -277,7 +283,11 @@ def test_ctrl_c_cancels_the_main_task_of_a_runner(backend: str) -> None:
 
 
 def _busy_server() -> None:
-    import asyncio, itertools, signal, socket, threading  # noqa: E401
+    import asyncio
+    import itertools
+    import signal
+    import socket
+    import threading
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -316,7 +326,7 @@ def _busy_server() -> None:
         finally:
             server.close()
 
-    factory = new_loop  # type: ignore[name-defined]  # noqa: F821
+    factory = new_loop  # type: ignore[name-defined]
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
             runner.run(main())
@@ -333,9 +343,13 @@ def test_ctrl_c_ends_a_busy_server(backend: str) -> None:
 
 
 def _storm_of_sigint() -> None:
-    import asyncio, os, signal, threading, time  # noqa: E401
+    import asyncio
+    import os
+    import signal
+    import threading
+    import time
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     counted = 0
 
     def count() -> None:
@@ -364,7 +378,8 @@ def test_ctrl_c_storm_with_a_handler(backend: str) -> None:
 
 
 def _ignored_sigpipe() -> None:
-    import asyncio, socket  # noqa: E401
+    import asyncio
+    import socket
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -387,7 +402,7 @@ def _ignored_sigpipe() -> None:
     import signal
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     loop.run_until_complete(main())
     loop.close()
 

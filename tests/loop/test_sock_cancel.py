@@ -297,9 +297,7 @@ async def test_cancel_datagram_calls(loop: Any) -> None:
     for number in range(100):
         buffer = bytearray(10)
         waiting = (
-            loop.sock_recvfrom(right, 100)
-            if number % 2
-            else loop.sock_recvfrom_into(right, buffer)
+            loop.sock_recvfrom(right, 100) if number % 2 else loop.sock_recvfrom_into(right, buffer)
         )
         task = asyncio.ensure_future(waiting)
         await asyncio.sleep(0)
@@ -360,7 +358,7 @@ async def test_timeouts_in_a_loop(loop: Any) -> None:
     while True:
         try:
             chunk = await asyncio.wait_for(loop.sock_recv(right, 1000), 0.0006)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             continue
         if not chunk:
             break

@@ -138,7 +138,7 @@ def test_another_process_sees_the_tasks(backend: str, tool: str) -> None:
                 group.create_task(leaf(left), name="the-leaf")
             right.close()
 
-        loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+        loop = new_loop()  # type: ignore[name-defined]
         loop.run_until_complete(main())
 
     with talking_child(backend, body) as child:

@@ -167,7 +167,10 @@ def test_a_handler_may_use_the_loop(loop: Any) -> None:
 
 
 def _trio_guest() -> None:
-    import asyncio, os, signal, warnings  # noqa: E401
+    import asyncio
+    import os
+    import signal
+    import warnings
 
     import trio
 
@@ -191,7 +194,7 @@ def _trio_guest() -> None:
         )
         return (await done).unwrap()
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     print(loop.run_until_complete(host()))
     loop.close()
 
@@ -202,7 +205,9 @@ def test_trio_as_a_guest(backend: str) -> None:
 
 
 def _served() -> None:
-    import os, signal, threading  # noqa: E401
+    import os
+    import signal
+    import threading
 
     import netpoll
 
@@ -216,7 +221,7 @@ def _served() -> None:
 
     thread = threading.Thread(target=lambda: print(os.read(read_end, 1), flush=True))
     thread.start()
-    netpoll.serve(print, "127.0.0.1", 0, ready=ready, backend=BACKEND)  # type: ignore # noqa: F821
+    netpoll.serve(print, "127.0.0.1", 0, ready=ready, backend=BACKEND)  # type: ignore
     thread.join()
     print(signal.set_wakeup_fd(-1) == write_end)
 

@@ -385,9 +385,7 @@ def tls_handshake(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     b.setblocking(False)
     loop.run_until_complete(asyncio.sleep(0))
     other = socket.socketpair()
-    made.append(
-        loop.create_task(loop.connect_accepted_socket(Keeps, other[0].dup(), ssl=server))
-    )
+    made.append(loop.create_task(loop.connect_accepted_socket(Keeps, other[0].dup(), ssl=server)))
     for _ in range(2):
         loop.run_until_complete(asyncio.sleep(0))
     other[0].close()
@@ -564,7 +562,7 @@ def name_lookup(loop: Any, a: socket.socket, b: socket.socket) -> Any:
 @kind
 def file_sent(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     """By the transport, and by the loop's call on a socket."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file = tempfile.TemporaryFile()
     file.truncate(1 << 22)
     other = a.dup()
     made = loop.run_until_complete(loop.create_connection(Keeps, sock=a.dup()))
@@ -617,7 +615,7 @@ def server_tls_session(loop: Any, a: socket.socket, b: socket.socket) -> Any:
 
 @netpolls
 def server_sends_a_file(loop: Any, a: socket.socket, b: socket.socket) -> Any:
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file = tempfile.TemporaryFile()
     file.truncate(1 << 24)
 
     def on_data(conn: Any) -> None:

@@ -162,8 +162,14 @@ async def handles() -> AsyncIterator[list[Any]]:
     r, w = socket.socketpair()
     loop.add_reader(r, print)
     watchers = list(loop._readers.values())  # type: ignore[attr-defined]
-    made = [loop.call_soon(len, ()), loop.call_later(0.01, len, ()), loop.call_at(1e12, len, ()),
-            loop.call_soon_threadsafe(len, ()), *watchers, watchers[-1]._handle]
+    made = [
+        loop.call_soon(len, ()),
+        loop.call_later(0.01, len, ()),
+        loop.call_at(1e12, len, ()),
+        loop.call_soon_threadsafe(len, ()),
+        *watchers,
+        watchers[-1]._handle,
+    ]
     loop.set_debug(True)
     yield [*made, loop.call_soon(len, ()), loop.call_later(5, len, ())]
     loop.set_debug(False)
@@ -177,10 +183,13 @@ async def socket_calls() -> AsyncIterator[list[Any]]:
     listening = socket.create_server(("127.0.0.1", 0))
     for sock in (one, other, listening):
         sock.setblocking(False)
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file = tempfile.TemporaryFile()
     calls: list[Any] = [
-        loop.sock_recv(one, 10), loop.sock_recv_into(one, bytearray(5)),
-        loop.sock_sendall(one, b"x"), loop.sock_accept(listening), loop.sock_recvfrom(one, 5),
+        loop.sock_recv(one, 10),
+        loop.sock_recv_into(one, bytearray(5)),
+        loop.sock_sendall(one, b"x"),
+        loop.sock_accept(listening),
+        loop.sock_recvfrom(one, 5),
         loop._connect_resolved(socket.socket(), ("127.0.0.1", 9)),  # type: ignore[attr-defined]
         native_sendfile.send_file(loop, one, file, 0, None),
     ]
@@ -205,8 +214,11 @@ async def files() -> AsyncIterator[list[Any]]:
     waiting = native_files.read(loop, r, 10)
     waiting.send(None)
     operations = [
-        waiting, native_files.read(loop, fd, 5), native_files.readinto(loop, r, bytearray(5)),
-        native_files.write(loop, fd, b"x"), native_files.fsync(loop, fd),
+        waiting,
+        native_files.read(loop, fd, 5),
+        native_files.readinto(loop, r, bytearray(5)),
+        native_files.write(loop, fd, b"x"),
+        native_files.fsync(loop, fd),
         native_files.open(loop, "/dev/null", 0),
         native_files.close(loop, fd),
     ]
@@ -234,8 +246,14 @@ async def secure_workers() -> AsyncIterator[list[Any]]:
     from netpoll._native.server.secure import SecureWorker
 
     options = {
-        "max_pending_bytes": 1, "max_unread_bytes": 1, "max_retained_bytes": 1, "pool": None,
-        "when_full": "close", "idle_timeout_s": 1.0, "handshake_timeout_s": 1.0, "ended": print,
+        "max_pending_bytes": 1,
+        "max_unread_bytes": 1,
+        "max_retained_bytes": 1,
+        "pool": None,
+        "when_full": "close",
+        "idle_timeout_s": 1.0,
+        "handshake_timeout_s": 1.0,
+        "ended": print,
         "ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
     }
     loop = asyncio.get_running_loop()
@@ -262,8 +280,12 @@ async def connections() -> AsyncIterator[list[Any]]:
     server, _, _ = await served(on_data)
     while not met:
         await asyncio.sleep(0.001)
-    yield [*met, *server._workers, server._listener if hasattr(server, "_listener") else None,
-           *getattr(server, "_listeners", [])]
+    yield [
+        *met,
+        *server._workers,
+        server._listener if hasattr(server, "_listener") else None,
+        *getattr(server, "_listeners", []),
+    ]
     server._begin_stop()
 
 
@@ -292,13 +314,23 @@ async def scheduled() -> AsyncIterator[list[Any]]:
     async def forever() -> None:
         await netpoll.sched.sleep(1000)
 
-    tasks: list[Any] = [scheduler.spawn(forever), scheduler.spawn(len, ()),
-                        scheduler.spawn(int, "x")]
+    tasks: list[Any] = [
+        scheduler.spawn(forever),
+        scheduler.spawn(len, ()),
+        scheduler.spawn(int, "x"),
+    ]
     outbox = Outbox(asyncio.get_running_loop())
     task = ConnectionTask(scheduler, outbox, len, print, print, 1)
-    yield [*tasks, native_task.Sleep(0.5), native_task.Join(tasks[0]),
-           native_task.Alarm(scheduler, 0.01, print),
-           outbox, task, scheduler, loop]
+    yield [
+        *tasks,
+        native_task.Sleep(0.5),
+        native_task.Join(tasks[0]),
+        native_task.Alarm(scheduler, 0.01, print),
+        outbox,
+        task,
+        scheduler,
+        loop,
+    ]
     with contextlib.suppress(Exception):
         scheduler._stop(True)
 

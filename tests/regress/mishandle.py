@@ -40,13 +40,44 @@ CHILDREN_COUNT = 3
 
 # What waits by contract, or ends the process on purpose.
 WAITS = {
-    "run_forever", "run_until_complete", "_run_once", "_run_turns", "floor_epoll", "floor_uring",
-    "floor_udp_epoll", "send_stream", "die_with_parent", "result", "exception", "_work",
-    "_live_in_loop", "shutdown", "__exit__", "run", "stop", "wait", "_start",
+    "run_forever",
+    "run_until_complete",
+    "_run_once",
+    "_run_turns",
+    "floor_epoll",
+    "floor_uring",
+    "floor_udp_epoll",
+    "send_stream",
+    "die_with_parent",
+    "result",
+    "exception",
+    "_work",
+    "_live_in_loop",
+    "shutdown",
+    "__exit__",
+    "run",
+    "stop",
+    "wait",
+    "_start",
 }
 # Last, so that the others meet a live object.
-ENDS = ("close", "abort", "_close_native", "_force_close", "_fatal_error", "_detach", "cancel",
-        "release", "detach", "_end", "__init__", "__setstate__", "_stop", "_begin_stop", "fail")
+ENDS = (
+    "close",
+    "abort",
+    "_close_native",
+    "_force_close",
+    "_fatal_error",
+    "_detach",
+    "cancel",
+    "release",
+    "detach",
+    "_end",
+    "__init__",
+    "__setstate__",
+    "_stop",
+    "_begin_stop",
+    "fail",
+)
 OWN = {"__class__", "__init_subclass__", "__subclasshook__", "__doc__", "__dir__"}
 
 
@@ -73,29 +104,103 @@ class Odd:
 
 
 ARGUMENTS: list[tuple[Any, ...]] = [
-    (), (None,), (1,), (-1,), (b"x",), (1 << 70,), ("x",), (1.5,), (float("nan"),), ([],), ({},),
-    (Odd(),), (object(),), ((),), ((1, 2),), (memoryview(b"ab"),), (bytearray(3),),
-    (lambda *a: None,), (None, None), (1, 2), (b"x", None), (Odd(), Odd()), (-1, b"x"),
-    (1, 2, 3), (None, None, None), (0, None, None, None), (1, True, Odd(), ()),
-    (None,) * 5, (None,) * 6, (None,) * 7,
+    (),
+    (None,),
+    (1,),
+    (-1,),
+    (b"x",),
+    (1 << 70,),
+    ("x",),
+    (1.5,),
+    (float("nan"),),
+    ([],),
+    ({},),
+    (Odd(),),
+    (object(),),
+    ((),),
+    ((1, 2),),
+    (memoryview(b"ab"),),
+    (bytearray(3),),
+    (lambda *a: None,),
+    (None, None),
+    (1, 2),
+    (b"x", None),
+    (Odd(), Odd()),
+    (-1, b"x"),
+    (1, 2, 3),
+    (None, None, None),
+    (0, None, None, None),
+    (1, True, Odd(), ()),
+    (None,) * 5,
+    (None,) * 6,
+    (None,) * 7,
 ]
 OPERATORS: list[Callable[[Any], Any]] = [
-    repr, str, hash, bool, len, iter, next, bytes, dir,
-    lambda o: list(itertools.islice(o, 99)), vars, int, float, complex,
-    operator.index, operator.neg, operator.invert, abs, reversed, memoryview, bytearray, callable,
-    lambda o: o == o, lambda o: o != o, lambda o: o < o, lambda o: o <= 1, lambda o: o > None,
-    lambda o: o >= o, lambda o: o == b"x", lambda o: o + o, lambda o: o + 1, lambda o: 1 + o,
-    lambda o: o * 2, lambda o: o % o, lambda o: o & 1, lambda o: o | o, lambda o: o[0],
-    lambda o: o["x"], lambda o: o[1:2], lambda o: o(), lambda o: o(1, x=2),
-    lambda o: operator.setitem(o, 0, 0), lambda o: operator.delitem(o, 0),
-    lambda o: o.__await__(), lambda o: o.__aiter__(), lambda o: o.__anext__(),
-    lambda o: o.__enter__(), lambda o: o.__aenter__(), lambda o: isinstance(o, asyncio.Transport),
-    lambda o: getattr(o, "no\0name"), lambda o: getattr(o, "\udcff"), lambda o: getattr(o, ""),
-    lambda o: format(o), lambda o: format(o, "5x"), lambda o: sys.getsizeof(o),
-    lambda o: gc.get_referents(o), lambda o: o.__reduce__(), lambda o: o.__reduce_ex__(0),
-    lambda o: o.__reduce_ex__(2), lambda o: o.__reduce_ex__(4), lambda o: o.__getstate__(),
-    lambda o: setattr(o, "__class__", object), lambda o: setattr(o, "__class__", type(o)),
-    lambda o: object.__setattr__(o, "__class__", Odd), lambda o: o.__sizeof__(),
+    repr,
+    str,
+    hash,
+    bool,
+    len,
+    iter,
+    next,
+    bytes,
+    dir,
+    lambda o: list(itertools.islice(o, 99)),
+    vars,
+    int,
+    float,
+    complex,
+    operator.index,
+    operator.neg,
+    operator.invert,
+    abs,
+    reversed,
+    memoryview,
+    bytearray,
+    callable,
+    lambda o: o == o,
+    lambda o: o != o,
+    lambda o: o < o,
+    lambda o: o <= 1,
+    lambda o: o > None,
+    lambda o: o >= o,
+    lambda o: o == b"x",
+    lambda o: o + o,
+    lambda o: o + 1,
+    lambda o: 1 + o,
+    lambda o: o * 2,
+    lambda o: o % o,
+    lambda o: o & 1,
+    lambda o: o | o,
+    lambda o: o[0],
+    lambda o: o["x"],
+    lambda o: o[1:2],
+    lambda o: o(),
+    lambda o: o(1, x=2),
+    lambda o: operator.setitem(o, 0, 0),
+    lambda o: operator.delitem(o, 0),
+    lambda o: o.__await__(),
+    lambda o: o.__aiter__(),
+    lambda o: o.__anext__(),
+    lambda o: o.__enter__(),
+    lambda o: o.__aenter__(),
+    lambda o: isinstance(o, asyncio.Transport),
+    lambda o: getattr(o, "no\0name"),
+    lambda o: getattr(o, "\udcff"),
+    lambda o: getattr(o, ""),
+    lambda o: format(o),
+    lambda o: format(o, "5x"),
+    lambda o: sys.getsizeof(o),
+    lambda o: gc.get_referents(o),
+    lambda o: o.__reduce__(),
+    lambda o: o.__reduce_ex__(0),
+    lambda o: o.__reduce_ex__(2),
+    lambda o: o.__reduce_ex__(4),
+    lambda o: o.__getstate__(),
+    lambda o: setattr(o, "__class__", object),
+    lambda o: setattr(o, "__class__", type(o)),
+    lambda o: object.__setattr__(o, "__class__", Odd),
+    lambda o: o.__sizeof__(),
     lambda o: inspect.signature(o),
 ]
 
@@ -202,9 +307,13 @@ def half_made(cls: Any) -> Iterator[Any]:
         return Derived
 
     makers: list[Callable[..., Any]] = [
-        cls, lambda *a: cls.__new__(cls, *a), lambda *a: object.__new__(cls),
-        lambda *a: type.__call__(cls, *a), lambda *a: derived()(*a),
-        lambda *a: cls.__new__(derived(), *a), lambda *a: object.__new__(derived()),
+        cls,
+        lambda *a: cls.__new__(cls, *a),
+        lambda *a: object.__new__(cls),
+        lambda *a: type.__call__(cls, *a),
+        lambda *a: derived()(*a),
+        lambda *a: cls.__new__(derived(), *a),
+        lambda *a: object.__new__(derived()),
         lambda *a: copy.copyreg.__newobj__(cls, *a),
         lambda *a: copy.copyreg._reconstructor(cls, object, None),
     ]
@@ -234,9 +343,13 @@ def functions() -> Iterator[tuple[str, Any]]:
     for module in netpoll_modules():
         for name, value in sorted(vars(module).items()):
             is_function = callable(value) and not isinstance(value, type)
-            if is_function and getattr(value, "__module__", None) == module.__name__ \
-                    and "." + name not in WAITS and name not in WAITS \
-                    and not inspect.isfunction(value):
+            if (
+                is_function
+                and getattr(value, "__module__", None) == module.__name__
+                and "." + name not in WAITS
+                and name not in WAITS
+                and not inspect.isfunction(value)
+            ):
                 yield f"{module.__name__}.{name}", value
 
 
@@ -266,9 +379,9 @@ class Child:
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name = name
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115
-        self.doing = tempfile.TemporaryFile()  # noqa: SIM115
-        self.answer = tempfile.TemporaryFile()  # noqa: SIM115
+        self.log = tempfile.TemporaryFile()
+        self.doing = tempfile.TemporaryFile()
+        self.answer = tempfile.TemporaryFile()
         self.deadline_s = time.monotonic() + HANG_S
         self.pid = os.fork()
         if self.pid == 0:
@@ -310,8 +423,11 @@ class Child:
             return None
         self.log.seek(0)
         self.doing.seek(0)
-        what = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) \
+        what = (
+            f"signal {os.WTERMSIG(status)}"
+            if os.WIFSIGNALED(status)
             else f"exit code {os.WEXITSTATUS(status)} (1: it hung)"
+        )
         now = self.doing.read().decode(errors="replace").strip()
         return f"{self.name}: {what} at {now}\n{self.log.read().decode(errors='replace')[:3000]}"
 
@@ -403,10 +519,17 @@ def main() -> None:
     faults, results = run_all(pieces)
     met = sorted({name for r in results if isinstance(r, dict) for name in r["met"]})
     copied = sorted({way for r in results if isinstance(r, dict) for way in r["copied"]})
-    print(json.dumps({
-        "pieces": len(pieces), "faults": faults, "met": met, "copied": copied,
-        "types": [name_of(cls) for cls in all_types() if is_native(cls)],
-    }))
+    print(
+        json.dumps(
+            {
+                "pieces": len(pieces),
+                "faults": faults,
+                "met": met,
+                "copied": copied,
+                "types": [name_of(cls) for cls in all_types() if is_native(cls)],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

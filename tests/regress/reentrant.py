@@ -171,8 +171,11 @@ async def make_tls(program: Program) -> None:
             a_protocol(program, byte), acting(left, program, None), ssl=server, **timeouts
         ),
         program.loop.create_connection(
-            a_protocol(program, byte), sock=acting(right, program, None), ssl=client,
-            server_hostname=HOST, **timeouts,
+            a_protocol(program, byte),
+            sock=acting(right, program, None),
+            ssl=client,
+            server_hostname=HOST,
+            **timeouts,
         ),
         return_exceptions=True,
     )

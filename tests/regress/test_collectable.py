@@ -27,11 +27,22 @@ from .in_flight import KINDS, Keeps, Prepare, sock_recv, timer, transport
 from .test_growth import rss_bytes
 
 CYCLES_COUNT = 200
-OURS = ("EventLoop", "StreamTransport", "DatagramTransport", "ReadPipeTransport", "Worker", "Lease",
-        "Connection", "BufferPool", "Buffer", "Owner")
+OURS = (
+    "EventLoop",
+    "StreamTransport",
+    "DatagramTransport",
+    "ReadPipeTransport",
+    "Worker",
+    "Lease",
+    "Connection",
+    "BufferPool",
+    "Buffer",
+    "Owner",
+)
 # What CYCLES_COUNT loops may leave in the heap, which others have used before: one leaked loop is
 # more than 30 KiB.
 SLACK_BYTES = CYCLES_COUNT * 15 * 1024 * (8 if SLOWNESS > 1 else 1)
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[list[str]]:

@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def mishandle(backend: str, part: str) -> dict[str, Any]:
     child = subprocess.run(
         [sys.executable, "-m", "tests.regress.mishandle", backend, part],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=300 * SLOWNESS,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=300 * SLOWNESS,
     )
     assert child.stdout, child.stderr
     report: dict[str, Any] = json.loads(child.stdout)
@@ -63,8 +67,11 @@ def test_live_objects(backend: str) -> None:
     report = mishandle(backend, "live")
     assert not report["copied"]
     missed = [
-        name for name in report["types"]
-        if name not in report["met"] and name not in INTERNAL and "__pyx_scope" not in name
+        name
+        for name in report["types"]
+        if name not in report["met"]
+        and name not in INTERNAL
+        and "__pyx_scope" not in name
         and not (backend == "epoll" and name.startswith(RING_ONLY))
     ]
     assert not missed, "makers.py makes none of these: add a maker, or a reason to INTERNAL"

@@ -289,7 +289,7 @@ def _hooked() -> None:
             acts.pop()()
 
     sys.addaudithook(hook)
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
 
     async def main():
         server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
@@ -345,7 +345,7 @@ def _refused() -> None:
             raise PermissionError("no")
 
     sys.addaudithook(hook)
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     told = []
     loop.set_exception_handler(lambda _loop, context: told.append(context))
 

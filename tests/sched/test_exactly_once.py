@@ -14,7 +14,7 @@ from array import array
 
 import pytest
 
-from netpoll import Scheduler, TaskGroup
+from netpoll import TaskGroup
 from netpoll.sched import sleep, yield_now
 
 from .conftest import MakeScheduler
@@ -76,9 +76,7 @@ def test_tasks_of_every_kind_at_once(make_scheduler: MakeScheduler) -> None:
                 total += await child
         return total
 
-    roots = [
-        scheduler.spawn(spawn_more, n, 6, affinity=n % 3 if n % 2 else None) for n in range(4)
-    ]
+    roots = [scheduler.spawn(spawn_more, n, 6, affinity=n % 3 if n % 2 else None) for n in range(4)]
     expected = sum(3**depth for depth in range(7))
     assert [task.result(50) for task in roots] == [expected] * 4
     assert len(log) == 4 * expected

@@ -61,7 +61,7 @@ def test_nothing_keeps_what_has_run(make_scheduler: MakeScheduler) -> None:
 
 
 def test_a_cycle_through_a_result_is_collected(scheduler: Scheduler) -> None:
-    task = scheduler.spawn(lambda: [])
+    task = scheduler.spawn(list)
     task.result(20).append(task)
     reference = weakref.ref(task)
     scheduler.run(lambda: None)

@@ -79,9 +79,7 @@ def test_a_connection_s_handler_runs_once_at_a_time(loop, make_scheduler: MakeSc
     assert worst == [1]
 
 
-def test_a_handler_that_fails_ends_its_connection_only(
-    loop, make_scheduler: MakeScheduler
-) -> None:
+def test_a_handler_that_fails_ends_its_connection_only(loop, make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(2)
 
     def handler(data: bytes) -> bytes:

@@ -67,9 +67,7 @@ def test_tasks_of_a_worker_use_its_loop(make_scheduler: MakeScheduler, backend: 
     assert found == ["asyncio's task", 42, 2, f"{scheduler.name}-0"]
 
 
-def test_tasks_that_may_be_stolen_have_no_loop(
-    make_scheduler: MakeScheduler, backend: str
-) -> None:
+def test_tasks_that_may_be_stolen_have_no_loop(make_scheduler: MakeScheduler, backend: str) -> None:
     scheduler = make_scheduler(1)
     loop = scheduler.loop(0, backend=backend)
     future = asyncio.Future(loop=loop)

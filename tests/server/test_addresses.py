@@ -18,7 +18,6 @@ from tests.support import child_command
 from .conftest import Serving
 from .test_ends import echo, server_threads
 
-
 # ---- Unix sockets -----------------------------------------------------------------------------
 
 
@@ -209,9 +208,7 @@ def test_without_ipv6(backend: str) -> None:
             with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w") as file:
                 file.write("1")
         for host in ("localhost", "", None):
-            server = netpoll.Server(
-                lambda conn: conn.forward(), host, 0, backend=BACKEND  # noqa: F821
-            )
+            server = netpoll.Server(lambda conn: conn.forward(), host, 0, backend=BACKEND)
             with server, socket.create_connection(("127.0.0.1", server.port)) as client:
                 client.send(b"x")
                 assert client.recv(1) == b"x"

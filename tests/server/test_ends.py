@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -152,9 +151,7 @@ def test_a_handler_ends_the_program(backend: str) -> None:
             client = socket.create_connection(("127.0.0.1", server.port))
             threading.Thread(target=client.sendall, args=(b"x",)).start()
 
-        netpoll.serve(
-            lambda conn: sys.exit(7), "127.0.0.1", 0, ready=ready, backend=BACKEND  # noqa: F821
-        )
+        netpoll.serve(lambda conn: sys.exit(7), "127.0.0.1", 0, ready=ready, backend=BACKEND)
 
     done = run_child(backend, program)
     assert done.returncode == 7, done.stderr
@@ -568,7 +565,7 @@ def test_a_fork_inside_a_loop(backend: str) -> None:
             await server.astop()
             assert not os.path.exists(path)
 
-        netpoll.run(main(), backend=BACKEND)  # noqa: F821
+        netpoll.run(main(), backend=BACKEND)
         print("right")
 
     done = run_child(backend, program)

@@ -3,8 +3,8 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import copy
 import contextvars
+import copy
 import inspect
 import io
 import pickle
@@ -523,7 +523,7 @@ def test_what_it_waits_for(serving: Serving) -> None:
         this: Any = asyncio.current_task()
 
         def look() -> None:
-            seen.append((this._fut_waiter is not None and not this._fut_waiter.done()))
+            seen.append(this._fut_waiter is not None and not this._fut_waiter.done())
 
         loop = asyncio.get_running_loop()
         assert this._fut_waiter is None

@@ -231,9 +231,7 @@ def test_wrong_entries_are_refused(tmp_path: Path) -> None:
     projects.projects.cache_clear()
 
 
-def test_the_table_goes_between_its_marks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_goes_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "installed_version", lambda project: project.version)
     page = tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")

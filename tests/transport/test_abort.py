@@ -140,9 +140,7 @@ def failing(callback: str, base: Any = Recorder) -> Any:
         ("eof_received", BufferedRecorder),
     ],
 )
-async def test_answered_then_failed(
-    loop: Any, callback: str, base: Any, errors: Any
-) -> None:
+async def test_answered_then_failed(loop: Any, callback: str, base: Any, errors: Any) -> None:
     transport, protocol, peer = await over(loop, socket_pair(), failing(callback, base))
     if callback == "eof_received":
         peer.shutdown(socket.SHUT_WR)
@@ -334,7 +332,7 @@ def test_a_forked_child_sends_nothing_of_its_parent(backend: str) -> None:
             assert right.recv(100) == b""
             right.close()
 
-        new_loop().run_until_complete(main())  # type: ignore[name-defined]  # noqa: F821
+        new_loop().run_until_complete(main())  # type: ignore[name-defined]
 
     done = run_child(backend, body)
     assert done.returncode == 0, done.stderr
@@ -382,9 +380,7 @@ async def tls_end(loop: Any) -> tuple[Any, Any]:
 
 
 async def datagram_end(loop: Any) -> tuple[Any, Any]:
-    _, protocol = await loop.create_datagram_endpoint(
-        DatagramRecorder, local_addr=("127.0.0.1", 0)
-    )
+    _, protocol = await loop.create_datagram_endpoint(DatagramRecorder, local_addr=("127.0.0.1", 0))
     return protocol, None
 
 

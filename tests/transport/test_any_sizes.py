@@ -10,8 +10,8 @@ from .test_streams import finish
 
 # Not to be had on free-threaded builds.
 pytest.importorskip("hypothesis", reason="hypothesis does not install on this Python")
-from hypothesis import HealthCheck, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.control
 

@@ -49,8 +49,8 @@ class Pipe(asyncio.Protocol):
 
 async def pipe(loop: Any) -> tuple[Any, list[Any]]:
     reading, writing = os.pipe()
-    transport, reader = await loop.connect_read_pipe(Pipe, open(reading, "rb", 0))  # noqa: SIM115
-    _, writer = await loop.connect_write_pipe(Pipe, open(writing, "wb", 0))  # noqa: SIM115
+    transport, reader = await loop.connect_read_pipe(Pipe, open(reading, "rb", 0))
+    _, writer = await loop.connect_write_pipe(Pipe, open(writing, "wb", 0))
     return transport, [reader, writer]
 
 

@@ -137,9 +137,7 @@ async def test_many_connections_move_much_at_once(loop: Any) -> None:
     for number, (client, served) in enumerate(pairs):
         client.transport.write(data[number])
         served.transport.write(data[-1 - number])
-    await until(
-        lambda: all(len(end.data) == 2 << 20 for both in pairs for end in both), 25
-    )
+    await until(lambda: all(len(end.data) == 2 << 20 for both in pairs for end in both), 25)
     for number, (client, served) in enumerate(pairs):
         assert digest(served.data) == digest(data[number])
         assert digest(client.data) == digest(data[-1 - number])

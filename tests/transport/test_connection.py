@@ -15,9 +15,7 @@ pytestmark = pytest.mark.control
 
 async def test_order_of_events_and_return_value(loop: Any) -> None:
     server = await loop.create_server(Echo, "127.0.0.1", 0)
-    transport, protocol = await loop.create_connection(
-        Recorder, *server.sockets[0].getsockname()
-    )
+    transport, protocol = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
     assert protocol.events == ["made"]
     assert protocol.transport is transport
     assert isinstance(transport, asyncio.Transport)

@@ -14,6 +14,7 @@ from .datagrams import Recorder, bound, closed, connected, echo
 
 pytestmark = pytest.mark.control
 
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_an_echo_comes_back_to_its_sender(loop: Any, host: str) -> None:
     server, _ = await bound(loop, host, on_datagram=echo)
@@ -110,9 +111,7 @@ async def test_an_address_that_makes_no_sense_ends_the_transport(
     client.sendto(b"data", ("127.0.0.1",))
     assert isinstance(await protocol.lost, TypeError)
     assert client.is_closing()
-    assert [context["message"] for context in errors] == [
-        "Fatal write error on datagram transport"
-    ]
+    assert [context["message"] for context in errors] == ["Fatal write error on datagram transport"]
     errors.clear()
 
 
@@ -161,9 +160,7 @@ async def test_errors_after_error_received_has_closed_the_transport(loop: Any) -
             super().error_received(exc)
             self.transport.close()
 
-    transport, protocol = await loop.create_datagram_endpoint(
-        Closing, local_addr=("127.0.0.1", 0)
-    )
+    transport, protocol = await loop.create_datagram_endpoint(Closing, local_addr=("127.0.0.1", 0))
     name = transport.get_extra_info("sockname")
     for _ in range(2):
         transport.sendto(bytes(70_000), name)  # more than a datagram holds
@@ -540,9 +537,7 @@ async def test_multicast(loop: Any) -> None:
 async def test_reuse_port_shares_an_address(loop: Any) -> None:
     first, one = await bound(loop, reuse_port=True)
     name = first.get_extra_info("sockname")
-    second, two = await loop.create_datagram_endpoint(
-        Recorder, local_addr=name, reuse_port=True
-    )
+    second, two = await loop.create_datagram_endpoint(Recorder, local_addr=name, reuse_port=True)
     with pytest.raises(OSError, match="Address already in use"):
         await loop.create_datagram_endpoint(Recorder, local_addr=name)
     senders = [(await connected(loop, first))[0] for _ in range(32)]

@@ -129,9 +129,7 @@ async def test_sending_from_error_received(loop: Any) -> None:
             self.transport.sendto(b"after the error", self.other)
 
     server, served = await bound(loop)
-    transport, protocol = await loop.create_datagram_endpoint(
-        Sends, local_addr=("127.0.0.1", 0)
-    )
+    transport, protocol = await loop.create_datagram_endpoint(Sends, local_addr=("127.0.0.1", 0))
     protocol.other = name = server.get_extra_info("sockname")
     transport.sendto(b"1", name)
     transport.sendto(bytes(65508), name)
@@ -337,14 +335,14 @@ def _fork_with_an_endpoint() -> None:
             loop.create_datagram_endpoint(Keep, local_addr=("127.0.0.1", 0))
         )
 
-    loop = new_loop()  # type: ignore[name-defined]  # noqa: F821
+    loop = new_loop()  # type: ignore[name-defined]
     transport, keep = endpoint(loop)
     exchange(loop, transport, keep, b"before")
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            own = new_loop()  # type: ignore[name-defined]  # noqa: F821
+            own = new_loop()  # type: ignore[name-defined]
             exchange(own, *endpoint(own), b"in the child")
             code = 0
         finally:

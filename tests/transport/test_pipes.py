@@ -188,10 +188,12 @@ async def test_exceptions_of_the_protocol_do_not_end_the_reading(
 
 async def test_streams_over_a_pipe(loop: Any, pipe: Pipe) -> None:
     reader = asyncio.StreamReader(limit=1000, loop=loop)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
-                                 pipe.reading)
+    await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader, loop=loop), pipe.reading
+    )
     transport, protocol = await loop.connect_write_pipe(
-        asyncio.streams.FlowControlMixin, pipe.writing)
+        asyncio.streams.FlowControlMixin, pipe.writing
+    )
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     writer.write(b"line\nrest")
     await writer.drain()
@@ -209,8 +211,9 @@ async def test_streams_over_a_pipe(loop: Any, pipe: Pipe) -> None:
 async def test_a_stream_that_nobody_reads_stops_the_writer(loop: Any, pipe: Pipe) -> None:
     """Flow control end to end: reader's limit, pipe, writer's watermark."""
     reader = asyncio.StreamReader(limit=1000, loop=loop)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
-                                 pipe.reading)
+    await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader, loop=loop), pipe.reading
+    )
     transport, protocol = await connect_write(loop, pipe.writing)
     transport.set_write_buffer_limits(high=1000)
     data = pattern(3_000_000)
@@ -256,8 +259,11 @@ async def test_flow_control(loop: Any, pipe: Pipe) -> None:
     got = bytearray()
     while len(got) < len(data + more):
         got += os.read(pipe.reading.fileno(), 1 << 20)
-        await until(lambda got=got: transport.get_write_buffer_size() == 0
-                    or len(got) + PIPE_BYTES < len(data + more))
+        await until(
+            lambda got=got: (
+                transport.get_write_buffer_size() == 0 or len(got) + PIPE_BYTES < len(data + more)
+            )
+        )
         await asyncio.sleep(0.001)
     await until(lambda: protocol.events == ["made", "pause", "resume"])
     assert digest(got) == digest(data + more)

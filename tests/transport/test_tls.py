@@ -190,9 +190,7 @@ class ViewRecorder(BufferedRecorder):
 @pytest.mark.parametrize("kind", [Recorder, ViewRecorder])
 async def test_much_both_ways(loop: Any, kind: Any, version: Any) -> None:
     """Checksums of 3 MiB each way, in pieces of odd sizes, with a buffer of 4 KiB or none."""
-    connected, served = await tls_pair(
-        loop, kind, kind, server=server_context(version=version)
-    )
+    connected, served = await tls_pair(loop, kind, kind, server=server_context(version=version))
     for seed, (source, target) in enumerate(((connected, served), (served, connected))):
         data = pattern(3 << 20, seed)
         at = 0
@@ -430,8 +428,8 @@ async def test_what_an_ssl_object_keeps_is_its_own(loop: Any) -> None:
 
 @pytest.mark.netpoll_only
 @pytest.mark.parametrize(
-    ("attribute", "answer"), [("write_answer", 1 << 30), ("write_answer", -2),
-                              ("read_answer", b"x" * (1 << 20))]
+    ("attribute", "answer"),
+    [("write_answer", 1 << 30), ("write_answer", -2), ("read_answer", b"x" * (1 << 20))],
 )
 @pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
 async def test_an_ssl_object_that_counts_wrong(

@@ -394,9 +394,7 @@ async def test_every_pause_of_writing_ends(loop: Any) -> None:
             before = len(served.data)
             connected.transport.write(pattern(size))
             await until(lambda n=before + size: len(served.data) == n)
-            await until(
-                lambda: connected.events.count("pause") == connected.events.count("resume")
-            )
+            await until(lambda: connected.events.count("pause") == connected.events.count("resume"))
     await end(connected, served)
 
 

@@ -206,9 +206,7 @@ async def test_client_that_dies_in_the_handshake(loop: Any) -> None:
     async with serving(loop, Watched) as address:
         for how in ("close", "abort"):
             peer = await Peer.connect(address)
-            peer.tls = client_context().wrap_bio(
-                peer.incoming, peer.outgoing, server_hostname=HOST
-            )
+            peer.tls = client_context().wrap_bio(peer.incoming, peer.outgoing, server_hostname=HOST)
             with pytest.raises(ssl.SSLWantReadError):
                 peer.tls.do_handshake()
             peer.writer.write(peer.outgoing.read()[:50])
@@ -287,9 +285,7 @@ async def test_a_server_needs_a_context(loop: Any) -> None:
 async def upgrade(loop: Any, client: Any, served: Any, **options: Any) -> None:
     """Both ends of a connection become TLS."""
     client.transport, served.transport = await asyncio.gather(
-        loop.start_tls(
-            client.transport, client, client_context(), server_hostname=HOST, **options
-        ),
+        loop.start_tls(client.transport, client, client_context(), server_hostname=HOST, **options),
         loop.start_tls(served.transport, served, server_context(), server_side=True, **options),
     )
 
@@ -328,9 +324,7 @@ async def test_start_tls_that_fails(loop: Any) -> None:
     client, served = await pair(loop)
     outcomes = await asyncio.gather(
         loop.start_tls(client.transport, client, client_context(), server_hostname=HOST),
-        loop.start_tls(
-            served.transport, served, server_context(valid=False), server_side=True
-        ),
+        loop.start_tls(served.transport, served, server_context(valid=False), server_side=True),
         return_exceptions=True,
     )
     assert isinstance(outcomes[0], ssl.SSLCertVerificationError)
@@ -348,9 +342,7 @@ async def test_start_tls_refuses_what_it_cannot_do(loop: Any) -> None:
     with pytest.raises(TypeError, match="is not supported by start_tls"):
         await loop.start_tls(asyncio.Transport(), client, client_context())
     with pytest.raises(ValueError, match="ssl_handshake_timeout"):
-        await loop.start_tls(
-            client.transport, client, client_context(), ssl_handshake_timeout=-1
-        )
+        await loop.start_tls(client.transport, client, client_context(), ssl_handshake_timeout=-1)
     await end(client, served)
 
 

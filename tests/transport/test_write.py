@@ -177,9 +177,7 @@ async def test_writes_after_close_are_dropped_with_a_word(
     assert client.events == ["made", "lost"]
 
 
-async def test_writes_into_a_reset_connection(
-    loop: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_writes_into_a_reset_connection(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The peer is gone: connection_lost once with the error; later writes are harmless."""
     from ..support import listener
 

@@ -12,8 +12,9 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-import netpoll
 import pytest
+
+import netpoll
 
 from ..support import until
 
@@ -131,9 +132,7 @@ async def test_errors_are_oserrors(ring_loop: Any) -> None:
         ("flags", 1 << 6),
     ],
 )
-async def test_what_would_break_the_loop_is_refused(
-    ring_loop: Any, flag: str, value: int
-) -> None:
+async def test_what_would_break_the_loop_is_refused(ring_loop: Any, flag: str, value: int) -> None:
     entry = uring.sqe()
     setattr(entry, flag, value)
     with pytest.raises(ValueError, match="break the loop"):

@@ -62,9 +62,7 @@ async def getaddrinfo(
     )
 
 
-async def getnameinfo(
-    self: Host, sockaddr: tuple[Any, ...], flags: int = 0
-) -> tuple[str, str]:
+async def getnameinfo(self: Host, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
     """socket.getnameinfo without waiting: at once when only numbers are asked for."""
     if flags & NUMERIC_NAME == NUMERIC_NAME and is_numeric(sockaddr[0], None):
         return socket.getnameinfo(sockaddr, flags)

@@ -78,9 +78,27 @@ class BinaryFile(Turns):
     """
 
     __slots__ = (
-        "__weakref__", "_absorb", "_at", "_buffer_bytes", "_closefd", "_fd", "_holds_turn", "_in",
-        "_is_regular", "_is_sequential", "_op", "_ops", "_out", "_out_bytes", "_polls", "_readable",
-        "_seekable", "_settles", "_writable", "mode", "name",
+        "__weakref__",
+        "_absorb",
+        "_at",
+        "_buffer_bytes",
+        "_closefd",
+        "_fd",
+        "_holds_turn",
+        "_in",
+        "_is_regular",
+        "_is_sequential",
+        "_op",
+        "_ops",
+        "_out",
+        "_out_bytes",
+        "_polls",
+        "_readable",
+        "_seekable",
+        "_settles",
+        "_writable",
+        "mode",
+        "name",
     )
 
     def __init__(
@@ -567,9 +585,7 @@ class BinaryFile(Turns):
             await self._write_out()
             self._drop_ahead()
             size = os.lseek(self._fd, 0, os.SEEK_CUR) if size is None else size
-            await self._perform(
-                lambda: self._ops.call(os.ftruncate, self._fd, size), None, True
-            )
+            await self._perform(lambda: self._ops.call(os.ftruncate, self._fd, size), None, True)
         finally:
             self._end_turn()
         return size

@@ -73,8 +73,16 @@ class ThreadOp:
     """
 
     __slots__ = (
-        "_args", "_drop", "_error", "_function", "_is_orphan", "_loop", "_value", "_waiter",
-        "in_flight", "on_end",
+        "_args",
+        "_drop",
+        "_error",
+        "_function",
+        "_is_orphan",
+        "_loop",
+        "_value",
+        "_waiter",
+        "in_flight",
+        "on_end",
     )
 
     def __init__(

@@ -47,8 +47,19 @@ class TextFile(Turns):
     """
 
     __slots__ = (
-        "__weakref__", "_at", "_by_lines", "_chars", "_decoder", "_encoder", "_line_end",
-        "_newline", "_since", "_taken", "buffer", "encoding", "errors",
+        "__weakref__",
+        "_at",
+        "_by_lines",
+        "_chars",
+        "_decoder",
+        "_encoder",
+        "_line_end",
+        "_newline",
+        "_since",
+        "_taken",
+        "buffer",
+        "encoding",
+        "errors",
     )
 
     def __init__(

@@ -79,9 +79,7 @@ def inet_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.s
     """
     found = list(
         dict.fromkeys(
-            socket.getaddrinfo(
-                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
+            socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         )
     )
     for tries_left in reversed(range(PORT_TRIES_MAX_COUNT)):

@@ -383,9 +383,7 @@ def run_zerocopy(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     console = Console()
-    rows, skipped = zerocopy.run(
-        options.paths, options.sizes, options.rounds, options.max_bytes
-    )
+    rows, skipped = zerocopy.run(options.paths, options.sizes, options.rounds, options.max_bytes)
     for table in zerocopy.tables(rows):
         console.print(table)
     for sentence in skipped:

@@ -268,9 +268,7 @@ def micro_table(document: dict, versus: str = "vs_asyncio") -> Table:
         table.add_row(
             title,
             *(
-                _versus(line[arm]["ns"]["median"], best, line[arm][versus])
-                if arm in line
-                else "–"
+                _versus(line[arm]["ns"]["median"], best, line[arm][versus]) if arm in line else "–"
                 for arm in arms
             ),
         )
@@ -281,8 +279,10 @@ def show_micro(console: Console, document: dict) -> None:
     """The table of a micro document."""
     rounds = counted(document["settings"]["rounds"], "round")
     notes = [
-        f"{rounds}, arms interleaved; the median. Process CPU time, so that neighbours on the core "
-        "do not count."
+        (
+            f"{rounds}, arms interleaved; the median. "
+            "Process CPU time, so that neighbours on the core do not count."
+        )
     ]
     if document["settings"]["scale"] != 1.0:
         notes.append(f"{document['settings']['scale']:g} of the usual number of operations.")

@@ -77,6 +77,9 @@ def sentences(environment: dict) -> list[str]:
         f"Linux {e['kernel']} · {e['cpu_model']}{virtual} · {e['cpu_count']} CPUs",
         f"{e['python_implementation']} {e['python']}{gil} · {e['libc']}",
         e["pinning"]["sentence"][:1].upper() + e["pinning"]["sentence"][1:],
-        *([f"TCP with {tcp} on both sides, not {usual}, the system's choice."]
-          if tcp != usual else []),
+        *(
+            [f"TCP with {tcp} on both sides, not {usual}, the system's choice."]
+            if tcp != usual
+            else []
+        ),
     ]

@@ -39,14 +39,14 @@ FILE_ARMS: dict[str, Arm] = {
     "pread": Arm("pread", "floor", "plain system calls, no loop"),
 }
 
-DEPTH = 32              # operations at once
+DEPTH = 32  # operations at once
 BLOCK_BYTES = 4096
-FILE_BYTES = 16 << 20   # stays in the page cache
+FILE_BYTES = 16 << 20  # stays in the page cache
 LINE_BYTES = 64
-COUNT = 3200            # operations per round of the slowest arm
-FAST_FACTOR = 10        # the others do so many times more: their rounds would be too short
+COUNT = 3200  # operations per round of the slowest arm
+FAST_FACTOR = 10  # the others do so many times more: their rounds would be too short
 ROUND_TIMEOUT_S = 60.0
-ROUND_S = 2.5           # about, of the slowest arm
+ROUND_S = 2.5  # about, of the slowest arm
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ async def _theirs_at(path: Path, count: int) -> None:
 
 FILE_WORKS: dict[str, FileWork] = {
     "random": FileWork(
-        f"seek and read 4 KiB, {DEPTH} files", _ours(_random_reads), _theirs(_random_reads),
+        f"seek and read 4 KiB, {DEPTH} files",
+        _ours(_random_reads),
+        _theirs(_random_reads),
         _plain_random,
     ),
     "at": FileWork(f"read 4 KiB at an offset, {DEPTH} at once", _ours_at, _theirs_at, _plain_at),
@@ -327,8 +329,9 @@ def files_document(
 # ---- the child --------------------------------------------------------------------------------
 
 
-def _measure(loop: asyncio.AbstractEventLoop | None, arm: str, work: FileWork, path: Path,
-             count: int) -> float:
+def _measure(
+    loop: asyncio.AbstractEventLoop | None, arm: str, work: FileWork, path: Path, count: int
+) -> float:
     """Nanoseconds of process CPU time, user and system, all threads, per operation."""
     gc.collect()
     start = time.process_time_ns()

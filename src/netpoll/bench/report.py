@@ -525,8 +525,10 @@ def page(document: dict) -> str:
     body = "".join(
         (
             f"<h1>{title}</h1>",
-            f'<p class="soft small">netpoll bench {kind}, {escape(document["started"])}, '
-            f"{lasted}. {escape(intro)}</p>",
+            (
+                f'<p class="soft small">netpoll bench {kind}, {escape(document["started"])}, '
+                f"{lasted}. {escape(intro)}</p>"
+            ),
             _notices(document),
             _BODIES[kind](document),
             "<h2>Method</h2>",

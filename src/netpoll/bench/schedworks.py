@@ -25,11 +25,11 @@ from netpoll.loop import new_event_loop
 from netpoll.offload import offload
 from netpoll.sched import Priority, Scheduler
 
-CPU_LOOPS = 4_000       # of a CPU-bound task: about 0.2 ms
-LOAD_TASK_S = 50e-6     # of a task of the load that CONTROL has to overtake
-LOAD_DEPTH = 400        # of these tasks are always queued
-MARK_EVERY = 10         # of them asks for attention
-CONNECTIONS = 32        # of the load on a server, each with one message in flight
+CPU_LOOPS = 4_000  # of a CPU-bound task: about 0.2 ms
+LOAD_TASK_S = 50e-6  # of a task of the load that CONTROL has to overtake
+LOAD_DEPTH = 400  # of these tasks are always queued
+MARK_EVERY = 10  # of them asks for attention
+CONNECTIONS = 32  # of the load on a server, each with one message in flight
 MESSAGE_BYTES = 64
 
 
@@ -294,7 +294,7 @@ def _compute_all(runner: Runner, count: int, is_skewed: bool) -> float:
 
     def start() -> None:
         if is_skewed:
-            runner.queue(queue_all)     # from one worker's task: the others have to steal
+            runner.queue(queue_all)  # from one worker's task: the others have to steal
         else:
             queue_all()
 
@@ -448,17 +448,36 @@ class Work:
 WORKS: dict[str, Work] = {
     "post": Work("queue and run an empty function (CPU)", post, 100_000, ONE_THREAD, "asyncio"),
     "spawn": Work("spawn and await a coroutine (CPU)", spawn, 100_000, ONE_THREAD, "asyncio"),
-    "parallel": Work("CPU-bound task, queued from outside (wall)", parallel, 2_000, ALL,
-                     "netpoll-1"),
+    "parallel": Work(
+        "CPU-bound task, queued from outside (wall)", parallel, 2_000, ALL, "netpoll-1"
+    ),
     "skew": Work("CPU-bound task, all queued by one task (wall)", skew, 2_000, ALL, "netpoll-1"),
-    "heavy": Work("message to a heavy handler, one ring (wall)", heavy, 1_000,
-                  ("ring-1", "ring-2", "inline", "netpoll-1", "netpoll-2", "asyncio", "uvloop"),
-                  "ring-1"),
-    "echo": Work("echo through the scheduler, one ring (wall)", echo, 1_000,
-                 ("ring-1", "ring-2", "inline", "netpoll-1", "netpoll-2"), "ring-1"),
-    "control": Work("99th percentile of an urgent task's wait (wall)", control, 4_000,
-                    ("netpoll-1", "netpoll-fifo", "threads-1", "asyncio", "uvloop"),
-                    "netpoll-fifo"),
-    "low": Work("median of the time between LOW's turns (wall)", low, 8_000,
-                ("netpoll-1", "netpoll-fifo"), "netpoll-fifo"),
+    "heavy": Work(
+        "message to a heavy handler, one ring (wall)",
+        heavy,
+        1_000,
+        ("ring-1", "ring-2", "inline", "netpoll-1", "netpoll-2", "asyncio", "uvloop"),
+        "ring-1",
+    ),
+    "echo": Work(
+        "echo through the scheduler, one ring (wall)",
+        echo,
+        1_000,
+        ("ring-1", "ring-2", "inline", "netpoll-1", "netpoll-2"),
+        "ring-1",
+    ),
+    "control": Work(
+        "99th percentile of an urgent task's wait (wall)",
+        control,
+        4_000,
+        ("netpoll-1", "netpoll-fifo", "threads-1", "asyncio", "uvloop"),
+        "netpoll-fifo",
+    ),
+    "low": Work(
+        "median of the time between LOW's turns (wall)",
+        low,
+        8_000,
+        ("netpoll-1", "netpoll-fifo"),
+        "netpoll-fifo",
+    ),
 }

@@ -87,9 +87,7 @@ async def serve_protocol(listener: socket.socket, read_bytes: int) -> None:
 async def serve_tls(listener: socket.socket, read_bytes: int) -> None:
     loop = asyncio.get_running_loop()
     context = tls.server_context()
-    async with await loop.create_server(
-        EchoProtocol, sock=listener, backlog=BACKLOG, ssl=context
-    ):
+    async with await loop.create_server(EchoProtocol, sock=listener, backlog=BACKLOG, ssl=context):
         await asyncio.Event().wait()
 
 

@@ -8,7 +8,7 @@ from functools import cache
 
 from netpoll.bench import _native
 
-__all__ = ["library", "server_context", "why_not"]
+__all__ = ["server_context", "why_not"]
 
 
 @cache

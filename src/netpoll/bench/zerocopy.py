@@ -21,7 +21,6 @@ cost is in neither.
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
 import os
@@ -231,8 +230,18 @@ def _sink_process(address: str) -> Iterator[tuple[int, tuple[str, int]]]:
                 if time.monotonic() > deadline_s:
                     raise PathError("the peer's network namespace was not made")
                 time.sleep(0.01)
-            _ip("link", "add", "ours", "type", "veth", "peer", "name", "peer", "netns",
-                str(sink.pid))
+            _ip(
+                "link",
+                "add",
+                "ours",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "peer",
+                "netns",
+                str(sink.pid),
+            )
             _ip("addr", "add", f"{OUR_ADDRESS}/{PREFIX}", "dev", "ours")
             _ip("link", "set", "ours", "up")
         sink.stdin.write("go\n")
@@ -261,8 +270,9 @@ def _checksum(data: bytes) -> int:
 def _acknowledgement(port: int, number: int) -> bytes:
     """An IPv4 packet by which the peer that does not exist acknowledges up to `number`."""
     ends = socket.inet_aton(PEER_ADDRESS) + socket.inet_aton(OUR_ADDRESS)
-    head = struct.pack("!HHIIBBH", port, port, PEER_SEQUENCE, number & 0xFFFFFFFF, 5 << 4, 0x10,
-                       0xFFFF)
+    head = struct.pack(
+        "!HHIIBBH", port, port, PEER_SEQUENCE, number & 0xFFFFFFFF, 5 << 4, 0x10, 0xFFFF
+    )
     pseudo = ends + struct.pack("!BBH", 0, socket.IPPROTO_TCP, 20)
     tcp = head + struct.pack("!HH", _checksum(pseudo + head + bytes(4)), 0)
     # The kernel fills in the length and the checksum of the IP header.
@@ -273,9 +283,7 @@ def _queued(sock: socket.socket, what: int) -> int:
     return struct.unpack("i", fcntl.ioctl(sock, what, bytes(4)))[0]
 
 
-def _acknowledge(
-    sock: socket.socket, port: int, cpus: list[int], stop: threading.Event
-) -> None:
+def _acknowledge(sock: socket.socket, port: int, cpus: list[int], stop: threading.Event) -> None:
     """Acknowledges whatever the sender has sent, as soon as it is noticed."""
     os.sched_setaffinity(0, cpus[-1:])
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:

@@ -32,9 +32,7 @@ def readinto(
 def write(
     loop: asyncio.AbstractEventLoop, fd: int, data: Any, offset: int | None = None
 ) -> Awaitable[int]: ...
-def fsync(
-    loop: asyncio.AbstractEventLoop, fd: int, data_only: bool = False
-) -> Awaitable[None]: ...
+def fsync(loop: asyncio.AbstractEventLoop, fd: int, data_only: bool = False) -> Awaitable[None]: ...
 def open(
     loop: asyncio.AbstractEventLoop,
     path: str | bytes | PathLike[Any],
