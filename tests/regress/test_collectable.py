@@ -8,6 +8,7 @@ loop, through something that only native code sees. Bug classes 1 and 19.
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 import sys
 import threading
@@ -26,7 +27,9 @@ from ..support import SLOWNESS, is_netpoll, make_loop
 from .in_flight import KINDS, Keeps, Prepare, sock_recv, timer, transport
 from .test_growth import rss_bytes
 
-CYCLES_COUNT = 200
+# Enough for objects and descriptors, which are counted. NETPOLL_CYCLES=200 lets memory speak, too.
+CYCLES_COUNT = int(os.environ.get("NETPOLL_CYCLES", "50"))
+WATCHES_MEMORY = CYCLES_COUNT >= 200  # with fewer, what warming up takes hides a leak
 OURS = (
     "EventLoop",
     "StreamTransport",
@@ -39,8 +42,8 @@ OURS = (
     "Buffer",
     "Owner",
 )
-# What CYCLES_COUNT loops may leave in the heap, which others have used before: one leaked loop is
-# more than 30 KiB.
+# What the loops may leave in the heap, which others have used before: one leaked loop is more than
+# 30 KiB.
 SLACK_BYTES = CYCLES_COUNT * 15 * 1024 * (8 if SLOWNESS > 1 else 1)
 
 
@@ -112,7 +115,7 @@ def test_a_loop_is_collected(backend: str, name: str, closes: bool) -> None:
         made = cycles(backend, prepare, CYCLES_COUNT, closes)
     assert sum(ref() is not None for ref in made) == 0
     assert len(open_fds()) <= len(fds)
-    assert rss_bytes() - memory_bytes < SLACK_BYTES
+    assert rss_bytes() - memory_bytes < SLACK_BYTES or not WATCHES_MEMORY
     unclosed = [text for text in caught if "unclosed event loop" in text]
     assert len(unclosed) == (0 if closes else CYCLES_COUNT)
     assert count_ours() <= ours_count
