@@ -43,7 +43,7 @@ def kernel_answers(monkeypatch: pytest.MonkeyPatch, **answers: int) -> list[bool
         asked.append(everything)
         return {**GRANTED, **answers}
 
-    monkeypatch.setattr(probe_module._probe, "ring_facts", ring_facts)
+    monkeypatch.setattr(probe_module.native, "ring_facts", ring_facts)
     return asked
 
 
@@ -249,7 +249,7 @@ def test_features_of_a_ring_that_works() -> None:
 def test_without_a_ring_nothing_of_it_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = {name: None for name, _, _ in probe_module.URING_FEATURES}
     refused |= {"pwait2": 0, "ext_arg": None, "enter": None, "setup": errno.ENOSYS}
-    monkeypatch.setattr(probe_module._probe, "ring_facts", lambda everything=False: refused)
+    monkeypatch.setattr(probe_module.native, "ring_facts", lambda everything=False: refused)
     result = netpoll.probe()
     assert not result.uring_available
     assert not any(result.supports(name) for name, _, _ in probe_module.URING_FEATURES)
