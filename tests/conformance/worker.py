@@ -312,6 +312,7 @@ def load(args: argparse.Namespace, maker: LoopMaker) -> list[unittest.TestCase]:
 def main() -> int:
     # A job in the background starts with SIGINT ignored, and so would the programs of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise, under nohup
     args = parse_arguments()
     if args.suite == "uvloop":
         use_uvloop_tests(args.loop)
