@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-FOLDERS = ("docs", "src", "csrc", "tests", "benchmarks", "bench", "examples", "scripts", ".github")
+FOLDERS = "docs src csrc tests benchmarks bench changes examples scripts .github".split()
 
 # Files that are named and are not ours: of CPython, of the kernel, of others; or of a user.
 NOT_OURS = {
@@ -88,7 +88,12 @@ def sources() -> Iterator[tuple[Path, re.Pattern[str]]]:
 def prose() -> dict[str, str]:
     """What people read: pages without their examples, comments, docstrings. By file."""
     found = {name_of(path): comments_in(path, pattern) for path, pattern in sources()}
-    for page in [*pages(), *ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")]:
+    for page in [
+        *pages(),
+        *ROOT.glob("*.md"),
+        *ROOT.glob("benchmarks/*.md"),
+        *ROOT.glob("changes/*.md"),
+    ]:
         if page.name != "CHANGELOG.md":  # tells of what was there then
             found[name_of(page)] = FENCED.sub("", page.read_text())
     return found
