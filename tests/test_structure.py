@@ -1,5 +1,5 @@
-"""The C core's files stand in an order: each calls those below it, in no circle. And states of
-operations are written in one place.
+"""The C core's files stand in an order: each calls those below it, in no circle. States of
+operations are written in one place. And the table of verbs stays small, with every verb filled in.
 
 A file that calls only downwards can be read, tested and changed with what is below it alone. No
 list of the order has to be kept: any order will do, as long as there is one. Includes are looked
@@ -106,3 +106,49 @@ def test_states_of_operations_are_written_in_one_place() -> None:
     writing = re.compile(r"(?:->|\.)\s*state\s*(?:[-+|&^]?=)(?!=)")
     writers = {name_of(p) for p in CSRC.rglob("*.[ch]") if writing.search(p.read_text())}
     assert writers == {"io/np_op.c", "io/np_op.h"}
+
+
+# ---- verbs ----------------------------------------------------------------------------------
+
+VERBS_MAX_COUNT = 12
+TABLES = {"np_epoll_ops": "io/np_epoll.c", "np_uring_ops": "io/uring/np_uring.c"}
+
+
+def body_of(text: str, beginning: str) -> str:
+    """From `beginning` to the brace that ends it in the first column."""
+    assert text.count(beginning) == 1, beginning
+    return text.split(beginning)[1].split("\n};")[0]
+
+
+@pytest.fixture(scope="module")
+def verbs() -> list[str]:
+    body = body_of((CSRC / "io/np_backend.h").read_text(), "struct np_backend_ops {")
+    return re.findall(r"\(\*(\w+)\)\(struct np_backend", body)
+
+
+def test_the_table_of_verbs_is_small(verbs: list[str]) -> None:
+    """A verb is what the two backends do differently. What they do alike is a field of
+    np_backend_head or a function on it (docs/decisions/twelve-verbs.md)."""
+    assert "turn" in verbs, "the table is not understood any more"
+    assert len(verbs) == len(set(verbs)) <= VERBS_MAX_COUNT, verbs
+
+
+def test_every_verb_is_documented(verbs: list[str]) -> None:
+    body = body_of((CSRC / "io/np_backend.h").read_text(), "struct np_backend_ops {")
+    documented = re.findall(r"\*/\n    \w+ \(\*(\w+)\)", body)
+    assert documented == verbs
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_backend_has_exactly_these_verbs(verbs: list[str], table: str) -> None:
+    text = (CSRC / TABLES[table]).read_text()
+    body = body_of(text, f"const struct np_backend_ops {table} = {{")
+    filled = re.findall(r"^    \.(\w+) = (\w+),", body, re.MULTILINE)
+    assert [name for name, _ in filled] == verbs
+    assert len({function for _, function in filled}) == len(verbs), "a function for each verb"
+
+
+def test_cython_sees_exactly_these_verbs(verbs: list[str]) -> None:
+    pxd = CSRC.parent / "src/netpoll/_native/c.pxd"
+    body = pxd.read_text().split("    struct np_backend_ops:\n")[1].split("\n\n")[0]
+    assert re.findall(r"^        \w+ \(\*(\w+)\)\(np_backend ", body, re.MULTILINE) == verbs

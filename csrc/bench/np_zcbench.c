@@ -49,7 +49,7 @@ static int open_sender(struct sender *s)
         return err;
     err = np_uring_ops.enable(s->be);
     if (err == 0 && s->bench->way == NP_ZCBENCH_REGISTERED) {
-        err = np_uring_ops.attach(s->be, s->arena.base, s->arena.size_bytes);
+        err = np_uring_ops.attach(s->be, s->arena.base, s->arena.size_bytes, NP_ATTACH_ON);
         s->bench->attach_err = err;
     }
     return err;
@@ -59,7 +59,7 @@ static void close_sender(struct sender *s)
 {
     if (s->be) {
         if (s->busy_count)
-            np_uring_ops.forked(s->be); /* after an error: sends may be left in it */
+            np_backend_abandon(s->be); /* after an error: sends may be left in it */
         np_uring_ops.close(s->be);
     }
     if (s->inbox.wake_fd >= 0)
@@ -77,7 +77,7 @@ static void start_send(struct sender *s)
         flags |= NP_SEND_ZC | (s->busy_count ? 0 : NP_SEND_ALONE);
     int32_t res;
     np_udata op;
-    int rc = np_uring_ops.transmit(s->be, bench->fd, &s->busy[slot], &iov, 1, flags, &res, &op);
+    int rc = np_uring_ops.send(s->be, bench->fd, &s->busy[slot], &iov, 1, flags, &res, &op);
     if (rc != 0) {
         s->err = rc < 0 ? rc : -EIO;
         return;
@@ -146,12 +146,11 @@ int np_zcbench_run(struct np_zcbench *bench)
         err = run(s);
         bench->wall_ns = np_clock_ns() - wall_ns;
         bench->cpu_ns = thread_cpu_ns() - cpu_ns;
-        struct np_stats stats;
-        np_uring_ops.stats(s->be, &stats);
-        bench->zc_bytes = stats.zc_bytes;
-        bench->copied_bytes = stats.copied_bytes;
-        bench->unsure_bytes = stats.unsure_bytes;
-        bench->enters = stats.enters;
+        const struct np_counts *counts = &np_head(s->be)->counts;
+        bench->zc_bytes = counts->zc_bytes;
+        bench->copied_bytes = counts->copied_bytes;
+        bench->unsure_bytes = counts->unsure_bytes;
+        bench->enters = counts->enters;
     }
     close_sender(s);
     free(s);

@@ -43,24 +43,20 @@ struct np_epoll_fd {
 
 struct np_epoll {
     struct np_backend_head head;
-    struct np_stats stats;
     struct np_oplist done;   /* ended: their last event is still to be taken */
     struct np_epoll_fd *fds; /* indexed by fd */
     uint32_t fds_count;
     struct epoll_event batch[NP_EPOLL_BATCH_COUNT];
     int batch_count, batch_next; /* readiness of the last wait, not yet looked at from next on */
     bool has_polled;             /* the last wait was one that does not wait */
-    struct np_bufring bufs;      /* opened with the first RECV */
     uint32_t buf_count, buf_bytes, recv_max_bytes;
     int *starved; /* fds not asked for while every buffer is held */
     uint32_t starved_count, starved_cap;
     bool has_buffers; /* at the start of this turn */
-    uint32_t features;
     uint32_t seq;
     uint32_t watched_count; /* operations that callbacks of this thread can make ready */
     int64_t waited_ns;      /* when the last wait ended */
     int epoll_fd, wake_fd;
-    bool forked;
 };
 
 static struct np_epoll *self(struct np_backend *be)
@@ -78,8 +74,8 @@ static int epoll_open(struct np_backend **out, const struct np_config *config, i
     e->head.ops = &np_epoll_ops;
     np_op_slab_init(&e->head.slab);
     e->wake_fd = wake_fd;
-    e->features = (NP_FEATURE_RECV_MULTI | NP_FEATURE_ACCEPT_MULTI | NP_FEATURE_PWAIT2) &
-                  ~config->features_off;
+    e->head.features = (NP_FEATURE_RECV_MULTI | NP_FEATURE_ACCEPT_MULTI | NP_FEATURE_PWAIT2) &
+                       ~config->features_off;
     e->buf_count = config->buf_count ? config->buf_count : NP_EPOLL_BUF_COUNT;
     e->buf_bytes = config->buf_bytes ? config->buf_bytes : NP_EPOLL_BUF_BYTES;
     e->recv_max_bytes = e->buf_bytes < NP_EPOLL_RECV_MAX_BYTES ? e->buf_bytes
@@ -108,21 +104,16 @@ static void epoll_close(struct np_backend *be)
     struct np_epoll *e = self(be);
     if (e->epoll_fd >= 0)
         close(e->epoll_fd);
-    np_bufring_close(&e->bufs);
+    np_bufring_close(&e->head.bufs);
     free(e->starved);
-    np_op_slab_close(&e->head.slab, e->forked);
+    np_op_slab_close(&e->head.slab, e->head.is_abandoned);
     free(e->fds);
     free(e);
 }
 
 static int epoll_enable(struct np_backend *be)
 {
-    return self(be)->forked ? -EPERM : 0; /* an epoll set belongs to no thread */
-}
-
-static void epoll_forked(struct np_backend *be)
-{
-    self(be)->forked = true; /* the set is shared with the parent: no epoll_ctl from here on */
+    return self(be)->head.is_abandoned ? -EPERM : 0; /* an epoll set belongs to no thread */
 }
 
 /* ---- registration -------------------------------------------------------------------------- */
@@ -163,7 +154,7 @@ static int fd_control(struct np_epoll *e, int fd, uint32_t mask, bool oneshot)
             entry->seq = e->seq;
         }
         event.data.u64 = (uint64_t)entry->seq << 32 | (uint32_t)fd;
-        e->stats.submissions++;
+        e->head.counts.submissions++;
         if (epoll_ctl(e->epoll_fd, verb, fd, &event) == 0) {
             entry->added = true;
             entry->mask = mask;
@@ -236,7 +227,7 @@ static void fd_silence(struct np_epoll *e, int fd)
     if (wanted && wanted != entry->mask) {
         fd_control(e, fd, wanted, !lasting);
     } else if (!wanted && entry->added && !entry->oneshot) {
-        e->stats.submissions++;
+        e->head.counts.submissions++;
         epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
         entry->added = false;
         entry->mask = 0;
@@ -247,14 +238,14 @@ static int epoll_arm(struct np_backend *be, struct np_op *op)
 {
     struct np_epoll *e = self(be);
     int err = 0;
-    if (e->forked)
+    if (e->head.is_abandoned)
         err = -EPERM;
     else if (op->fd < 0)
         err = -EBADF;
     else if ((uint32_t)op->fd >= e->fds_count)
         err = fd_table_grow(e, op->fd);
-    if (err == 0 && op->kind == NP_OP_RECV && !e->bufs.count)
-        err = np_bufring_open(&e->bufs, e->buf_count, e->buf_bytes);
+    if (err == 0 && op->kind == NP_OP_RECV && !e->head.bufs.count)
+        err = np_bufring_open(&e->head.bufs, e->buf_count, e->buf_bytes);
     if (err < 0)
         goto fail;
     fd_link(e, op);
@@ -277,14 +268,25 @@ fail:
     return err;
 }
 
+/* The socket is full: when it has room the caller sends again. */
+static int wait_for_room(struct np_backend *be, int fd, void *owner, int32_t *res, np_udata *out)
+{
+    struct np_op *op = np_op_alloc(&self(be)->head.slab, NP_OP_TRANSMIT, fd, owner);
+    if (!op)
+        return -ENOMEM;
+    op->poll_mask = POLLOUT | NP_POLL_KEEP;
+    *out = np_op_udata(op);
+    *res = epoll_arm(be, op);
+    return *res == 0 ? 0 : 1;
+}
+
+/* The plain call, whatever was asked for. */
 static int epoll_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                      int iov_count, int32_t *res, np_udata *out)
+                      int iov_count, int flags, int32_t *res, np_udata *out)
 {
     struct np_epoll *e = self(be);
-    (void)owner;
-    (void)out;
     ssize_t n;
-    if (e->forked) {
+    if (e->head.is_abandoned) {
         *res = -EPERM;
         return 1;
     }
@@ -295,67 +297,29 @@ static int epoll_send(struct np_backend *be, int fd, void *owner, const struct i
         n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     *res = n < 0 ? -errno : (int32_t)n;
-    e->stats.submissions++;
-    e->stats.completions++;
-    if (n > 0)
-        e->stats.send_bytes += (uint64_t)n;
-    return 1;
-}
-
-/* The plain call; a socket that is full is waited for, and then the caller sends again. */
-static int epoll_transmit(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                          int iov_count, int flags, int32_t *res, np_udata *out)
-{
-    struct np_epoll *e = self(be);
-    struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
-    if (e->forked) {
-        *res = -EPERM;
-        return 1;
-    }
-    ssize_t n = sendmsg(fd, &msg,
-                        MSG_NOSIGNAL | MSG_DONTWAIT | (flags & NP_SEND_MORE ? MSG_MORE : 0));
-    *res = n < 0 ? -errno : (int32_t)n;
-    e->stats.submissions++;
-    if (n < 0 && errno == EAGAIN && (flags & NP_SEND_WAIT)) {
-        struct np_op *op = np_op_alloc(&e->head.slab, NP_OP_TRANSMIT, fd, owner);
-        if (!op)
-            return -ENOMEM;
-        op->poll_mask = POLLOUT | NP_POLL_KEEP;
-        *out = np_op_udata(op);
-        int err = epoll_arm(be, op);
-        if (err == 0)
-            return 0;
-        *res = err;
-        return 1;
-    }
-    e->stats.completions++;
+    e->head.counts.submissions++;
+    if (*res == -EAGAIN && (flags & NP_SEND_WAIT))
+        return wait_for_room(be, fd, owner, res, out);
+    e->head.counts.completions++;
     if (n > 0) {
-        e->stats.send_bytes += (uint64_t)n;
-        e->stats.copied_bytes += (uint64_t)n;
+        e->head.counts.send_bytes += (uint64_t)n;
+        if (flags & NP_SEND_TRANSMITS)
+            e->head.counts.copied_bytes += (uint64_t)n;
     }
     return 1;
 }
 
-static int epoll_attach(struct np_backend *be, void *base, size_t size_bytes)
+static int epoll_attach(struct np_backend *be, void *base, size_t size_bytes, int how)
 {
-    (void)be;
-    (void)base;
-    (void)size_bytes;
-    return -EOPNOTSUPP; /* nothing to register memory with */
+    (void)be, (void)base, (void)size_bytes;
+    return how == NP_ATTACH_ON ? -EOPNOTSUPP : -ENOENT; /* nothing to register memory with */
 }
 
-static int epoll_detach(struct np_backend *be, void *base, size_t size_bytes)
-{
-    (void)be;
-    (void)base;
-    (void)size_bytes;
-    return -ENOENT;
-}
-
-static int epoll_cancel(struct np_backend *be, np_udata target)
+static int epoll_cancel(struct np_backend *be, np_udata target, int flags)
 {
     struct np_epoll *e = self(be);
-    if (e->forked)
+    (void)flags; /* to settle: an epoll set holds no file open */
+    if (e->head.is_abandoned)
         return -EPERM;
     struct np_op *op = np_op_find(&e->head.slab, target);
     if (!op)
@@ -379,7 +343,7 @@ static int epoll_submit(struct np_backend *be, const void *sqes, uint32_t count,
 static void epoll_forget(struct np_backend *be, int fd)
 {
     struct np_epoll *e = self(be);
-    if (e->forked || fd < 0 || (uint32_t)fd >= e->fds_count)
+    if (e->head.is_abandoned || fd < 0 || (uint32_t)fd >= e->fds_count)
         return;
     struct np_epoll_fd *entry = &e->fds[fd];
     while (entry->ops) { /* a watcher of the user's on an fd of ours: it ends here */
@@ -390,7 +354,7 @@ static void epoll_forget(struct np_backend *be, int fd)
         np_oplist_push(&e->done, &e->head.slab, op);
     }
     if (entry->added) {
-        e->stats.submissions++;
+        e->head.counts.submissions++;
         epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     }
     memset(entry, 0, sizeof(*entry));
@@ -402,7 +366,7 @@ static void epoll_forget(struct np_backend *be, int fd)
 static int finish(struct np_epoll *e, struct np_op *op, int res, struct np_event *event)
 {
     fd_unlink(e, op);
-    np_op_emit(event, op, NULL, res, 0);
+    np_op_emit(event, op, res, 0);
     np_op_free(&e->head.slab, op);
     return 1;
 }
@@ -412,16 +376,18 @@ static int finish(struct np_epoll *e, struct np_op *op, int res, struct np_event
 static int do_recv(struct np_epoll *e, struct np_op *op, int bid, uint32_t room_bytes,
                    struct np_event *event)
 {
-    uint8_t *at = np_bufring_at(&e->bufs, (uint16_t)bid);
+    uint8_t *at = np_bufring_at(&e->head.bufs, (uint16_t)bid);
     ssize_t n = recv(op->fd, at, e->recv_max_bytes, MSG_DONTWAIT);
     if (n > 0) {
         uint32_t used_bytes = ((uint32_t)n + 63) & ~63u; /* the next one: its own cache line */
         if (used_bytes > room_bytes)
             used_bytes = room_bytes;
-        np_bufring_consume(&e->bufs, (uint16_t)bid, used_bytes,
+        np_bufring_consume(&e->head.bufs, (uint16_t)bid, used_bytes,
                            room_bytes - used_bytes >= e->recv_max_bytes);
-        e->stats.recv_bytes += (uint64_t)n;
-        np_op_emit(event, op, at, (int)n, NP_EV_MORE);
+        e->head.counts.recv_bytes += (uint64_t)n;
+        np_op_emit(event, op, (int)n, NP_EV_MORE);
+        event->data = at;
+        event->buf = np_bufring_buf(&e->head.bufs, (uint16_t)bid);
         return 1;
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -437,7 +403,7 @@ static int do_accept(struct np_epoll *e, struct np_op *op, struct np_event *even
     while (n < max) {
         int fd = np_sock_accept(op->fd, NULL);
         if (fd >= 0) {
-            np_op_emit(&events[n++], op, NULL, fd, NP_EV_MORE);
+            np_op_emit(&events[n++], op, fd, NP_EV_MORE);
             continue;
         }
         if (fd == -EAGAIN || fd == -EINTR)
@@ -460,7 +426,7 @@ static int starve(struct np_epoll *e, int fd)
         e->starved_cap = cap;
     }
     e->starved[e->starved_count++] = fd;
-    e->stats.submissions++;
+    e->head.counts.submissions++;
     epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     entry->added = false;
     entry->mask = 0;
@@ -474,18 +440,13 @@ static void feed_starved(struct np_epoll *e)
     e->starved_count = 0;
 }
 
-static struct np_buf *epoll_buffer(struct np_backend *be, const uint8_t *data)
-{
-    return np_bufring_find(&self(be)->bufs, data);
-}
-
 /* Serves one ready fd. Returns the number of events, or -ENOBUFS: no buffer left, come again. */
 static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_event *events,
                  int max)
 {
     int fd = (int)(uint32_t)ready->data.u64;
     if ((uint32_t)fd >= e->fds_count || e->fds[fd].seq != (uint32_t)(ready->data.u64 >> 32)) {
-        e->stats.stale++;
+        e->head.counts.stale++;
         return 0;
     }
     struct np_epoll_fd *entry = &e->fds[fd];
@@ -502,9 +463,9 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
         unwanted &= ~bits;
         if (op->kind == NP_OP_RECV) {
             uint32_t room_bytes;
-            int bid = np_bufring_peek(&e->bufs, e->recv_max_bytes, &room_bytes);
+            int bid = np_bufring_peek(&e->head.bufs, e->recv_max_bytes, &room_bytes);
             if (bid < 0) {
-                e->stats.enobufs++;
+                e->head.counts.enobufs++;
                 if (!e->has_buffers && starve(e, fd) == 0)
                     return n;
                 return n ? n : -ENOBUFS;
@@ -532,17 +493,17 @@ static int serve(struct np_epoll *e, const struct epoll_event *ready, struct np_
 
 static int wait_ready(struct np_epoll *e, int64_t timeout_ns)
 {
-    e->stats.enters++;
+    e->head.counts.enters++;
     e->batch_next = e->batch_count = 0;
     e->has_polled = timeout_ns == 0;
     int n;
-    if (timeout_ns > 0 && (e->features & NP_FEATURE_PWAIT2)) {
+    if (timeout_ns > 0 && (e->head.features & NP_FEATURE_PWAIT2)) {
         struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
                               .tv_nsec = timeout_ns % 1000000000};
         n = epoll_pwait2(e->epoll_fd, e->batch, NP_EPOLL_BATCH_COUNT, &ts, NULL);
         if (n >= 0 || !np_is_refused(errno))
             goto out;
-        e->features &= ~(uint32_t)NP_FEATURE_PWAIT2;
+        e->head.features &= ~(uint32_t)NP_FEATURE_PWAIT2;
     }
     int timeout_ms = -1;
     if (timeout_ns >= 0) { /* rounded up: a timer must not be found early, again and again */
@@ -561,11 +522,11 @@ out:
 static int epoll_turn(struct np_backend *be, struct np_event *events, int max, int64_t timeout_ns)
 {
     struct np_epoll *e = self(be);
-    if (e->forked)
+    if (e->head.is_abandoned)
         return -EPERM;
-    np_bufring_recycle(&e->bufs);
-    np_bufring_rewind(&e->bufs);
-    e->has_buffers = np_bufring_has_room(&e->bufs);
+    np_bufring_recycle(&e->head.bufs);
+    np_bufring_rewind(&e->head.bufs);
+    e->has_buffers = np_bufring_has_room(&e->head.bufs);
     if (e->has_buffers && e->starved_count)
         feed_starved(e);
     int n = np_oplist_take(&e->done, &e->head.slab, events, max);
@@ -585,7 +546,7 @@ static int epoll_turn(struct np_backend *be, struct np_event *events, int max, i
             if (served < 0)
                 break; /* the rest of the batch, when buffers are free again */
             n += served;
-            e->stats.completions += (uint64_t)served;
+            e->head.counts.completions += (uint64_t)served;
         }
         e->batch_next++;
     }
@@ -609,36 +570,18 @@ static int epoll_has_work(struct np_backend *be)
            np_clock_ns() - e->waited_ns >= NP_EPOLL_POLL_SKIP_NS;
 }
 
-static void epoll_stats(struct np_backend *be, struct np_stats *out)
-{
-    struct np_epoll *e = self(be);
-    *out = e->stats;
-    out->ops_live = e->head.slab.live_count;
-    out->bufs_total = e->bufs.count;
-    out->bufs_free = e->bufs.count - e->bufs.retired_count;
-    out->features = e->features;
-    out->arena_kind = e->bufs.mem ? e->bufs.mem->arena.kind : 0;
-}
-
 const struct np_backend_ops np_epoll_ops = {
     .name = "epoll",
     .open = epoll_open,
     .close = epoll_close,
     .enable = epoll_enable,
-    .forked = epoll_forked,
     .arm = epoll_arm,
     .send = epoll_send,
-    .transmit = epoll_transmit,
-    .attach = epoll_attach,
-    .detach = epoll_detach,
-    .send_quick = epoll_send,
-    .buffer = epoll_buffer,
-    .cancel = epoll_cancel,
     .submit = epoll_submit,
-    .settle = epoll_cancel, /* an epoll set holds no file open */
+    .cancel = epoll_cancel,
     .forget = epoll_forget,
+    .attach = epoll_attach,
     .turn = epoll_turn,
     .flush = epoll_flush,
     .has_work = epoll_has_work,
-    .stats = epoll_stats,
 };

@@ -39,11 +39,12 @@ static inline struct np_op *np_oplist_pop(struct np_oplist *list, struct np_op_s
     return op;
 }
 
-static inline void np_op_emit(struct np_event *event, const struct np_op *op, uint8_t *data,
-                              int res, int flags)
+/* An event without bytes; who has received some adds them: event->data and event->buf. */
+static inline void np_op_emit(struct np_event *event, const struct np_op *op, int res, int flags)
 {
     event->owner = op->owner;
-    event->data = data;
+    event->data = NULL;
+    event->buf = NULL;
     event->op = np_op_udata(op);
     event->res = res;
     event->kind = op->kind;
@@ -59,7 +60,7 @@ static inline int np_oplist_take(struct np_oplist *list, struct np_op_slab *slab
     int n = 0;
     struct np_op *op;
     while (n < max && (op = np_oplist_pop(list, slab)) != NULL) {
-        np_op_emit(&events[n++], op, NULL, op->res, 0);
+        np_op_emit(&events[n++], op, op->res, 0);
         np_op_free(slab, op);
     }
     return n;

@@ -167,20 +167,6 @@ void np_bufring_rewind(struct np_bufring *br)
     }
 }
 
-struct np_buf *np_bufring_find(const struct np_bufring *br, const uint8_t *data)
-{
-    if (!br->mem || data < br->mem->arena.base)
-        return NULL;
-    size_t offset_bytes = (size_t)(data - br->mem->arena.base);
-    if (offset_bytes >= (size_t)br->count * br->buf_bytes)
-        return NULL;
-    /* A ring larger than 4 GiB is not to be had: the kernel's buffer numbers have 16 bits, but
-     * nobody gives one hundreds of MiB. The 32-bit division is several times faster. */
-    if (NP_LIKELY(offset_bytes <= UINT32_MAX))
-        return &br->mem->bufs[(uint32_t)offset_bytes / br->buf_bytes];
-    return &br->mem->bufs[offset_bytes / br->buf_bytes];
-}
-
 void np_buf_release(struct np_buf *buf)
 {
     struct np_bufmem *mem = buf->mem;

@@ -65,6 +65,12 @@ uint8_t *np_bufring_consume(struct np_bufring *br, uint16_t bid, uint32_t len_by
 /* Publishes the retired buffers that nobody holds; returns how many. Every pointer handed out for
  * them dies. */
 int np_bufring_recycle(struct np_bufring *br);
+/* Buffers that are not retired. */
+static inline uint32_t np_bufring_free_count(const struct np_bufring *br)
+{
+    return br->count - br->retired_count;
+}
+
 /* Whether the kernel has a buffer to fill. */
 static inline int np_bufring_has_room(const struct np_bufring *br)
 {
@@ -80,8 +86,12 @@ uint8_t *np_bufring_at(const struct np_bufring *br, uint16_t bid);
  * stay in the cache instead of all buffers passing through it. */
 void np_bufring_rewind(struct np_bufring *br);
 
-/* The buffer that `data`, handed out by consume, is in; NULL when it is not of this ring. */
-struct np_buf *np_bufring_find(const struct np_bufring *br, const uint8_t *data);
+/* What a reader of buffer `bid` holds. */
+static inline struct np_buf *np_bufring_buf(const struct np_bufring *br, uint16_t bid)
+{
+    return &br->mem->bufs[bid];
+}
+
 /* Only the loop's thread takes the first hold; who has one may take another. */
 static inline void np_buf_hold(struct np_buf *buf)
 {

@@ -21,11 +21,12 @@ from netpoll._native.c cimport (
     NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_NO_IOWAIT, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI,
     NP_FEATURE_SENDMSG_ZC, NP_FEATURE_SEND_ZC, NP_FEATURE_SQPOLL, NP_FEATURE_ZC_FIXED,
     NP_FEATURE_ZC_FIXED_VEC, NP_FREE, NP_HAS_GIL, NP_OP_ACCEPT, NP_OP_CHUNK_SLOTS, NP_WAIT_MAX_NS,
-    PyContext_CopyCurrent, PyErr_CheckSignals, Py_DECREF, Py_INCREF, np_backend_head, np_clock_ns,
-    np_config, np_epoll_ops, np_head, np_inbox_awake, np_inbox_close, np_inbox_is_empty,
-    np_inbox_node, np_inbox_open, np_inbox_push, np_inbox_sleep, np_inbox_take, np_inbox_wake,
-    np_op, np_op_alloc, np_op_at, np_op_udata, np_sock_close, np_timer_add, np_timer_heap_close,
-    np_timer_heap_init, np_timer_peek, np_timer_pop_due, np_uring_ops)
+    PyContext_CopyCurrent, PyErr_CheckSignals, Py_DECREF, Py_INCREF, np_backend_abandon,
+    np_backend_head, np_backend_stats, np_clock_ns, np_config, np_epoll_ops, np_head,
+    np_inbox_awake, np_inbox_close, np_inbox_is_empty, np_inbox_node, np_inbox_open, np_inbox_push,
+    np_inbox_sleep, np_inbox_take, np_inbox_wake, np_op, np_op_alloc, np_op_at, np_op_udata,
+    np_sock_close, np_timer_add, np_timer_heap_close, np_timer_heap_init, np_timer_peek,
+    np_timer_pop_due, np_uring_ops)
 from netpoll._native.failing cimport os_error
 from netpoll._native.fd_table cimport FdTables
 from netpoll._native.handle cimport (
@@ -74,7 +75,7 @@ def _after_fork_in_child():
     for inherited in list(all_loops):
         loop = inherited
         if loop.be is not NULL:
-            loop.ops.forked(loop.be)
+            np_backend_abandon(loop.be)
         loop.events_next = loop.events_count  # what has come in is the parent's to handle
         if loop.running_ident and loop.is_ours():
             inherited_runs.add(loop)
@@ -160,7 +161,7 @@ cdef class Loop(FdTables):
     def __dealloc__(self):
         cdef uint32_t i
         if self.be is not NULL:
-            self.ops.forked(self.be)  # never closed: operations may be left in it
+            np_backend_abandon(self.be)  # never closed: operations may be left in it
             self.ops.close(self.be)
         if self.inbox.wake_fd >= 0:
             np_inbox_close(&self.inbox)
@@ -289,7 +290,7 @@ cdef class Loop(FdTables):
     cdef int cancel(self, np_udata op) except -1:
         cdef int err
         if self.be is not NULL and op and self.fork_generation == fork_count:
-            err = self.ops.cancel(self.be, op)
+            err = self.ops.cancel(self.be, op, 0)
             if err < 0 and err != -ENOENT:
                 raise os_error(err, "cancelling an operation")
         return 0
@@ -410,7 +411,7 @@ cdef class Loop(FdTables):
         return 0
 
     cdef int _not_forked(self) except -1:
-        self.ops.forked(self.be)
+        np_backend_abandon(self.be)
         raise RuntimeError("this event loop was made before a fork and belongs to the parent "
                            "process; make a new one in the child")
 
@@ -621,8 +622,8 @@ cdef class Loop(FdTables):
         if self.fork_generation == fork_count:
             self._end_operations()
         else:
-            self.ops.forked(self.be)
-        self.ops.stats(self.be, &self.last_stats)
+            np_backend_abandon(self.be)
+        self.last_stats = np_backend_stats(np_head(self.be))
         self.ops.close(self.be)
         self.be = NULL
         for pool in self.buffer_pools or ():
@@ -666,19 +667,19 @@ cdef class Loop(FdTables):
         if head.slab.live_count:
             n = 1
             if self.ops.enable(self.be) < 0:
-                self.ops.forked(self.be)  # cannot be had in this thread: given up with its ring
+                np_backend_abandon(self.be)  # cannot be had in this thread: given up with its ring
                 return 0
             for slot in range(head.slab.chunks_count * NP_OP_CHUNK_SLOTS):
                 op = np_op_at(&head.slab, slot)
                 if op.state != NP_FREE:
-                    self.ops.cancel(self.be, np_op_udata(op))
+                    self.ops.cancel(self.be, np_op_udata(op), 0)
         while True:
             while self.events_next < self.events_count:
                 self.events_next += 1
                 self._drop_event(&self.events[self.events_next - 1])
             self.events_next = self.events_count = 0
             if turns == CLOSE_TURNS_MAX_COUNT:
-                self.ops.forked(self.be)
+                np_backend_abandon(self.be)
             # Without an operation there may be an event: carried over from another thread's ring.
             if not head.slab.live_count and n <= 0 or turns == CLOSE_TURNS_MAX_COUNT:
                 return 0

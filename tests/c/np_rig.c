@@ -71,9 +71,9 @@ static void close_backend(struct np_rig *rig)
     struct np_stats stats = np_rig_stats(rig);
     assert_int_equal(stats.ops_live, 0);
     assert_int_equal(stats.bufs_free, stats.bufs_total);
-    assert_int_equal(stats.notifs_pending, 0);
+    assert_int_equal(stats.counts.notifs_pending, 0);
     if (np_rig_is_uring(rig)) /* epoll's readiness may be older than a close; a completion not */
-        assert_int_equal(stats.stale, 0);
+        assert_int_equal(stats.counts.stale, 0);
     rig->ops->close(rig->be);
     rig->be = NULL;
     np_inbox_close(&rig->inbox);
@@ -99,9 +99,7 @@ void np_rig_reopen_disabled(struct np_rig *rig)
 
 struct np_stats np_rig_stats(struct np_rig *rig)
 {
-    struct np_stats stats;
-    rig->ops->stats(rig->be, &stats);
-    return stats;
+    return np_backend_stats(np_head(rig->be));
 }
 
 int np_rig_is_uring(const struct np_rig *rig)
@@ -119,8 +117,8 @@ static const char *record_result(struct np_watch *watch, const struct np_event *
     }
     int receives = event->kind == NP_OP_RECV;
     int has_data = receives && event->res > 0;
-    if (has_data != (event->data != NULL))
-        return "data goes with RECV and res > 0, and only with it";
+    if (has_data != (event->data != NULL) || has_data != (event->buf != NULL))
+        return "data and its buffer go with RECV and res > 0, and only with it";
     if (has_data) {
         size_t needed = watch->bytes_count + (size_t)event->res;
         if (needed > watch->bytes_cap) {
@@ -140,12 +138,14 @@ static const char *record_result(struct np_watch *watch, const struct np_event *
     return NULL;
 }
 
-/* One event; or two: a result with MORE, and the notice. */
-static const char *record_transmit(struct np_watch *watch, const struct np_event *event)
+/* Of SEND or TRANSMIT. One event; or, of TRANSMIT, two: a result with MORE, and the notice. */
+static const char *record_send(struct np_watch *watch, const struct np_event *event)
 {
     int is_notice = event->flags & NP_EV_NOTIF;
     if (!is_notice != (watch->events_count == 0))
-        return "a TRANSMIT has one result, and a notice only after it";
+        return "a send has one result, and a notice only after it";
+    if (event->kind == NP_OP_SEND && event->flags)
+        return "a SEND has one event, and nothing but a result to tell";
     if (is_notice && (event->flags & NP_EV_MORE))
         return "a notice is the last event";
     if (is_notice && event->res != (watch->result > 0 ? watch->result : 0))
@@ -179,8 +179,8 @@ static const char *record(const struct np_event *event)
         return "an event after the last one";
     if (event->op != watch->op || event->kind != watch->kind)
         return "an event of another operation";
-    if (event->kind == NP_OP_TRANSMIT)
-        return record_transmit(watch, event);
+    if (event->kind == NP_OP_SEND || event->kind == NP_OP_TRANSMIT)
+        return record_send(watch, event);
     if ((event->flags & NP_EV_MORE) && event->kind != NP_OP_RECV && event->kind != NP_OP_ACCEPT &&
         event->kind != NP_OP_SQE)
         return "a one-shot operation goes on";
@@ -198,6 +198,17 @@ static const char *record(const struct np_event *event)
     return broken;
 }
 
+/* Whether the bytes of an event, if it has any, are in the buffer that comes with it. */
+static int is_in_buffer(struct np_rig *rig, const struct np_event *event)
+{
+    if (event->kind != NP_OP_RECV || event->res <= 0)
+        return 1;
+    const struct np_bufmem *mem = event->buf->mem;
+    size_t buf_bytes = np_head(rig->be)->bufs.buf_bytes;
+    const uint8_t *base = mem->arena.base + (size_t)(event->buf - mem->bufs) * buf_bytes;
+    return event->data >= base && event->data + event->res <= base + buf_bytes;
+}
+
 int np_rig_turn_raw(struct np_rig *rig, int64_t timeout_ns)
 {
     int n = rig->ops->turn(rig->be, rig->events, rig->max_events, timeout_ns);
@@ -205,6 +216,8 @@ int np_rig_turn_raw(struct np_rig *rig, int64_t timeout_ns)
         rig->broken = "more events than there is room for";
     for (int i = 0; i < n && i < rig->max_events; i++) {
         const char *broken = record(&rig->events[i]);
+        if (!broken && !is_in_buffer(rig, &rig->events[i]))
+            broken = "the bytes of an event are not in the buffer that came with it";
         if (broken && !rig->broken)
             rig->broken = broken;
     }
@@ -320,33 +333,20 @@ void np_rig_stop(struct np_rig *rig, struct np_watch *watch)
 {
     if (!watch->armed)
         return;
-    assert_int_equal(rig->ops->cancel(rig->be, watch->op), 0);
+    assert_int_equal(rig->ops->cancel(rig->be, watch->op, 0), 0);
     NP_UNTIL(rig, !watch->armed);
 }
 
 void np_rig_start_send(struct np_rig *rig, struct np_watch *watch, int fd, const struct iovec *iov,
-                       int iov_count)
+                       int iov_count, int flags)
 {
     assert_false(watch->armed);
-    watch->kind = NP_OP_SEND;
-    watch->fd = fd;
-    watch->last_res = INT32_MIN;
-    int rc = rig->ops->send(rig->be, fd, watch, iov, iov_count, &watch->last_res, &watch->op);
-    assert_in_range(rc, 0, 1);
-    watch->armed = rc == 0;
-}
-
-void np_rig_start_transmit(struct np_rig *rig, struct np_watch *watch, int fd,
-                           const struct iovec *iov, int iov_count, int flags)
-{
-    assert_false(watch->armed);
-    watch->kind = NP_OP_TRANSMIT;
+    watch->kind = flags & NP_SEND_TRANSMITS ? NP_OP_TRANSMIT : NP_OP_SEND;
     watch->fd = fd;
     watch->events_count = 0;
     watch->result = INT32_MIN;
     watch->result_flags = watch->last_flags = 0;
-    int rc = rig->ops->transmit(rig->be, fd, watch, iov, iov_count, flags, &watch->result,
-                                &watch->op);
+    int rc = rig->ops->send(rig->be, fd, watch, iov, iov_count, flags, &watch->result, &watch->op);
     assert_in_range(rc, 0, 1);
     watch->last_res = watch->result;
     watch->armed = rc == 0;
@@ -356,7 +356,7 @@ int32_t np_rig_send(struct np_rig *rig, int fd, const void *base, size_t len_byt
 {
     struct np_watch watch = {0};
     struct iovec iov = {(void *)(uintptr_t)base, len_bytes};
-    np_rig_start_send(rig, &watch, fd, &iov, 1);
+    np_rig_start_send(rig, &watch, fd, &iov, 1, 0);
     NP_UNTIL(rig, !watch.armed);
     return watch.last_res;
 }

@@ -46,8 +46,8 @@ struct np_watch {
     uint32_t events_count;
     uint32_t lasts_count;
     int32_t last_res; /* of the last event */
-    int32_t result;   /* TRANSMIT: of the first; last_res is the notice's when one came */
-    uint8_t result_flags, last_flags; /* TRANSMIT: enum np_event_flags */
+    int32_t result;   /* of a send's first event; last_res is the notice's when one came */
+    uint8_t result_flags, last_flags; /* of a send: enum np_event_flags */
     uint64_t cqe_flags;               /* SQE: of the newest event */
     uint8_t *bytes;                   /* RECV: all received until the test resets bytes_count */
     size_t bytes_count, bytes_cap;
@@ -103,14 +103,12 @@ int np_rig_try_submit(struct np_rig *rig, struct np_watch *watches, const void *
 void np_rig_submit(struct np_rig *rig, struct np_watch *watches, const void *sqes, uint32_t count);
 /* Cancels and waits for the last event; does nothing to a watch that is not armed. */
 void np_rig_stop(struct np_rig *rig, struct np_watch *watch);
-/* Starts a send. The watch is armed while it is under way; else last_res has the result. */
+/* Starts a send; flags: enum np_send_flags. `watch` is armed until its last event, or not at all
+ * when it is done: `result` says how it went. */
 void np_rig_start_send(struct np_rig *rig, struct np_watch *watch, int fd, const struct iovec *iov,
-                       int iov_count);
+                       int iov_count, int flags);
 /* Sends and waits for the result: bytes or -errno. */
 int32_t np_rig_send(struct np_rig *rig, int fd, const void *base, size_t len_bytes);
-/* Starts a transmit; `watch` is armed until its last event, or not at all when it is done. */
-void np_rig_start_transmit(struct np_rig *rig, struct np_watch *watch, int fd,
-                           const struct iovec *iov, int iov_count, int flags);
 /* Forgets the fd and closes it. */
 void np_rig_close_fd(struct np_rig *rig, int fd);
 void np_watch_free(struct np_watch *watch);

@@ -209,7 +209,7 @@ static void settle_lets_a_listener_really_close(struct np_rig *rig)
         np_rig_arm(rig, &watch, NP_OP_ACCEPT, listener);
         if (round % 2)
             np_rig_turn(rig, 0);
-        assert_int_equal(rig->ops->settle(rig->be, watch.op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, watch.op, NP_CANCEL_SETTLE), 0);
         np_rig_close_fd(rig, listener);
 
         struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -220,7 +220,7 @@ static void settle_lets_a_listener_really_close(struct np_rig *rig)
         close(fd);
         NP_UNTIL(rig, !watch.armed);
         assert_int_equal(watch.last_res, -ECANCELED);
-        assert_int_equal(rig->ops->settle(rig->be, watch.op), -ENOENT);
+        assert_int_equal(rig->ops->cancel(rig->be, watch.op, NP_CANCEL_SETTLE), -ENOENT);
     }
 }
 
@@ -243,7 +243,7 @@ static void recv_delivers_small_messages_in_order(struct np_rig *rig)
     NP_UNTIL(rig, watch.bytes_count == MESSAGES * BYTES);
     assert_true(np_stream_matches(watch.bytes, 1, 0, watch.bytes_count));
     assert_true(watch.armed);
-    assert_int_equal(np_rig_stats(rig).recv_bytes, MESSAGES * BYTES);
+    assert_int_equal(np_rig_stats(rig).counts.recv_bytes, MESSAGES * BYTES);
     np_rig_stop(rig, &watch);
     assert_int_equal(watch.last_res, -ECANCELED);
     np_rig_close_fd(rig, fds[0]);
@@ -290,7 +290,7 @@ static void recv_ends_with_the_stream(struct np_rig *rig)
         assert_int_equal(watch.last_res, 0);
         assert_int_equal(watch.bytes_count, 8);
         assert_memory_equal(watch.bytes, "the rest", 8);
-        assert_int_equal(rig->ops->cancel(rig->be, watch.op), -ENOENT);
+        assert_int_equal(rig->ops->cancel(rig->be, watch.op, 0), -ENOENT);
         np_rig_close_fd(rig, fds[0]);
         close(fds[1]);
         np_watch_free(&watch);
@@ -340,13 +340,13 @@ static void send_in_one_piece_and_in_several(struct np_rig *rig)
     struct iovec iov[3] = {{"one ", 4}, {"two ", 4}, {"three", 5}};
     np_socket_pair(fds);
     assert_int_equal(np_rig_send(rig, fds[0], "zero ", 5), 5);
-    np_rig_start_send(rig, &watch, fds[0], iov, 3);
+    np_rig_start_send(rig, &watch, fds[0], iov, 3, 0);
     memset(iov, 0, sizeof(iov)); /* the array was copied */
     NP_UNTIL(rig, !watch.armed);
     assert_int_equal(watch.last_res, 13);
     assert_int_equal(read(fds[1], got, sizeof(got)), 18);
     assert_memory_equal(got, "zero one two three", 18);
-    assert_int_equal(np_rig_stats(rig).send_bytes, 18);
+    assert_int_equal(np_rig_stats(rig).counts.send_bytes, 18);
     np_rig_close_fd(rig, fds[0]);
     close(fds[1]);
 }
@@ -358,7 +358,7 @@ static void flush_submits_without_waiting(struct np_rig *rig)
     struct np_watch watch = {0};
     struct iovec iov = {"now", 3};
     np_socket_pair(fds);
-    np_rig_start_send(rig, &watch, fds[0], &iov, 1);
+    np_rig_start_send(rig, &watch, fds[0], &iov, 1, 0);
     assert_int_equal(rig->ops->flush(rig->be), 0);
     assert_int_equal(read(fds[1], got, sizeof(got)), 3);
     NP_UNTIL(rig, !watch.armed);
@@ -379,7 +379,7 @@ static void many_sends_in_one_turn(struct np_rig *rig)
         for (int k = 0; k < PIECES; k++)
             iov[k] = (struct iovec){data + 3 * k, 3};
         np_socket_pair(fds[i]);
-        np_rig_start_send(rig, &watches[i], fds[i][0], iov, i % 4 ? PIECES : 1);
+        np_rig_start_send(rig, &watches[i], fds[i][0], iov, i % 4 ? PIECES : 1, 0);
     }
     for (int i = 0; i < COUNT; i++) {
         size_t expected = i % 4 ? sizeof(data) : 3;
@@ -404,7 +404,7 @@ static void send_all(struct np_rig *rig, int fds[2], const uint8_t *data, size_t
             struct iovec iov[2] = {{(void *)(uintptr_t)(data + sent), (total - sent + 1) / 2}};
             iov[1].iov_base = (uint8_t *)iov[0].iov_base + iov[0].iov_len;
             iov[1].iov_len = total - sent - iov[0].iov_len;
-            np_rig_start_send(rig, &watch, fds[0], iov, iov[1].iov_len ? 2 : 1);
+            np_rig_start_send(rig, &watch, fds[0], iov, iov[1].iov_len ? 2 : 1, 0);
             NP_UNTIL(rig, !watch.armed);
             if (watch.last_res == -EAGAIN) {
                 refused++;
@@ -452,7 +452,7 @@ static void send_to_nobody_is_epipe_and_no_signal(struct np_rig *rig)
     np_socket_pair(fds);
     close(fds[1]);
     assert_int_equal(np_rig_send(rig, fds[0], "x", 1), -EPIPE);
-    np_rig_start_send(rig, &watch, fds[0], iov, 2);
+    np_rig_start_send(rig, &watch, fds[0], iov, 2, 0);
     NP_UNTIL(rig, !watch.armed);
     assert_int_equal(watch.last_res, -EPIPE);
     np_rig_close_fd(rig, fds[0]);
@@ -519,13 +519,14 @@ static void a_poll_that_is_kept_costs_no_call_each_time(struct np_rig *rig)
         np_rig_turn(rig, 0); /* other callbacks run meanwhile: nobody wants it now, or soon */
         assert_int_equal(read(fds[0], &byte, 1), 1);
         if (i == 0)
-            before = np_rig_stats(rig).submissions;
+            before = np_rig_stats(rig).counts.submissions;
     }
-    assert_int_equal(np_rig_stats(rig).submissions, before);
+    assert_int_equal(np_rig_stats(rig).counts.submissions, before);
     np_write_all(fds[1], "x", 1);
     for (int i = 0; i < 5; i++)
         np_rig_turn(rig, 0);
-    assert_int_equal(np_rig_stats(rig).submissions, before + 1); /* withdrawn at the second time */
+    assert_int_equal(np_rig_stats(rig).counts.submissions,
+                     before + 1); /* withdrawn at the second time */
     assert_true(np_rig_idle_turn(rig, 10 * MS_NS) >= 10 * MS_NS);
     np_rig_close_fd(rig, fds[0]);
     close(fds[1]);

@@ -113,7 +113,7 @@ static void check(struct model *model)
                 assert_int_equal(watch->lasts_count, link->arms[w]);
                 check_last_event(model, link, w);
                 /* What has ended cannot be cancelled, whoever has the slot by now. */
-                assert_int_equal(model->rig->ops->cancel(model->rig->be, watch->op), -ENOENT);
+                assert_int_equal(model->rig->ops->cancel(model->rig->be, watch->op, 0), -ENOENT);
             }
             link->was_armed[w] = watch->armed;
         }
@@ -154,8 +154,7 @@ static void step_cancel(struct model *model, struct link *link, int which, int s
     struct np_backend *be = model->rig->be;
     if (!watch->armed)
         return;
-    int rc = settles ? model->rig->ops->settle(be, watch->op)
-                     : model->rig->ops->cancel(be, watch->op);
+    int rc = model->rig->ops->cancel(be, watch->op, settles ? NP_CANCEL_SETTLE : 0);
     /* -ENOENT: its last event is on its way between two rings. */
     assert_true(rc == 0 || (rc == -ENOENT && model->has_moved));
 }
@@ -174,7 +173,7 @@ static void step_send(struct model *model, struct link *link)
         iov[i] = (struct iovec){link->sending + at, piece};
         at += piece;
     }
-    np_rig_start_send(model->rig, watch, link->fd, iov, count);
+    np_rig_start_send(model->rig, watch, link->fd, iov, count, 0);
     if (watch->armed) {
         link->arms[W_SEND]++;
         link->was_armed[W_SEND] = 1;

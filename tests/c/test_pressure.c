@@ -64,7 +64,7 @@ static void fifty_connections_share_two_buffers(struct np_rig *rig)
     for (int i = 0; i < CONNECTIONS; i++)
         crowd_write(&crowd, i, PER_CONNECTION);
     NP_UNTIL(rig, crowd_is_done(&crowd));
-    assert_true(np_rig_stats(rig).enobufs > 0);
+    assert_true(np_rig_stats(rig).counts.enobufs > 0);
     for (int i = 0; i < CONNECTIONS; i++)
         assert_true(crowd.recvs[i].armed); /* running out of buffers was nobody's last event */
     crowd_write(&crowd, 7, 100); /* and all is as before: a single message comes through */
@@ -103,7 +103,7 @@ static void cancelled_while_starving(struct np_rig *rig)
         crowd_write(&crowd, i, PER_CONNECTION);
     np_rig_turn(rig, 0);
     for (int i = 0; i < CONNECTIONS; i++)
-        assert_int_equal(rig->ops->cancel(rig->be, crowd.recvs[i].op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, crowd.recvs[i].op, 0), 0);
     int64_t before_ns = np_clock_ns();
     assert_true(np_rig_turn(rig, 5 * SECOND_NS) > 0); /* those are over now: nothing to wait for */
     assert_true(np_clock_ns() - before_ns < 2 * SECOND_NS);
@@ -127,18 +127,18 @@ static void cancelled_while_every_buffer_is_held(struct np_rig *rig)
     np_rig_turn(rig, 0);
     for (int i = 0; i < CONNECTIONS; i++)
         crowd_write(&crowd, i, PER_CONNECTION);
-    while (np_rig_stats(rig).bufs_free || !np_rig_stats(rig).enobufs) {
+    while (np_rig_stats(rig).bufs_free || !np_rig_stats(rig).counts.enobufs) {
         int n = np_rig_turn(rig, MS_NS);
         for (int i = 0; i < n; i++) {
             if (rig->events[i].kind != NP_OP_RECV || rig->events[i].res <= 0)
                 continue;
             assert_true(held_count < CONNECTIONS * 64);
-            held[held_count] = rig->ops->buffer(rig->be, rig->events[i].data);
+            held[held_count] = rig->events[i].buf;
             np_buf_hold(held[held_count++]);
         }
     }
     for (int i = 0; i < CONNECTIONS; i++)
-        assert_int_equal(rig->ops->cancel(rig->be, crowd.recvs[i].op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, crowd.recvs[i].op, 0), 0);
     for (int i = 0; i < CONNECTIONS; i++)
         NP_UNTIL(rig, !crowd.recvs[i].armed);
     while (held_count)
@@ -160,7 +160,7 @@ static void starving_and_cancelled_and_moved(struct np_rig *rig)
         crowd_write(&crowd, i, PER_CONNECTION);
     np_rig_turn(rig, 0);
     for (int i = 0; i < CONNECTIONS; i += 2)
-        assert_int_equal(rig->ops->cancel(rig->be, crowd.recvs[i].op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, crowd.recvs[i].op, 0), 0);
     np_rig_turn_in_thread(rig, 0, 0);
     assert_int_equal(rig->ops->enable(rig->be), 0);
     for (int i = 0; i < CONNECTIONS; i += 2) {
@@ -201,9 +201,9 @@ static void a_hundred_operations_through_eight_entries(struct np_rig *rig)
     for (int i = 0; i < COUNT; i++)
         NP_UNTIL(rig, watches[i].bytes_count == 1);
     if (np_rig_is_uring(rig))
-        assert_true(np_rig_stats(rig).sq_full > 0);
+        assert_true(np_rig_stats(rig).counts.sq_full > 0);
     for (int i = 0; i < COUNT; i++)
-        assert_int_equal(rig->ops->cancel(rig->be, watches[i].op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, watches[i].op, 0), 0);
     for (int i = 0; i < COUNT; i++) {
         NP_UNTIL(rig, !watches[i].armed);
         assert_int_equal(watches[i].last_res, -ECANCELED);

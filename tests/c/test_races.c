@@ -19,7 +19,7 @@ static void cancel_before_anything_was_submitted(struct np_rig *rig)
     for (int i = 0; i < 20; i++) {
         struct np_watch watch = {0};
         np_rig_poll(rig, &watch, fds[0], POLLIN);
-        assert_int_equal(rig->ops->cancel(rig->be, watch.op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, watch.op, 0), 0);
         NP_UNTIL(rig, !watch.armed);
         assert_int_equal(watch.last_res, -ECANCELED);
         assert_int_equal(watch.events_count, 1);
@@ -36,19 +36,19 @@ static void cancel_twice_and_cancel_what_is_gone(struct np_rig *rig)
     np_rig_arm(rig, &watch, NP_OP_RECV, fds[0]);
     np_rig_turn(rig, 0);
     np_udata first_life = watch.op;
-    assert_int_equal(rig->ops->cancel(rig->be, first_life), 0);
-    int again = rig->ops->cancel(rig->be, first_life);
+    assert_int_equal(rig->ops->cancel(rig->be, first_life, 0), 0);
+    int again = rig->ops->cancel(rig->be, first_life, 0);
     assert_true(again == 0 || again == -ENOENT);
     NP_UNTIL(rig, !watch.armed);
     assert_int_equal(watch.last_res, -ECANCELED);
-    assert_int_equal(rig->ops->cancel(rig->be, first_life), -ENOENT);
-    assert_int_equal(rig->ops->cancel(rig->be, NP_UDATA_NONE), -ENOENT);
-    assert_int_equal(rig->ops->cancel(rig->be, NP_UDATA_WAKE), -ENOENT);
-    assert_int_equal(rig->ops->settle(rig->be, first_life), -ENOENT);
+    assert_int_equal(rig->ops->cancel(rig->be, first_life, 0), -ENOENT);
+    assert_int_equal(rig->ops->cancel(rig->be, NP_UDATA_NONE, 0), -ENOENT);
+    assert_int_equal(rig->ops->cancel(rig->be, NP_UDATA_WAKE, 0), -ENOENT);
+    assert_int_equal(rig->ops->cancel(rig->be, first_life, NP_CANCEL_SETTLE), -ENOENT);
 
     np_rig_arm(rig, &next, NP_OP_RECV, fds[0]); /* most likely in the same slot */
     np_rig_turn(rig, 0);
-    assert_int_equal(rig->ops->cancel(rig->be, first_life), -ENOENT);
+    assert_int_equal(rig->ops->cancel(rig->be, first_life, 0), -ENOENT);
     np_write_all(fds[1], "alive", 5);
     NP_UNTIL(rig, next.bytes_count == 5);
     np_rig_stop(rig, &next);
@@ -78,9 +78,9 @@ static void cancel_after_the_data_has_come(struct np_rig *rig)
         if (i % 3 == 1)
             assert_int_equal(rig->ops->flush(rig->be), 0);
         if (i % 7 == 6)
-            assert_int_equal(rig->ops->settle(rig->be, watch.op), 0);
+            assert_int_equal(rig->ops->cancel(rig->be, watch.op, NP_CANCEL_SETTLE), 0);
         else
-            assert_int_equal(rig->ops->cancel(rig->be, watch.op), 0);
+            assert_int_equal(rig->ops->cancel(rig->be, watch.op, 0), 0);
         if (i % 5 == 4)
             np_write_all(fds[1], data, BYTES);
         NP_UNTIL(rig, !watch.armed);
@@ -190,7 +190,7 @@ static void a_loop_moves_between_threads_with_operations_in_flight(struct np_rig
     NP_UNTIL(rig, recv.bytes_count == MOVES * BYTES && accept.accepted_count == MOVES);
     assert_true(np_stream_matches(recv.bytes, 6, 0, recv.bytes_count));
     if (np_rig_is_uring(rig))
-        assert_int_equal(np_rig_stats(rig).moves, 2 * MOVES);
+        assert_int_equal(np_rig_stats(rig).counts.moves, 2 * MOVES);
     assert_true(poll_in.armed);
     assert_true(poll_out.armed);
     while (filled > 0) {
@@ -265,7 +265,7 @@ static void queued_sends_move_too(struct np_rig *rig)
         np_socket_pair(fds[i]);
         if (i == COUNT)
             np_rig_turn_in_thread(rig, 0, 0); /* a full queue goes along */
-        np_rig_start_send(rig, &watches[i], fds[i][0], iov, 2);
+        np_rig_start_send(rig, &watches[i], fds[i][0], iov, 2, 0);
     }
     assert_int_equal(rig->ops->enable(rig->be), 0);
     for (int i = 0; i < 2 * COUNT; i++) {
@@ -287,8 +287,8 @@ static void cancelled_operations_do_not_move(struct np_rig *rig)
     np_rig_arm(rig, &recv, NP_OP_RECV, fds[0]);
     np_rig_turn(rig, 0);
     np_rig_poll(rig, &poll_out, fds[0], POLLOUT);
-    assert_int_equal(rig->ops->cancel(rig->be, recv.op), 0);
-    assert_int_equal(rig->ops->cancel(rig->be, poll_out.op), 0);
+    assert_int_equal(rig->ops->cancel(rig->be, recv.op, 0), 0);
+    assert_int_equal(rig->ops->cancel(rig->be, poll_out.op, 0), 0);
     np_rig_turn_in_thread(rig, 0, 0);
     assert_int_equal(rig->ops->enable(rig->be), 0);
     NP_UNTIL(rig, !recv.armed && !poll_out.armed);
@@ -309,7 +309,7 @@ static int child_of_fork(struct np_rig *rig, int fd, np_udata armed)
     int32_t res = 0;
     np_udata op_name;
     int fds[2];
-    rig->ops->forked(rig->be);
+    np_backend_abandon(rig->be);
     if (rig->ops->turn(rig->be, rig->events, RIG_MAX_EVENTS, 0) >= 0)
         return 1;
     if (rig->ops->enable(rig->be) >= 0)
@@ -317,9 +317,10 @@ static int child_of_fork(struct np_rig *rig, int fd, np_udata armed)
     struct np_op *op = np_op_alloc(&np_head(rig->be)->slab, NP_OP_RECV, fd, &watch);
     if (rig->ops->arm(rig->be, op) >= 0)
         return 3;
-    if (rig->ops->send(rig->be, fd, &watch, &iov, 1, &res, &op_name) == 1 && res >= 0)
+    if (rig->ops->send(rig->be, fd, &watch, &iov, 1, 0, &res, &op_name) == 1 && res >= 0)
         return 4;
-    if (rig->ops->cancel(rig->be, armed) >= 0 || rig->ops->settle(rig->be, armed) >= 0)
+    if (rig->ops->cancel(rig->be, armed, 0) >= 0 ||
+        rig->ops->cancel(rig->be, armed, NP_CANCEL_SETTLE) >= 0)
         return 9;
     rig->ops->flush(rig->be);
     rig->ops->forget(rig->be, fd);

@@ -45,7 +45,7 @@ static void a_file_is_written_and_read(struct np_rig *rig)
     if (refused_by_epoll(rig))
         return;
     int fd = memory_file();
-    uint64_t before = np_rig_stats(rig).submissions;
+    uint64_t before = np_rig_stats(rig).counts.submissions;
     np_stream_fill(out, 1, 0, sizeof(out));
     np_sqe_write(&sqe, fd, out, sizeof(out), 50);
     run(rig, &watch, &sqe);
@@ -66,7 +66,7 @@ static void a_file_is_written_and_read(struct np_rig *rig)
     np_sqe_read(&sqe, fd, in, sizeof(in), 0);
     run(rig, &watch, &sqe);
     assert_int_equal(watch.last_res, -EBADF);
-    assert_int_equal(np_rig_stats(rig).submissions, before + 6);
+    assert_int_equal(np_rig_stats(rig).counts.submissions, before + 6);
 }
 
 static void the_number_of_a_file_and_its_size(struct np_rig *rig)
@@ -245,7 +245,7 @@ static void cancelled_reads_lose_nothing(struct np_rig *rig)
         if (i % 5 == 0)
             assert_int_equal(rig->ops->flush(rig->be), 0);
         if (watch.armed)
-            assert_int_equal(rig->ops->cancel(rig->be, watch.op), 0);
+            assert_int_equal(rig->ops->cancel(rig->be, watch.op, 0), 0);
         NP_UNTIL(rig, !watch.armed);
         if (i % 3 && watch.last_res == -ECANCELED) {
             assert_int_equal(read(fds[0], byte, 1), 1);
@@ -273,7 +273,7 @@ static void taken_back_before_the_kernel_saw_it(struct np_rig *rig)
     int fd = memory_file();
     np_sqe_write(&sqe, fd, "x", 1, 0);
     np_rig_submit(rig, &watch, &sqe, 1);
-    assert_int_equal(rig->ops->cancel(rig->be, watch.op), 0);
+    assert_int_equal(rig->ops->cancel(rig->be, watch.op, 0), 0);
     NP_UNTIL(rig, !watch.armed);
     assert_int_equal(watch.last_res, -ECANCELED);
     assert_int_equal(read(fd, &byte, 1), 0);
@@ -308,7 +308,7 @@ static void a_cancelled_chain_ends_as_a_whole(struct np_rig *rig)
         np_rig_submit(rig, watches, sqes, COUNT);
         if (stage == 3)
             np_rig_turn(rig, 0);
-        assert_int_equal(rig->ops->cancel(rig->be, watches[target].op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, watches[target].op, 0), 0);
         if (stage < 2)
             assert_int_equal(rig->ops->enable(rig->be), 0);
         for (int i = 0; i < COUNT; i++) {
@@ -337,13 +337,13 @@ static void a_later_link_is_cancelled_when_its_turn_has_come(struct np_rig *rig)
     sqes[0].flags = IOSQE_IO_LINK;
     np_rig_submit(rig, watches, sqes, 2);
     np_rig_turn(rig, 0);
-    assert_int_equal(rig->ops->cancel(rig->be, watches[1].op), 0);
+    assert_int_equal(rig->ops->cancel(rig->be, watches[1].op, 0), 0);
     np_rig_turn(rig, 0);
     assert_true(watches[0].armed);
     assert_int_equal(write(fds[1], "x", 1), 1);
     NP_UNTIL(rig, !watches[0].armed);
     assert_int_equal(watches[0].last_res, 1);
-    assert_int_equal(rig->ops->cancel(rig->be, watches[1].op), 0);
+    assert_int_equal(rig->ops->cancel(rig->be, watches[1].op, 0), 0);
     NP_UNTIL(rig, !watches[1].armed);
     assert_int_equal(watches[1].last_res, -ECANCELED);
     close(fds[0]);
@@ -383,7 +383,7 @@ static void a_ring_with_entries_does_not_move(struct np_rig *rig)
     np_rig_submit(rig, &done, &sqe, 1);
     assert_int_equal(rig->ops->flush(rig->be), 0);
     assert_int_equal(enable_in_thread(rig), -EBUSY);
-    assert_int_equal(np_rig_stats(rig).moves, 0);
+    assert_int_equal(np_rig_stats(rig).counts.moves, 0);
     assert_int_equal(write(fds[1], "x", 1), 1);
     NP_UNTIL(rig, !waits.armed);
     NP_UNTIL(rig, !done.armed);
@@ -415,7 +415,7 @@ static void entries_that_the_kernel_does_not_have_move(struct np_rig *rig)
         np_rig_submit(rig, &watches[i], &sqe, 1);
     }
     for (int i = RIG_SQ_ENTRIES; i < 2 * RIG_SQ_ENTRIES; i++)
-        assert_int_equal(rig->ops->cancel(rig->be, watches[i].op), 0); /* those in the queue */
+        assert_int_equal(rig->ops->cancel(rig->be, watches[i].op, 0), 0); /* those in the queue */
     assert_int_equal(rig->ops->enable(rig->be), 0);
     for (int i = 0; i < COUNT; i++) {
         NP_UNTIL(rig, !watches[i].armed);
@@ -425,7 +425,7 @@ static void entries_that_the_kernel_does_not_have_move(struct np_rig *rig)
     assert_int_equal(read(fds[0], in, COUNT), RIG_SQ_ENTRIES * 2); /* each of them once */
     for (int i = 0; i < RIG_SQ_ENTRIES * 2; i++)
         assert_int_equal(in[i], i < RIG_SQ_ENTRIES ? 'x' : 'y');
-    assert_int_equal(np_rig_stats(rig).moves, 2);
+    assert_int_equal(np_rig_stats(rig).counts.moves, 2);
     close(fds[0]);
     close(fds[1]);
 }
@@ -444,7 +444,7 @@ static void a_child_submits_nothing(struct np_rig *rig)
     np_rig_turn(rig, 0);
     pid_t pid = fork();
     if (pid == 0) {
-        rig->ops->forked(rig->be);
+        np_backend_abandon(rig->be);
         int refused = np_rig_try_submit(rig, &watch, &sqe, 1) == -EPERM;
         rig->ops->close(rig->be);
         _exit(refused ? 0 : 1);
@@ -472,7 +472,7 @@ static void entries_that_were_never_pushed_are_freed_in_a_child(struct np_rig *r
     int status;
     pid_t pid = fork();
     if (pid == 0) {
-        rig->ops->forked(rig->be);
+        np_backend_abandon(rig->be);
         rig->ops->close(rig->be);
         exit(0); /* the leak check runs here */
     }

@@ -27,7 +27,7 @@ static void finish(struct np_rig *rig, struct np_watch *watch)
 static void one_piece_arrives(struct np_rig *rig)
 {
     static const int flags[] = {0, NP_SEND_WAIT, NP_SEND_WAIT | NP_SEND_ALL, NP_SEND_ZC,
-                                NP_SEND_ZC | NP_SEND_WAIT | NP_SEND_ALL | NP_SEND_MORE};
+                                NP_SEND_ZC | NP_SEND_WAIT | NP_SEND_ALL};
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         uint8_t bytes[1000], got[1000];
         struct np_watch watch = {0};
@@ -35,10 +35,9 @@ static void one_piece_arrives(struct np_rig *rig)
         int fds[2];
         np_tcp_pair(fds);
         np_stream_fill(bytes, (uint32_t)i, 0, sizeof(bytes));
-        np_rig_start_transmit(rig, &watch, fds[0], &iov, 1, flags[i]);
+        np_rig_start_send(rig, &watch, fds[0], &iov, 1, flags[i]);
         finish(rig, &watch);
         assert_int_equal(watch.result, sizeof(bytes));
-        shutdown(fds[0], SHUT_WR); /* sends what MORE holds back */
         size_t arrived = 0;
         NP_UNTIL(rig,
                  (arrived += drain(fds[1], got + arrived, sizeof(got) - arrived)) == sizeof(got));
@@ -106,7 +105,7 @@ static void send_all(struct np_rig *rig, struct pair *pair, uint8_t *base, size_
         for (int i = 0; i < count; i++)
             iov[i] = piece_of(base + done + each * (size_t)i, each);
         iov[count - 1].iov_len = len_bytes - done - each * (size_t)(count - 1);
-        np_rig_start_transmit(rig, &watch, pair->ours, iov, count, flags);
+        np_rig_start_send(rig, &watch, pair->ours, iov, count, flags);
         NP_UNTIL(rig, (receive(pair), !watch.armed));
         assert_true(watch.result >= 0 || watch.result == -EAGAIN);
         done += watch.result > 0 ? (size_t)watch.result : 0;
@@ -140,11 +139,11 @@ static void usage_is_reported(struct np_rig *rig)
     struct iovec iov = piece_of(base, 1 << 16);
     open_pair(&pair, 2);
     np_stream_fill(base, 2, 0, 1 << 16);
-    np_rig_start_transmit(rig, &watch, pair.ours, &iov, 1, NP_SEND_ZC | NP_SEND_ALONE);
+    np_rig_start_send(rig, &watch, pair.ours, &iov, 1, NP_SEND_ZC | NP_SEND_ALONE);
     NP_UNTIL(rig, (receive(&pair), !watch.armed));
     struct np_stats stats = np_rig_stats(rig);
-    assert_int_equal(stats.zc_bytes + stats.copied_bytes, watch.result);
-    assert_int_equal(stats.zc_bytes, 0);
+    assert_int_equal(stats.counts.zc_bytes + stats.counts.copied_bytes, watch.result);
+    assert_int_equal(stats.counts.zc_bytes, 0);
     if (np_rig_is_uring(rig)) {
         assert_true(watch.result_flags & NP_EV_MORE);
         assert_int_equal(watch.last_flags, NP_EV_NOTIF | NP_EV_COPIED);
@@ -169,7 +168,7 @@ static void a_full_socket_is_waited_for(struct np_rig *rig)
         uint8_t sink[65536];
         open_pair(&pair, 3);
         np_write_until_full(pair.ours);
-        np_rig_start_transmit(rig, &watch, pair.ours, &iov, 1, flags[i]);
+        np_rig_start_send(rig, &watch, pair.ours, &iov, 1, flags[i]);
         for (int turn = 0; turn < 3; turn++)
             np_rig_turn(rig, MS_NS);
         assert_true(watch.armed);
@@ -179,7 +178,7 @@ static void a_full_socket_is_waited_for(struct np_rig *rig)
         assert_true(watch.result == (np_rig_is_uring(rig) ? 1 << 12 : 0));
         /* Without WAIT the answer is -EAGAIN at once. */
         np_write_until_full(pair.ours);
-        np_rig_start_transmit(rig, &watch, pair.ours, &iov, 1, flags[i] & NP_SEND_ZC);
+        np_rig_start_send(rig, &watch, pair.ours, &iov, 1, flags[i] & NP_SEND_ZC);
         finish(rig, &watch);
         assert_int_equal(watch.result, -EAGAIN);
         close_pair(rig, &pair);
@@ -196,13 +195,13 @@ static void a_waiting_send_can_be_cancelled(struct np_rig *rig)
         struct np_watch watch = {0};
         open_pair(&pair, 4);
         np_write_until_full(pair.ours);
-        np_rig_start_transmit(rig, &watch, pair.ours, &iov, 1, flags | NP_SEND_WAIT);
+        np_rig_start_send(rig, &watch, pair.ours, &iov, 1, flags | NP_SEND_WAIT);
         if (flags & 2)
             np_rig_turn(rig, 0); /* else it is taken back before the kernel has read it */
-        assert_int_equal(rig->ops->cancel(rig->be, watch.op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, watch.op, 0), 0);
         finish(rig, &watch);
         assert_int_equal(watch.result, -ECANCELED);
-        assert_int_equal(rig->ops->cancel(rig->be, watch.op), -ENOENT);
+        assert_int_equal(rig->ops->cancel(rig->be, watch.op, 0), -ENOENT);
         close_pair(rig, &pair);
     }
     munmap(base, 1 << 22);
@@ -214,7 +213,7 @@ static void send_unacknowledged(struct np_rig *rig, struct np_watch *watch, stru
 {
     struct iovec iov = piece_of(base, size_bytes);
     np_stream_fill(base, pair->stream, 0, size_bytes);
-    np_rig_start_transmit(rig, watch, pair->ours, &iov, 1, NP_SEND_ZC);
+    np_rig_start_send(rig, watch, pair->ours, &iov, 1, NP_SEND_ZC);
     NP_UNTIL(rig, !watch->armed || watch->events_count == 1);
     assert_true(watch->result > 0);
     pair->sent = (uint64_t)watch->result;
@@ -233,16 +232,16 @@ static void the_notice_waits_for_the_peer(struct np_rig *rig)
         for (int i = 0; i < 3; i++)
             np_rig_turn(rig, MS_NS);
         assert_true(watch.armed);
-        assert_int_equal(np_rig_stats(rig).notifs_pending, 1);
+        assert_int_equal(np_rig_stats(rig).counts.notifs_pending, 1);
         assert_int_equal(np_rig_stats(rig).ops_live, 1);
-        assert_int_equal(rig->ops->cancel(rig->be, watch.op), 0); /* and nothing comes of it */
-        assert_int_equal(rig->ops->settle(rig->be, watch.op), 0);
+        assert_int_equal(rig->ops->cancel(rig->be, watch.op, 0), 0); /* and nothing comes of it */
+        assert_int_equal(rig->ops->cancel(rig->be, watch.op, NP_CANCEL_SETTLE), 0);
         np_rig_turn(rig, MS_NS);
         assert_true(watch.armed);
     }
     NP_UNTIL(rig, (receive(&pair), pair.received == pair.sent));
     finish(rig, &watch);
-    assert_int_equal(np_rig_stats(rig).notifs_pending, 0);
+    assert_int_equal(np_rig_stats(rig).counts.notifs_pending, 0);
     close_pair(rig, &pair);
     munmap(base, MUCH);
 }
@@ -287,8 +286,7 @@ static void the_peer_resets(struct np_rig *rig)
     send_unacknowledged(rig, &sent, &pair, base, MUCH);
     struct iovec iov = piece_of(base, MUCH);
     np_write_until_full(pair.ours);
-    np_rig_start_transmit(rig, &waiting, pair.ours, &iov, 1,
-                          NP_SEND_WAIT | NP_SEND_ALL | NP_SEND_ZC);
+    np_rig_start_send(rig, &waiting, pair.ours, &iov, 1, NP_SEND_WAIT | NP_SEND_ALL | NP_SEND_ZC);
     np_rig_turn(rig, 0);
     setsockopt(pair.peers, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
     close(pair.peers);
@@ -298,7 +296,7 @@ static void the_peer_resets(struct np_rig *rig)
         assert_true(waiting.result == -ECONNRESET || waiting.result == -EPIPE);
     else
         assert_int_equal(waiting.result, 0); /* the next send will meet the error */
-    np_rig_start_transmit(rig, &waiting, pair.ours, &iov, 1, NP_SEND_WAIT | NP_SEND_ZC);
+    np_rig_start_send(rig, &waiting, pair.ours, &iov, 1, NP_SEND_WAIT | NP_SEND_ZC);
     finish(rig, &waiting);
     assert_true(waiting.result == -ECONNRESET || waiting.result == -EPIPE);
     np_rig_close_fd(rig, pair.ours);
@@ -314,12 +312,12 @@ static void unix_sockets_refuse(struct np_rig *rig)
     struct iovec iov[2] = {{bytes, 50}, {bytes + 50, 50}};
     np_socket_pair(fds);
     for (int count = 1; count <= 2; count++) {
-        np_rig_start_transmit(rig, &watch, fds[0], iov, count, NP_SEND_ZC);
+        np_rig_start_send(rig, &watch, fds[0], iov, count, NP_SEND_ZC);
         finish(rig, &watch);
         if (np_rig_is_uring(rig)) {
             assert_int_equal(watch.result, 0);
             assert_true(watch.result_flags & NP_EV_NO_ZC);
-            np_rig_start_transmit(rig, &watch, fds[0], iov, count, 0);
+            np_rig_start_send(rig, &watch, fds[0], iov, count, 0);
             finish(rig, &watch);
         }
         assert_int_equal(watch.result, 50 * count);
@@ -344,15 +342,15 @@ static void every_form_can_be_missing(struct np_rig *rig)
         struct pair pair;
         np_rig_reopen(
             rig, (struct np_config){.sq_entries = 4, .cq_entries = 16, .features_off = off[i]});
-        int err = rig->ops->attach(rig->be, base, 1 << 16);
+        int err = rig->ops->attach(rig->be, base, 1 << 16, NP_ATTACH_ON);
         assert_true(err == 0 || err == -EOPNOTSUPP);
         open_pair(&pair, 9);
         for (int pieces = 1; pieces <= 3; pieces++)
             send_all(rig, &pair, base, 50000, pieces, NP_SEND_ZC | NP_SEND_WAIT);
-        assert_int_equal(np_rig_stats(rig).zc_refused, 0);
+        assert_int_equal(np_rig_stats(rig).counts.zc_refused, 0);
         close_pair(rig, &pair);
         if (err == 0)
-            assert_int_equal(rig->ops->detach(rig->be, base, 1 << 16), 0);
+            assert_int_equal(rig->ops->attach(rig->be, base, 1 << 16, NP_ATTACH_OFF), 0);
     }
     munmap(base, 1 << 16);
 }
@@ -365,8 +363,8 @@ static int registers(struct np_rig *rig)
     if (np_rig_is_uring(rig))
         return 1;
     uint8_t byte;
-    assert_int_equal(rig->ops->attach(rig->be, &byte, 1), -EOPNOTSUPP);
-    assert_int_equal(rig->ops->detach(rig->be, &byte, 1), -ENOENT);
+    assert_int_equal(rig->ops->attach(rig->be, &byte, 1, NP_ATTACH_ON), -EOPNOTSUPP);
+    assert_int_equal(rig->ops->attach(rig->be, &byte, 1, NP_ATTACH_OFF), -ENOENT);
     return 0;
 }
 
@@ -376,7 +374,7 @@ static void registered_memory_is_sent_from(struct np_rig *rig)
         return;
     uint8_t *base = map_memory(1 << 18);
     struct pair pair;
-    assert_int_equal(rig->ops->attach(rig->be, base, 1 << 17), 0);
+    assert_int_equal(rig->ops->attach(rig->be, base, 1 << 17, NP_ATTACH_ON), 0);
     assert_int_equal(np_rig_stats(rig).regions_count, 1);
     struct iovec inside = piece_of(base + 100, 1000), across = piece_of(base + (1 << 17) - 1, 2);
     assert_int_equal(np_region_of(np_head(rig->be), &inside, 1), 0);
@@ -387,8 +385,8 @@ static void registered_memory_is_sent_from(struct np_rig *rig)
         send_all(rig, &pair, base + 50000, 100000, pieces, NP_SEND_ZC | NP_SEND_WAIT); /* half */
     }
     close_pair(rig, &pair);
-    assert_int_equal(rig->ops->detach(rig->be, base, 1 << 17), 0);
-    assert_int_equal(rig->ops->detach(rig->be, base, 1 << 17), -ENOENT);
+    assert_int_equal(rig->ops->attach(rig->be, base, 1 << 17, NP_ATTACH_OFF), 0);
+    assert_int_equal(rig->ops->attach(rig->be, base, 1 << 17, NP_ATTACH_OFF), -ENOENT);
     assert_int_equal(np_rig_stats(rig).regions_count, 0);
     munmap(base, 1 << 18);
 }
@@ -401,21 +399,21 @@ static void memory_may_go_while_it_is_being_sent(struct np_rig *rig)
     uint8_t *base = map_memory(MUCH);
     struct pair pair;
     struct np_watch watch = {0};
-    assert_int_equal(rig->ops->attach(rig->be, base, MUCH), 0);
+    assert_int_equal(rig->ops->attach(rig->be, base, MUCH, NP_ATTACH_ON), 0);
     open_pair(&pair, 11);
     send_unacknowledged(rig, &watch, &pair, base, MUCH);
-    assert_int_equal(rig->ops->detach(rig->be, base, MUCH), 0);
+    assert_int_equal(rig->ops->attach(rig->be, base, MUCH, NP_ATTACH_OFF), 0);
     munmap(base, MUCH);
     /* Its number in the table is not given away before the kernel has let go. */
     uint8_t *next = map_memory(1 << 16);
-    assert_int_equal(rig->ops->attach(rig->be, next, 1 << 16), 0);
+    assert_int_equal(rig->ops->attach(rig->be, next, 1 << 16, NP_ATTACH_ON), 0);
     struct iovec whole = piece_of(next, 1 << 16);
     assert_int_equal(np_region_of(np_head(rig->be), &whole, 1), 1);
     NP_UNTIL(rig, (receive(&pair), pair.received == pair.sent));
     finish(rig, &watch);
     NP_UNTIL(rig, !np_head(rig->be)->regions[0].is_releasing);
     close_pair(rig, &pair);
-    assert_int_equal(rig->ops->detach(rig->be, next, 1 << 16), 0);
+    assert_int_equal(rig->ops->attach(rig->be, next, 1 << 16, NP_ATTACH_OFF), 0);
     munmap(next, 1 << 16);
 }
 
@@ -426,11 +424,12 @@ static void the_table_of_regions_is_finite(struct np_rig *rig)
     uint8_t *base = map_memory((NP_REGIONS_MAX_COUNT + 1) << 12);
     for (int round = 0; round < 3; round++) {
         for (size_t i = 0; i < NP_REGIONS_MAX_COUNT; i++)
-            assert_int_equal(rig->ops->attach(rig->be, base + (i << 12), 1 << 12), 0);
+            assert_int_equal(rig->ops->attach(rig->be, base + (i << 12), 1 << 12, NP_ATTACH_ON), 0);
         uint8_t *extra = base + ((size_t)NP_REGIONS_MAX_COUNT << 12);
-        assert_int_equal(rig->ops->attach(rig->be, extra, 1 << 12), -ENOSPC);
-        /* All of them at once: detach takes whatever lies in the range. */
-        assert_int_equal(rig->ops->detach(rig->be, base, NP_REGIONS_MAX_COUNT << 12), 0);
+        assert_int_equal(rig->ops->attach(rig->be, extra, 1 << 12, NP_ATTACH_ON), -ENOSPC);
+        /* All of them at once: OFF takes whatever lies in the range. */
+        assert_int_equal(rig->ops->attach(rig->be, base, NP_REGIONS_MAX_COUNT << 12, NP_ATTACH_OFF),
+                         0);
         for (int i = 0; i < NP_REGIONS_MAX_COUNT; i++)
             NP_UNTIL(rig, !np_head(rig->be)->regions[i].is_releasing);
     }
@@ -445,7 +444,7 @@ static void a_refused_registration_changes_nothing(struct np_rig *rig)
     /* Unmapped memory stands in for RLIMIT_MEMLOCK, which does not bind the superuser. */
     uint8_t *gone = map_memory(1 << 16);
     munmap(gone, 1 << 16);
-    assert_int_equal(rig->ops->attach(rig->be, gone, 1 << 16), -EFAULT);
+    assert_int_equal(rig->ops->attach(rig->be, gone, 1 << 16, NP_ATTACH_ON), -EFAULT);
     assert_int_equal(np_rig_stats(rig).regions_count, 0);
     struct pair pair;
     open_pair(&pair, 12);
@@ -484,10 +483,10 @@ static void registered_memory_moves_with_the_loop(struct np_rig *rig)
     uint8_t *base = map_memory(MUCH);
     struct pair pair;
     struct np_watch watch = {0};
-    assert_int_equal(rig->ops->attach(rig->be, base, MUCH), 0);
+    assert_int_equal(rig->ops->attach(rig->be, base, MUCH, NP_ATTACH_ON), 0);
     np_rig_turn_in_thread(rig, 2, 0);
     assert_int_equal(rig->ops->enable(rig->be), 0); /* back again */
-    assert_int_equal(np_rig_stats(rig).moves, 2);
+    assert_int_equal(np_rig_stats(rig).counts.moves, 2);
     assert_int_equal(np_rig_stats(rig).regions_count, 1);
     open_pair(&pair, 13);
     send_all(rig, &pair, base, 100000, 2, NP_SEND_ZC | NP_SEND_WAIT);
@@ -502,7 +501,7 @@ static void registered_memory_moves_with_the_loop(struct np_rig *rig)
     np_rig_turn_in_thread(rig, 1, 0);
     assert_int_equal(rig->ops->enable(rig->be), 0);
     close_pair(rig, &pair);
-    assert_int_equal(rig->ops->detach(rig->be, base, MUCH), 0);
+    assert_int_equal(rig->ops->attach(rig->be, base, MUCH, NP_ATTACH_OFF), 0);
     munmap(base, MUCH);
 }
 
@@ -519,7 +518,7 @@ static void unread_lists_move_with_the_loop(struct np_rig *rig)
         uint8_t *bytes = base + ((size_t)i << 12);
         np_stream_fill(bytes, (uint32_t)i, 0, 4096);
         struct iovec iov[2] = {{bytes, 96}, {bytes + 96, 4000}};
-        np_rig_start_transmit(rig, &watches[i], pairs[i].ours, iov, 2, NP_SEND_WAIT);
+        np_rig_start_send(rig, &watches[i], pairs[i].ours, iov, 2, NP_SEND_WAIT);
     }
     np_rig_turn_in_thread(rig, 4, MS_NS);
     assert_int_equal(rig->ops->enable(rig->be), 0);
@@ -575,8 +574,10 @@ static void start_one(struct np_rig *rig, struct np_random *random, struct sende
             at += len;
         }
         np_stream_fill(sender->slots[i], sender->pair.stream, sender->pair.sent, at);
-        np_rig_start_transmit(rig, &sender->watches[i], sender->pair.ours, iov, count,
-                              (int)np_random_below(random, 8));
+        int flags = (int)np_random_below(random, 8);
+        if (!(flags & NP_SEND_TRANSMITS))
+            flags |= NP_SEND_ZC;
+        np_rig_start_send(rig, &sender->watches[i], sender->pair.ours, iov, count, flags);
         sender->current = i;
         return;
     }
@@ -601,7 +602,7 @@ static void end_sender(struct np_rig *rig, struct np_random *random, struct send
 {
     int how = (int)np_random_below(random, 3);
     if (sender->current >= 0 && how == 0) {
-        rig->ops->cancel(rig->be, sender->watches[sender->current].op);
+        rig->ops->cancel(rig->be, sender->watches[sender->current].op, 0);
         sender->is_cancelled = 1;
     }
     if (how == 1) {
@@ -633,7 +634,7 @@ static void random_traffic(struct np_rig *rig)
                                               .buf_count = 2,
                                               .buf_bytes = 256});
         /* Half of the memory is registered. */
-        int attached = rig->ops->attach(rig->be, memory, MEMORY / 2);
+        int attached = rig->ops->attach(rig->be, memory, MEMORY / 2, NP_ATTACH_ON);
         for (int i = 0; i < CONNECTIONS; i++)
             open_sender(rig, &random, &senders[i], memory + (size_t)i * 4 * SLOT, stream++);
         for (int step = 0; step < STEPS; step++) {
@@ -644,7 +645,7 @@ static void random_traffic(struct np_rig *rig)
             if (dice < 55 && sender->current < 0) {
                 start_one(rig, &random, sender);
             } else if (dice < 60 && sender->current >= 0) {
-                rig->ops->cancel(rig->be, sender->watches[sender->current].op);
+                rig->ops->cancel(rig->be, sender->watches[sender->current].op, 0);
                 sender->is_cancelled = 1;
             } else if (dice < 61) {
                 end_sender(rig, &random, sender);
@@ -658,12 +659,13 @@ static void random_traffic(struct np_rig *rig)
         for (int i = 0; i < CONNECTIONS; i++)
             end_sender(rig, &random, &senders[i]);
         struct np_stats stats = np_rig_stats(rig);
-        assert_int_equal(stats.notifs_pending, 0);
+        assert_int_equal(stats.counts.notifs_pending, 0);
         if (np_rig_is_uring(rig))
-            assert_int_equal(stats.send_bytes,
-                             stats.zc_bytes + stats.copied_bytes + stats.unsure_bytes);
+            assert_int_equal(stats.counts.send_bytes, stats.counts.zc_bytes +
+                                                          stats.counts.copied_bytes +
+                                                          stats.counts.unsure_bytes);
         if (attached == 0)
-            assert_int_equal(rig->ops->detach(rig->be, memory, MEMORY / 2), 0);
+            assert_int_equal(rig->ops->attach(rig->be, memory, MEMORY / 2, NP_ATTACH_OFF), 0);
     }
     munmap(memory, MEMORY);
 }

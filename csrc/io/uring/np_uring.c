@@ -20,10 +20,10 @@ static void uring_close(struct np_backend *be)
     struct np_uring *u = np_uring_self(be);
     if (u->ring_open)
         io_uring_queue_exit(&u->ring);
-    np_bufring_close(&u->bufs);
+    np_bufring_close(&u->head.bufs);
     np_uring_close_carried(u);
     np_uring_free_images(u);
-    np_op_slab_close(&u->head.slab, u->forked);
+    np_op_slab_close(&u->head.slab, u->head.is_abandoned);
     np_iovring_close(&u->iovs);
     free(u->iov_ends);
     free(u->msgs);
@@ -48,12 +48,13 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
     if (!u->config.iov_count)
         u->config.iov_count = NP_IOVRING_DEFAULT_COUNT;
     u->wake_fd = wake_fd;
-    u->features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_SEND_ZC |
-                  NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED | NP_FEATURE_ZC_FIXED_VEC |
-                  NP_FEATURE_NO_IOWAIT;
+    u->head.features = NP_FEATURE_DEFER_TASKRUN | NP_FEATURE_RECV_MULTI | NP_FEATURE_SEND_ZC |
+                       NP_FEATURE_SENDMSG_ZC | NP_FEATURE_ZC_FIXED | NP_FEATURE_ZC_FIXED_VEC |
+                       NP_FEATURE_NO_IOWAIT;
     if (np_uring_is_polled(u))
-        u->features = (u->features & ~(uint32_t)NP_FEATURE_DEFER_TASKRUN) | NP_FEATURE_SQPOLL;
-    u->features &= ~config->features_off;
+        u->head.features = (u->head.features & ~(uint32_t)NP_FEATURE_DEFER_TASKRUN) |
+                           NP_FEATURE_SQPOLL;
+    u->head.features &= ~config->features_off;
     int err = np_uring_ring_open(u);
     if (err < 0) {
         uring_close((struct np_backend *)u);
@@ -61,20 +62,6 @@ static int uring_open(struct np_backend **out, const struct np_config *config, i
     }
     *out = (struct np_backend *)u;
     return 0;
-}
-
-static struct np_buf *uring_buffer(struct np_backend *be, const uint8_t *data)
-{
-    struct np_uring *u = np_uring_self(be);
-    struct np_buf *buf = np_bufring_find(&u->bufs, data);
-    for (uint32_t i = 0; !buf && i < u->carried_bufs_count; i++)
-        buf = np_bufring_find(&u->carried_bufs[i], data);
-    return buf;
-}
-
-static void uring_forked(struct np_backend *be)
-{
-    np_uring_self(be)->forked = true;
 }
 
 /* ---- the turn ------------------------------------------------------------------------------ */
@@ -91,11 +78,11 @@ static int uring_has_work(struct np_backend *be)
 /* Gives memory back to the kernel and queues what waited; the start of every turn and flush. */
 static void begin(struct np_uring *u)
 {
-    np_bufring_recycle(&u->bufs);
+    np_bufring_recycle(&u->head.bufs);
     if (NP_UNLIKELY(u->starved_cancelled))
         np_uring_end_starved(u);
     /* With every buffer held, a RECV would only end again: they wait for the first one back. */
-    if (np_uring_is_starving(u) && np_bufring_has_room(&u->bufs))
+    if (np_uring_is_starving(u) && np_bufring_has_room(&u->head.bufs))
         np_uring_push_starved(u);
     if (u->unpushed.count)
         np_uring_push_waiting(u);
@@ -115,7 +102,7 @@ static int submit_and_wait(struct np_uring *u, int64_t timeout_ns)
     struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts};
     unsigned flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
     unsigned count = 0;
-    if (u->features & NP_FEATURE_NO_IOWAIT)
+    if (u->head.features & NP_FEATURE_NO_IOWAIT)
         flags |= NP_IORING_ENTER_NO_IOWAIT;
     if (!np_uring_is_polled(u)) { /* the kernel reads the entries inside the call */
         sq->sqe_head = sq->sqe_tail;
@@ -135,7 +122,7 @@ static int enter(struct np_uring *u, int64_t timeout_ns)
         if (!is_over && (timeout_ns == 0 || np_uring_spin(u, timeout_ns)))
             return n;
     }
-    u->stats.enters++;
+    u->head.counts.enters++;
     if (timeout_ns == 0)
         return io_uring_submit_and_get_events(&u->ring);
     return submit_and_wait(u, timeout_ns);
@@ -144,7 +131,7 @@ static int enter(struct np_uring *u, int64_t timeout_ns)
 static int uring_turn(struct np_backend *be, struct np_event *events, int max, int64_t timeout_ns)
 {
     struct np_uring *u = np_uring_self(be);
-    if (u->forked)
+    if (u->head.is_abandoned)
         return -EPERM;
     NP_DCHECK(u->owner_tid != 0);
     if (NP_UNLIKELY(u->carried_count)) {
@@ -184,7 +171,7 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
 static int uring_flush(struct np_backend *be)
 {
     struct np_uring *u = np_uring_self(be);
-    if (u->forked || !u->owner_tid)
+    if (u->head.is_abandoned || !u->owner_tid)
         return 0;
     begin(u);
     if (!np_uring_unsubmitted(u))
@@ -200,7 +187,7 @@ static int uring_flush(struct np_backend *be)
 static int uring_enable(struct np_backend *be)
 {
     struct np_uring *u = np_uring_self(be);
-    if (u->forked)
+    if (u->head.is_abandoned)
         return -EPERM;
     pid_t tid = (pid_t)syscall(SYS_gettid);
     if (u->owner_tid == tid)
@@ -223,37 +210,18 @@ static int uring_enable(struct np_backend *be)
     return 0;
 }
 
-static void uring_stats(struct np_backend *be, struct np_stats *out)
-{
-    struct np_uring *u = np_uring_self(be);
-    *out = u->stats;
-    out->ops_live = u->head.slab.live_count;
-    out->bufs_total = u->bufs.count;
-    out->bufs_free = u->bufs.count - u->bufs.retired_count;
-    out->features = u->features;
-    out->regions_count = np_regions_live(&u->head);
-    out->arena_kind = u->bufs.mem ? u->bufs.mem->arena.kind : 0;
-}
-
 const struct np_backend_ops np_uring_ops = {
     .name = "uring",
     .open = uring_open,
     .close = uring_close,
     .enable = uring_enable,
-    .forked = uring_forked,
     .arm = np_uring_arm,
     .send = np_uring_send,
-    .transmit = np_uring_transmit,
-    .attach = np_uring_attach,
-    .detach = np_uring_detach,
-    .send_quick = np_uring_send_quick,
-    .buffer = uring_buffer,
-    .cancel = np_uring_cancel,
     .submit = np_uring_submit,
-    .settle = np_uring_settle,
+    .cancel = np_uring_cancel,
     .forget = np_uring_forget,
+    .attach = np_uring_attach,
     .turn = uring_turn,
     .flush = uring_flush,
     .has_work = uring_has_work,
-    .stats = uring_stats,
 };

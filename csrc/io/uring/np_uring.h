@@ -32,9 +32,7 @@
 struct np_uring {
     struct np_backend_head head;
     struct io_uring ring;
-    struct np_bufring bufs; /* opened with the first RECV */
     struct np_config config;
-    struct np_stats stats;
     struct np_oplist unpushed;    /* QUEUED: no submission entry was free */
     struct np_oplist starved;     /* QUEUED: RECVs that found no buffer */
     struct np_oplist starved_fed; /* QUEUED: RECVs that ended too, but had received something */
@@ -54,10 +52,9 @@ struct np_uring {
     uint32_t carried_count, carried_taken;
     struct np_bufring *carried_bufs; /* what they point into: one per move */
     uint32_t carried_bufs_count;
-    uint32_t features;
     int wake_fd;
     pid_t owner_tid; /* 0 until enabled */
-    bool ring_open, forked, wake_armed;
+    bool ring_open, wake_armed;
     bool is_late; /* the caller did things after what is harvested now came about */
 };
 
@@ -90,8 +87,7 @@ int np_uring_bufs_open(struct np_uring *u);
 void np_uring_region_released(struct np_uring *u, np_udata tag);
 /* Registers in a new ring what was registered in the old one. */
 void np_uring_move_regions(struct np_uring *u);
-int np_uring_attach(struct np_backend *be, void *base, size_t size_bytes);
-int np_uring_detach(struct np_backend *be, void *base, size_t size_bytes);
+int np_uring_attach(struct np_backend *be, void *base, size_t size_bytes, int how);
 
 /* np_uring_sqpoll.c */
 /* Makes the queue known to the kernel; with a polling thread that is a system call only when the
@@ -175,13 +171,8 @@ void np_uring_arm_wake(struct np_uring *u);
 
 int np_uring_arm(struct np_backend *be, struct np_op *op);
 int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                  int iov_count, int32_t *res, np_udata *out);
-int np_uring_send_quick(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                        int iov_count, int32_t *res, np_udata *out);
-int np_uring_transmit(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                      int iov_count, int flags, int32_t *res, np_udata *out);
-int np_uring_cancel(struct np_backend *be, np_udata target);
-int np_uring_settle(struct np_backend *be, np_udata target);
+                  int iov_count, int flags, int32_t *res, np_udata *out);
+int np_uring_cancel(struct np_backend *be, np_udata target, int flags);
 void np_uring_forget(struct np_backend *be, int fd);
 
 /* np_uring_harvest.c: takes at most `max` events; returns their number. */

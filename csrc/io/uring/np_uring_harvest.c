@@ -38,7 +38,7 @@ static int complete_poll(struct np_uring *u, struct np_op *op, struct io_uring_c
             op->quick = 1;
             op->res = res;
             if (op->state != NP_ORPHAN)
-                (void)np_uring_cancel((struct np_backend *)u, np_op_udata(op));
+                (void)np_uring_cancel((struct np_backend *)u, np_op_udata(op), 0);
         }
         return 0;
     }
@@ -50,9 +50,36 @@ static int complete_poll(struct np_uring *u, struct np_op *op, struct io_uring_c
         np_uring_push(u, op);
         return 0;
     }
-    np_op_emit(event, op, NULL, res, 0);
+    np_op_emit(event, op, res, 0);
     np_op_free(&u->head.slab, op);
     return 1;
+}
+
+static uint16_t buffer_id(const struct io_uring_cqe *cqe)
+{
+    return (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+}
+
+/* Of a completion with a buffer: where its bytes are. */
+static uint8_t *consume(struct np_uring *u, const struct io_uring_cqe *cqe)
+{
+    bool rest = (u->head.features & NP_FEATURE_BUF_INC) && (cqe->flags & NP_IORING_CQE_F_BUF_MORE);
+    return np_bufring_consume(&u->head.bufs, buffer_id(cqe), cqe->res > 0 ? (uint32_t)cqe->res : 0,
+                              rest);
+}
+
+/* A RECV has ended for want of a buffer. That is backpressure, not an error: it starts again when
+ * buffers have come back. */
+static int starve(struct np_uring *u, struct np_op *op)
+{
+    u->head.counts.enobufs++;
+    if (op->state == NP_ORPHAN) {
+        np_uring_finish_unsubmitted(u, op, -ECANCELED);
+        return 0;
+    }
+    np_op_mark_queued(op);
+    np_oplist_push(op->fed ? &u->starved_fed : &u->starved, &u->head.slab, op);
+    return 0;
 }
 
 /* One completion of one of our operations. Returns how many events it made: 0 or 1. */
@@ -70,60 +97,45 @@ static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *c
     if (op->kind == NP_OP_POLL)
         return complete_poll(u, op, cqe, event);
     int res = cqe->res;
-    uint8_t *data = NULL;
     bool more = cqe->flags & IORING_CQE_F_MORE;
-    if (cqe->flags & IORING_CQE_F_BUFFER) {
-        bool rest = (u->features & NP_FEATURE_BUF_INC) && (cqe->flags & NP_IORING_CQE_F_BUF_MORE);
-        data = np_bufring_consume(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT),
-                                  res > 0 ? (uint32_t)res : 0, rest);
-    }
     if (op->kind == NP_OP_RECV && res > 0) {
-        u->stats.recv_bytes += (uint64_t)res;
+        u->head.counts.recv_bytes += (uint64_t)res;
         op->fed = 1;
     } else if (op->kind == NP_OP_SEND && res > 0) {
-        u->stats.send_bytes += (uint64_t)res;
+        u->head.counts.send_bytes += (uint64_t)res;
+    } else if (op->kind == NP_OP_RECV && res == -ENOBUFS && !more) {
+        return starve(u, op);
     }
-    int flags = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY ? NP_EV_NONEMPTY : 0;
-    if (more) {
-        np_op_emit(event, op, data, res, flags | NP_EV_MORE);
+    /* Else a multishot that the kernel ended early, or a kernel without multishot. */
+    bool goes_on = more || (op->state != NP_ORPHAN && ((op->kind == NP_OP_RECV && res > 0) ||
+                                                       (op->kind == NP_OP_ACCEPT && res >= 0)));
+    np_op_emit(event, op, res,
+               (goes_on ? NP_EV_MORE : 0) |
+                   (cqe->flags & IORING_CQE_F_SOCK_NONEMPTY ? NP_EV_NONEMPTY : 0));
+    if (cqe->flags & IORING_CQE_F_BUFFER) {
+        event->buf = np_bufring_buf(&u->head.bufs, buffer_id(cqe));
+        event->data = consume(u, cqe);
+    }
+    if (more)
+        return 1;
+    if (!goes_on) {
+        np_op_free(&u->head.slab, op);
         return 1;
     }
-    bool goes_on = op->state != NP_ORPHAN &&
-                   ((op->kind == NP_OP_RECV && res > 0) || (op->kind == NP_OP_ACCEPT && res >= 0));
-    if (op->kind == NP_OP_RECV && res == -ENOBUFS) {
-        /* Backpressure, not an error: it starts again when buffers have come back. */
-        u->stats.enobufs++;
-        if (op->state == NP_ORPHAN) {
-            np_uring_finish_unsubmitted(u, op, -ECANCELED);
-        } else {
-            np_op_mark_queued(op);
-            np_oplist_push(op->fed ? &u->starved_fed : &u->starved, &u->head.slab, op);
-        }
-        return 0;
-    }
-    if (goes_on) { /* a multishot that the kernel ended early, or a kernel without multishot */
-        np_op_emit(event, op, data, res, flags | NP_EV_MORE);
-        np_op_mark_queued(op);
-        if (op->kind == NP_OP_RECV) /* with the next turn, behind those that got nothing in this */
-            np_oplist_push(&u->starved_fed, &u->head.slab, op);
-        else
-            np_uring_push(u, op);
-        return 1;
-    }
-    np_op_emit(event, op, data, res, flags);
-    np_op_free(&u->head.slab, op);
+    np_op_mark_queued(op);
+    if (op->kind == NP_OP_RECV) /* with the next turn, behind those that got nothing in this */
+        np_oplist_push(&u->starved_fed, &u->head.slab, op);
+    else
+        np_uring_push(u, op);
     return 1;
 }
 
 /* Of a completion whose operation is gone: what came with it must not leak. */
 static void drop_stale(struct np_uring *u, struct io_uring_cqe *cqe)
 {
-    u->stats.stale++;
-    if (cqe->flags & IORING_CQE_F_BUFFER) {
-        bool rest = (u->features & NP_FEATURE_BUF_INC) && (cqe->flags & NP_IORING_CQE_F_BUF_MORE);
-        np_bufring_consume(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT),
-                           cqe->res > 0 ? (uint32_t)cqe->res : 0, rest);
-    }
+    u->head.counts.stale++;
+    if (cqe->flags & IORING_CQE_F_BUFFER)
+        consume(u, cqe);
     if (np_udata_kind(cqe->user_data) == NP_OP_ACCEPT && cqe->res >= 0)
         close(cqe->res);
 }
@@ -145,8 +157,8 @@ int np_uring_end_quicks(struct np_uring *u, struct np_event *events, int max)
             u->quicks[kept++] = u->quicks[taken];
             continue;
         }
-        u->stats.send_bytes += op->len_bytes;
-        np_op_emit(&events[n++], op, NULL, (int)op->len_bytes, 0);
+        u->head.counts.send_bytes += op->len_bytes;
+        np_op_emit(&events[n++], op, (int)op->len_bytes, 0);
         np_op_free(&u->head.slab, op);
     }
     u->quicks_count -= taken - kept;
@@ -182,6 +194,6 @@ int np_uring_harvest(struct np_uring *u, struct np_event *events, int max)
             drop_stale(u, cqe);
     }
     io_uring_cq_advance(&u->ring, seen);
-    u->stats.completions += seen;
+    u->head.counts.completions += seen;
     return n;
 }

@@ -109,14 +109,14 @@ int np_uring_move(struct np_uring *u)
     err = np_uring_ring_open(u);
     if (err < 0)
         return err;
-    if (u->bufs.count) {
-        u->carried_bufs[u->carried_bufs_count++] = u->bufs; /* carried events point into it */
-        memset(&u->bufs, 0, sizeof(u->bufs));
+    if (u->head.bufs.count) {
+        u->carried_bufs[u->carried_bufs_count++] = u->head.bufs; /* carried events point into it */
+        memset(&u->head.bufs, 0, sizeof(u->head.bufs));
         err = np_uring_bufs_open(u);
         if (err < 0)
             return err;
     }
-    u->stats.moves++;
+    u->head.counts.moves++;
     np_uring_move_regions(u);
     u->sq_seen = 0; /* the old queue is gone; the iovecs are its operations' still */
     u->iovs_unordered = true;

@@ -31,7 +31,7 @@ bool np_uring_make_room(struct np_uring *u, uint32_t count)
 {
     if (!u->owner_tid)
         return false;
-    u->stats.sq_full++;
+    u->head.counts.sq_full++;
     for (int i = 0; i < NP_URING_SUBMIT_RETRIES_COUNT; i++) {
         int n = np_uring_submit_queue(u);
         if (n > 0) {

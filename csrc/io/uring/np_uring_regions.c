@@ -42,35 +42,10 @@ static int attach_region(struct np_uring *u, const uint8_t *base, size_t size_by
     return 0;
 }
 
-int np_uring_attach(struct np_backend *be, void *base, size_t size_bytes)
+static int detach(struct np_uring *u, const uint8_t *base, size_t size_bytes)
 {
-    struct np_uring *u = np_uring_self(be);
-    uint8_t *at = base;
-    if (u->forked)
-        return -EPERM;
-    if (!(u->features & NP_FEATURE_ZC_FIXED))
-        return -EOPNOTSUPP;
-    int err = open_regions(u);
-    for (size_t left_bytes = size_bytes; err == 0 && left_bytes;) {
-        size_t piece_bytes = left_bytes < NP_REGION_MAX_BYTES ? left_bytes : NP_REGION_MAX_BYTES;
-        err = attach_region(u, at, piece_bytes);
-        if (err == 0) {
-            at += piece_bytes;
-            left_bytes -= piece_bytes;
-        }
-    }
-    if (err < 0 && at != base)
-        np_uring_detach(be, base, (size_t)(at - (uint8_t *)base));
-    return err;
-}
-
-int np_uring_detach(struct np_backend *be, void *base, size_t size_bytes)
-{
-    struct np_uring *u = np_uring_self(be);
     struct np_backend_head *head = &u->head;
     int result = -ENOENT;
-    if (u->forked)
-        return -EPERM;
     for (uint32_t i = 0; i < head->regions_used; i++) {
         struct np_region *region = &head->regions[i];
         if (!region->size_bytes || (uintptr_t)region->base - (uintptr_t)base >= size_bytes)
@@ -82,6 +57,33 @@ int np_uring_detach(struct np_backend *be, void *base, size_t size_bytes)
         result = 0;
     }
     return result;
+}
+
+static int attach(struct np_uring *u, const uint8_t *base, size_t size_bytes)
+{
+    const uint8_t *at = base;
+    if (!(u->head.features & NP_FEATURE_ZC_FIXED))
+        return -EOPNOTSUPP;
+    int err = open_regions(u);
+    for (size_t left_bytes = size_bytes; err == 0 && left_bytes;) {
+        size_t piece_bytes = left_bytes < NP_REGION_MAX_BYTES ? left_bytes : NP_REGION_MAX_BYTES;
+        err = attach_region(u, at, piece_bytes);
+        if (err == 0) {
+            at += piece_bytes;
+            left_bytes -= piece_bytes;
+        }
+    }
+    if (err < 0 && at != base)
+        detach(u, base, (size_t)(at - base));
+    return err;
+}
+
+int np_uring_attach(struct np_backend *be, void *base, size_t size_bytes, int how)
+{
+    struct np_uring *u = np_uring_self(be);
+    if (u->head.is_abandoned)
+        return -EPERM;
+    return how == NP_ATTACH_ON ? attach(u, base, size_bytes) : detach(u, base, size_bytes);
 }
 
 void np_uring_region_released(struct np_uring *u, np_udata tag)

@@ -44,7 +44,7 @@ int np_uring_ring_open(struct np_uring *u)
     if (!(params.features & IORING_FEAT_EXT_ARG) || !(params.features & IORING_FEAT_NODROP))
         return -ENOSYS;
     if (!(params.features & NP_IORING_FEAT_NO_IOWAIT))
-        u->features &= ~(uint32_t)NP_FEATURE_NO_IOWAIT;
+        u->head.features &= ~(uint32_t)NP_FEATURE_NO_IOWAIT;
     return 0;
 }
 
@@ -52,22 +52,22 @@ static int bufs_open_as(struct np_uring *u, bool incremental)
 {
     uint32_t count = incremental ? NP_BUF_DEFAULT_COUNT : NP_BUF_WHOLE_COUNT;
     uint32_t bytes = incremental ? NP_BUF_DEFAULT_BYTES : NP_BUF_WHOLE_BYTES;
-    int err = np_bufring_open(&u->bufs, u->config.buf_count ? u->config.buf_count : count,
+    int err = np_bufring_open(&u->head.bufs, u->config.buf_count ? u->config.buf_count : count,
                               u->config.buf_bytes ? u->config.buf_bytes : bytes);
     if (err < 0)
         return err;
     struct np_buf_reg reg;
     memset(&reg, 0, sizeof(reg));
-    reg.ring_addr = (uintptr_t)u->bufs.entries;
-    reg.ring_entries = u->bufs.count;
+    reg.ring_addr = (uintptr_t)u->head.bufs.entries;
+    reg.ring_entries = u->head.bufs.count;
     reg.bgid = NP_URING_BUF_GROUP;
     reg.flags = incremental ? NP_IOU_PBUF_RING_INC : 0;
     err = io_uring_register_buf_ring(&u->ring, (struct io_uring_buf_reg *)&reg, 0);
     if (err < 0) {
-        np_bufring_close(&u->bufs);
+        np_bufring_close(&u->head.bufs);
         return err;
     }
-    u->features |= NP_FEATURE_BUF_RING | (incremental ? NP_FEATURE_BUF_INC : 0);
+    u->head.features |= NP_FEATURE_BUF_RING | (incremental ? NP_FEATURE_BUF_INC : 0);
     return 0;
 }
 

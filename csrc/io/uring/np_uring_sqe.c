@@ -39,7 +39,7 @@ static void fill_sqe(struct np_uring *u, struct np_op *op, const struct io_uring
     op->buf = NULL;
     op->sqe_index = u->ring.sq.sqe_tail - 1;
     np_op_mark_kernel(op);
-    u->stats.submissions++;
+    u->head.counts.submissions++;
 }
 
 /* Makes the operations of a call: 0, or -ENOMEM with none of them left. */
@@ -64,7 +64,7 @@ int np_uring_submit(struct np_backend *be, const void *sqes, uint32_t count, voi
 {
     struct np_uring *u = np_uring_self(be);
     const struct io_uring_sqe *from = sqes;
-    if (u->forked)
+    if (u->head.is_abandoned)
         return -EPERM;
     if (count == 0 || count > u->ring.sq.ring_entries)
         return -E2BIG;
@@ -141,7 +141,7 @@ void np_uring_advance_chains(struct np_uring *u)
         np_uring_submit_queue(u);
         np_uring_wait_read(u, 0);
     } else {
-        u->stats.enters++;
+        u->head.counts.enters++;
         io_uring_submit_and_get_events(&u->ring);
     }
     np_uring_after_submit(u);
@@ -151,7 +151,7 @@ void np_uring_complete_sqe(struct np_uring *u, struct np_op *op, const struct io
                            struct np_event *event)
 {
     bool more = cqe->flags & IORING_CQE_F_MORE;
-    np_op_emit(event, op, NULL, cqe->res, more ? NP_EV_MORE : 0);
+    np_op_emit(event, op, cqe->res, more ? NP_EV_MORE : 0);
     event->cqe_flags = cqe->flags;
     if (!more)
         np_op_free(&u->head.slab, op);

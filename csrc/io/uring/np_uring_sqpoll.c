@@ -14,12 +14,12 @@
 int np_uring_submit_queue(struct np_uring *u)
 {
     if (!np_uring_is_polled(u)) {
-        u->stats.enters++;
+        u->head.counts.enters++;
         return io_uring_submit(&u->ring);
     }
     int n = io_uring_submit(&u->ring);
     if (np_uring_flags(u) & IORING_SQ_NEED_WAKEUP)
-        u->stats.enters++; /* as near as it can be known: the thread may wake by itself */
+        u->head.counts.enters++; /* as near as it can be known: the thread may wake by itself */
     return n;
 }
 

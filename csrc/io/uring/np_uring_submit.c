@@ -31,7 +31,7 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
         io_uring_prep_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         break;
     case NP_OP_RECV:
-        if (u->features & NP_FEATURE_RECV_MULTI)
+        if (u->head.features & NP_FEATURE_RECV_MULTI)
             io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
         else
             io_uring_prep_recv(sqe, op->fd, NULL, 0, 0);
@@ -58,7 +58,7 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
     io_uring_sqe_set_data64(sqe, np_op_udata(op));
     op->sqe_index = u->ring.sq.sqe_tail - 1;
     np_op_mark_kernel(op);
-    u->stats.submissions++;
+    u->head.counts.submissions++;
 }
 
 void np_uring_push(struct np_uring *u, struct np_op *op)
@@ -149,8 +149,9 @@ void np_uring_arm_wake(struct np_uring *u)
 int np_uring_arm(struct np_backend *be, struct np_op *op)
 {
     struct np_uring *u = np_uring_self(be);
-    int err = u->forked ? -EPERM : 0; /* the queue is the parent's too: not one entry more */
-    if (err == 0 && op->kind == NP_OP_RECV && !u->bufs.count)
+    /* An abandoned queue is somebody else's too: not one entry more. */
+    int err = u->head.is_abandoned ? -EPERM : 0;
+    if (err == 0 && op->kind == NP_OP_RECV && !u->head.bufs.count)
         err = np_uring_bufs_open(u);
     if (err < 0) {
         np_op_free(&u->head.slab, op);
@@ -175,59 +176,43 @@ static bool note_quick(struct np_uring *u, np_udata udata)
     return true;
 }
 
-static int send_as(struct np_uring *u, int fd, void *owner, const struct iovec *iov, int iov_count,
-                   bool quick, int32_t *res, np_udata *out)
+/* No room for the gather list in this submission: the plain call does the same work. */
+static int send_directly(struct np_uring *u, struct np_op *op, const struct iovec *iov,
+                         int iov_count, int32_t *res)
 {
-    if (u->forked) {
-        *res = -EPERM;
-        return 1;
-    }
-    struct np_op *op = np_op_alloc(&u->head.slab, NP_OP_SEND, fd, owner);
-    if (!op)
-        return -ENOMEM;
-    if (np_uring_place(u, op, iov, iov_count) < 0) {
-        /* No room in this submission: the plain call does the same work. */
-        struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
-        np_op_free(&u->head.slab, op);
-        ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-        *res = n < 0 ? -errno : (int32_t)n;
-        return 1;
-    }
-    *out = np_op_udata(op);
-    /* A polling thread's silence says nothing: it may not have come to it yet. */
-    quick = quick && !np_uring_is_polled(u) && op->len_bytes <= NP_SEND_MAX_BYTES;
-    op->quick = quick && note_quick(u, *out);
-    np_uring_push(u, op);
-    return 0;
+    struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
+    ssize_t n = sendmsg(op->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    *res = n < 0 ? -errno : (int32_t)n;
+    np_op_free(&u->head.slab, op);
+    return 1;
 }
 
 int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                  int iov_count, int32_t *res, np_udata *out)
-{
-    return send_as(np_uring_self(be), fd, owner, iov, iov_count, false, res, out);
-}
-
-int np_uring_send_quick(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                        int iov_count, int32_t *res, np_udata *out)
-{
-    return send_as(np_uring_self(be), fd, owner, iov, iov_count, true, res, out);
-}
-
-int np_uring_transmit(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                      int iov_count, int flags, int32_t *res, np_udata *out)
+                  int iov_count, int flags, int32_t *res, np_udata *out)
 {
     struct np_uring *u = np_uring_self(be);
-    if (u->forked) {
+    if (u->head.is_abandoned) {
         *res = -EPERM;
         return 1;
     }
-    struct np_op *op = np_op_alloc(&u->head.slab, NP_OP_TRANSMIT, fd, owner);
+    bool transmits = flags & NP_SEND_TRANSMITS;
+    NP_DCHECK(!(flags & NP_SEND_QUIET) || flags == NP_SEND_QUIET);
+    struct np_op *op = np_op_alloc(&u->head.slab, transmits ? NP_OP_TRANSMIT : NP_OP_SEND, fd,
+                                   owner);
     if (!op)
         return -ENOMEM;
-    op->send_flags = (uint8_t)flags;
-    if (np_uring_place(u, op, iov, iov_count) < 0)
-        np_uring_place(u, op, iov, 1); /* no room for the list: a partial send goes without */
+    if (np_uring_place(u, op, iov, iov_count) < 0) {
+        if (!transmits)
+            return send_directly(u, op, iov, iov_count, res);
+        np_uring_place(u, op, iov, 1); /* a partial send needs no list */
+    }
     *out = np_op_udata(op);
+    if (transmits)
+        op->send_flags = (uint8_t)flags;
+    /* A polling thread's silence says nothing: it may not have come to it yet. */
+    else if ((flags & NP_SEND_QUIET) && !np_uring_is_polled(u) &&
+             op->len_bytes <= NP_SEND_MAX_BYTES)
+        op->quick = note_quick(u, *out);
     np_uring_push(u, op);
     return 0;
 }
@@ -272,16 +257,33 @@ static int ask_for_cancel(struct np_uring *u, np_udata target)
     return 0;
 }
 
-int np_uring_cancel(struct np_backend *be, np_udata target)
+/* Only an operation that the kernel works on keeps its file; of any other there is nothing to wait
+ * for. */
+static int settle(struct np_uring *u, struct np_op *op)
+{
+    np_op_mark_orphan(op);
+    int n = np_uring_submit_queue(u); /* it may be in the queue still */
+    np_uring_wait_read(u, 0);
+    if (n >= 0)
+        np_uring_after_submit(u);
+    int err = sync_cancel(u, np_op_udata(op), true);
+    /* Its completion is posted; running the deferred work frees the request and its file. */
+    io_uring_get_events(&u->ring);
+    return err;
+}
+
+int np_uring_cancel(struct np_backend *be, np_udata target, int flags)
 {
     struct np_uring *u = np_uring_self(be);
-    if (u->forked)
+    if (u->head.is_abandoned)
         return -EPERM;
     struct np_op *op = np_op_find(&u->head.slab, target);
     if (!op)
         return -ENOENT;
     if (op->state == NP_SENT)
         return 0; /* it holds no file any more, and the memory comes back in its own time */
+    if ((flags & NP_CANCEL_SETTLE) && op->submitted && u->owner_tid)
+        return settle(u, op);
     if (op->grouped && op->submitted)
         np_uring_advance_chains(u); /* and asked for again, if it has been before */
     else if (op->state == NP_ORPHAN)
@@ -295,27 +297,6 @@ int np_uring_cancel(struct np_backend *be, np_udata target)
     if (!in_kernel && op->kind == NP_OP_RECV)
         u->starved_cancelled = true;
     return 0;
-}
-
-int np_uring_settle(struct np_backend *be, np_udata target)
-{
-    struct np_uring *u = np_uring_self(be);
-    if (u->forked)
-        return -EPERM;
-    struct np_op *op = np_op_find(&u->head.slab, target);
-    if (!op)
-        return -ENOENT;
-    if (!op->submitted || !u->owner_tid || op->state == NP_SENT)
-        return np_uring_cancel(be, target);
-    np_op_mark_orphan(op);
-    int n = np_uring_submit_queue(u); /* it may be in the queue still */
-    np_uring_wait_read(u, 0);
-    if (n >= 0)
-        np_uring_after_submit(u);
-    int err = sync_cancel(u, target, true);
-    /* Its completion is posted; running the deferred work frees the request and its file. */
-    io_uring_get_events(&u->ring);
-    return err;
 }
 
 void np_uring_forget(struct np_backend *be, int fd)

@@ -20,7 +20,7 @@ static uint32_t needed_features(const struct np_op *op)
 
 static bool has_needed(const struct np_uring *u, const struct np_op *op)
 {
-    return !(needed_features(op) & ~u->features);
+    return !(needed_features(op) & ~u->head.features);
 }
 
 /* Whether, and out of which region, `op` can be sent without copying. */
@@ -43,7 +43,7 @@ static bool prepare_zc(struct np_uring *u, struct np_op *op)
 
 void np_uring_fill_transmit(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
 {
-    int flags = MSG_NOSIGNAL | (op->send_flags & NP_SEND_MORE ? MSG_MORE : 0);
+    int flags = MSG_NOSIGNAL;
     if (!(op->send_flags & NP_SEND_WAIT))
         flags |= MSG_DONTWAIT;
     else if (op->send_flags & NP_SEND_ALL)
@@ -76,7 +76,7 @@ static bool is_refused(struct np_uring *u, const struct np_op *op, int res, bool
         return true;
     if (res != -EINVAL || more)
         return false;
-    u->features &= ~(1u << (31 - __builtin_clz(needed_features(op))));
+    u->head.features &= ~(1u << (31 - __builtin_clz(needed_features(op))));
     return true;
 }
 
@@ -85,18 +85,18 @@ static void complete_notice(struct np_uring *u, struct np_op *op, const struct i
 {
     bool copied = (uint32_t)cqe->res & NP_IORING_NOTIF_USAGE_ZC_COPIED;
     int flags = NP_EV_NOTIF;
-    uint64_t *counter = &u->stats.zc_bytes;
+    uint64_t *counter = &u->head.counts.zc_bytes;
     NP_DCHECK(op->state == NP_SENT);
     if (copied && (op->send_flags & NP_SEND_ALONE)) {
         flags |= NP_EV_COPIED;
-        counter = &u->stats.copied_bytes;
+        counter = &u->head.counts.copied_bytes;
     } else if (copied) {
         flags |= NP_EV_COPIED | NP_EV_UNSURE;
-        counter = &u->stats.unsure_bytes;
+        counter = &u->head.counts.unsure_bytes;
     }
     *counter += (uint64_t)op->res;
-    u->stats.notifs_pending--;
-    np_op_emit(event, op, NULL, op->res, flags);
+    u->head.counts.notifs_pending--;
+    np_op_emit(event, op, op->res, flags);
     np_op_free(&u->head.slab, op);
 }
 
@@ -110,19 +110,19 @@ void np_uring_complete_transmit(struct np_uring *u, struct np_op *op,
     bool more = cqe->flags & IORING_CQE_F_MORE;
     int res = cqe->res, flags = more ? NP_EV_MORE : 0;
     if (is_refused(u, op, res, more)) {
-        u->stats.zc_refused++;
+        u->head.counts.zc_refused++;
         res = 0;
         flags |= NP_EV_NO_ZC;
     }
     uint32_t taken_bytes = res > 0 ? (uint32_t)res : 0;
-    u->stats.send_bytes += taken_bytes;
-    np_op_emit(event, op, NULL, res, flags);
+    u->head.counts.send_bytes += taken_bytes;
+    np_op_emit(event, op, res, flags);
     if (more) {
         op->res = (int32_t)taken_bytes;
         np_op_mark_sent(op);
-        u->stats.notifs_pending++;
+        u->head.counts.notifs_pending++;
         return;
     }
-    u->stats.copied_bytes += taken_bytes;
+    u->head.counts.copied_bytes += taken_bytes;
     np_op_free(&u->head.slab, op);
 }

@@ -31,9 +31,13 @@ cdef extern from "io/np_event.h" nogil:
         NP_EV_NOTIF
         NP_EV_NO_ZC
 
+    struct np_buf:
+        pass
+
     struct np_event:
         void *owner
         uint8_t *data
+        np_buf *buf
         uint64_t cqe_flags
         np_udata op
         int32_t res
@@ -80,9 +84,6 @@ cdef extern from "mem/np_arena.h" nogil:
     const char *np_arena_kind_name(int kind)
 
 cdef extern from "mem/np_bufring.h" nogil:
-    struct np_buf:
-        pass
-
     struct np_bufring:
         uint32_t count
 
@@ -93,7 +94,8 @@ cdef extern from "mem/np_bufring.h" nogil:
     int np_bufring_peek(np_bufring *br, uint32_t min_bytes, uint32_t *room_bytes)
     uint8_t *np_bufring_at(const np_bufring *br, uint16_t bid)
     void np_bufring_rewind(np_bufring *br)
-    np_buf *np_bufring_find(const np_bufring *br, const uint8_t *data)
+    np_buf *np_bufring_buf(const np_bufring *br, uint16_t bid)
+    uint32_t np_bufring_free_count(const np_bufring *br)
     void np_buf_hold(np_buf *buf)
 
 cdef extern from "io/np_backend.h" nogil:
@@ -101,12 +103,21 @@ cdef extern from "io/np_backend.h" nogil:
         uint32_t sq_entries, cq_entries, buf_count, buf_bytes, features_off, sqpoll_idle_ms
         uint32_t iov_count
 
-    struct np_stats:
+    enum:
+        NP_ATTACH_OFF
+        NP_ATTACH_ON
+        NP_CANCEL_SETTLE
+        NP_SEND_QUIET
+
+    struct np_counts:
         uint64_t enters, submissions, completions, recv_bytes, send_bytes
         uint64_t enobufs, stale, sq_full, moves, zc_bytes, copied_bytes, unsure_bytes
         uint64_t zc_refused
-        uint32_t notifs_pending, regions_count
-        uint32_t ops_live, bufs_total, bufs_free, features, arena_kind
+        uint32_t notifs_pending
+
+    struct np_stats:
+        np_counts counts
+        uint32_t ops_live, regions_count, bufs_total, bufs_free, features, arena_kind
 
     struct np_backend:
         pass
@@ -116,32 +127,27 @@ cdef extern from "io/np_backend.h" nogil:
         int (*open)(np_backend **out, const np_config *config, int wake_fd) noexcept nogil
         void (*close)(np_backend *be) noexcept nogil
         int (*enable)(np_backend *be) noexcept nogil
-        void (*forked)(np_backend *be) noexcept nogil
         int (*arm)(np_backend *be, np_op *op) noexcept nogil
         int (*send)(np_backend *be, int fd, void *owner, const iovec *iov, int iov_count,
-                    int32_t *res, np_udata *op) noexcept nogil
-        int (*transmit)(np_backend *be, int fd, void *owner, const iovec *iov, int iov_count,
-                        int flags, int32_t *res, np_udata *op) noexcept nogil
-        int (*attach)(np_backend *be, void *base, size_t size_bytes) noexcept nogil
-        int (*detach)(np_backend *be, void *base, size_t size_bytes) noexcept nogil
-        int (*send_quick)(np_backend *be, int fd, void *owner, const iovec *iov, int iov_count,
-                          int32_t *res, np_udata *op) noexcept nogil
-        np_buf *(*buffer)(np_backend *be, const uint8_t *data) noexcept nogil
-        int (*cancel)(np_backend *be, np_udata op) noexcept nogil
+                    int flags, int32_t *res, np_udata *op) noexcept nogil
         int (*submit)(np_backend *be, const void *sqes, uint32_t count, void *const *owners,
                       np_udata *ops) noexcept nogil
-        int (*settle)(np_backend *be, np_udata op) noexcept nogil
+        int (*cancel)(np_backend *be, np_udata op, int flags) noexcept nogil
         void (*forget)(np_backend *be, int fd) noexcept nogil
+        int (*attach)(np_backend *be, void *base, size_t size_bytes, int how) noexcept nogil
         int (*turn)(np_backend *be, np_event *events, int max, int64_t timeout_ns) noexcept nogil
         int (*flush)(np_backend *be) noexcept nogil
         int (*has_work)(np_backend *be) noexcept nogil
-        void (*stats)(np_backend *be, np_stats *out) noexcept nogil
 
     struct np_backend_head:
         const np_backend_ops *ops
         np_op_slab slab
+        np_bufring bufs
+        uint8_t is_abandoned
 
     np_backend_head *np_head(np_backend *be)
+    void np_backend_abandon(np_backend *be)
+    np_stats np_backend_stats(const np_backend_head *head)
     const np_backend_ops np_uring_ops
     const np_backend_ops np_epoll_ops
     enum:

@@ -13,9 +13,9 @@ from libc.string cimport memcpy, strerror
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    NP_ARENA_HUGETLB_ONLY, NP_ARENA_LADDER, NP_ARENA_PLAIN_ONLY, NP_POOL_CLASSES_MAX_COUNT,
-    iovec, np_arena_kind_name, np_head, np_pool_base, np_pool_close, np_pool_drop,
-    np_pool_get_stats, np_pool_open, np_pool_stats, np_pool_take, np_region_of)
+    NP_ARENA_HUGETLB_ONLY, NP_ARENA_LADDER, NP_ARENA_PLAIN_ONLY, NP_ATTACH_OFF, NP_ATTACH_ON,
+    NP_POOL_CLASSES_MAX_COUNT, iovec, np_arena_kind_name, np_head, np_pool_base, np_pool_close,
+    np_pool_drop, np_pool_get_stats, np_pool_open, np_pool_stats, np_pool_take, np_region_of)
 from netpoll._native.seal cimport seal_types
 
 import asyncio
@@ -171,7 +171,7 @@ cdef class BufferPool:
             return native not in self.refusals
         self.check_open()
         native.check_open()
-        err = native.ops.attach(native.be, self.pool.arena.base, self.pool.size_bytes)
+        err = native.ops.attach(native.be, self.pool.arena.base, self.pool.size_bytes, NP_ATTACH_ON)
         if err == -EEXIST:
             raise RuntimeError("attach() is for the loop's own thread once the loop has run")
         if err < 0:
@@ -195,7 +195,8 @@ cdef class BufferPool:
         if loop not in self.loops:
             return 0
         if loop.be is not NULL and loop not in self.refusals:
-            err = loop.ops.detach(loop.be, self.pool.arena.base, self.pool.size_bytes)
+            err = loop.ops.attach(loop.be, self.pool.arena.base, self.pool.size_bytes,
+                                  NP_ATTACH_OFF)
             if err == -EEXIST:
                 raise RuntimeError("the buffer pool is attached to a loop of another thread: "
                                    "detach it there, or close that loop first")

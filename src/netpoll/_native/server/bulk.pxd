@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from netpoll._native.c cimport np_buf, np_bufring, np_conn, np_event
+from netpoll._native.c cimport np_bufring, np_conn, np_event
 from netpoll._native.server.shipment cimport Sender
 
 
@@ -12,7 +12,6 @@ cdef class Receiver(Sender):
     cdef uint64_t bulk_reads_count
 
     cdef int start_reading(self, np_conn *conn) except -1
-    cdef np_buf *buffer_at(self, const np_event *event) noexcept
     cdef int measured(self, np_conn *conn, int size) except -1
     cdef int on_readable(self, np_conn *conn, np_event *event) except -1
     cdef int receive_bulk(self, np_conn *conn, np_event *event) except -1

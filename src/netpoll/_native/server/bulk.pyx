@@ -15,9 +15,9 @@ from libc.string cimport memset
 
 from netpoll._native.c cimport (
     ECANCELED, NP_CONN_CANCELLED, NP_CONN_CLOSING, NP_CONN_DIRTY, NP_CONN_LOST, NP_EV_MORE,
-    NP_OP_POLL, NP_OP_RECV, NP_POLL_KEEP, np_buf, np_bufring_at, np_bufring_close,
-    np_bufring_consume, np_bufring_find, np_bufring_open, np_bufring_peek, np_bufring_recycle,
-    np_bufring_rewind, np_conn, np_conn_at, np_conn_pin, np_event, np_sock_recv)
+    NP_OP_POLL, NP_OP_RECV, NP_POLL_KEEP, np_bufring_at, np_bufring_buf, np_bufring_close,
+    np_bufring_consume, np_bufring_open, np_bufring_peek, np_bufring_recycle, np_bufring_rewind,
+    np_conn, np_conn_at, np_conn_pin, np_event, np_sock_recv)
 from netpoll._native.limits cimport (
     BULK_BUF_BYTES, BULK_BUF_COUNT, BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_LEAVE_COUNT,
     BULK_ROOM_MIN_BYTES, CACHE_LINE_BYTES, RUSH_MIN_BYTES)
@@ -78,13 +78,6 @@ cdef class Receiver(Sender):
                 self.receive_ended(conn, res)
         return 0
 
-    cdef np_buf *buffer_at(self, const np_event *event) noexcept:
-        """The receive buffer that an event's bytes are in."""
-        cdef np_buf *buf = NULL
-        if self.bulk.count:
-            buf = np_bufring_find(&self.bulk, event.data)
-        return self.loop.ops.buffer(self.loop.be, event.data) if buf is NULL else buf
-
     cdef int measured(self, np_conn *conn, int size) except -1:
         """The connection has received so much at once: it may change its way of receiving."""
         if conn.bulk == 0:
@@ -137,6 +130,7 @@ cdef class Receiver(Sender):
             return self.read_again(conn)
         event.res = <int32_t>size
         event.data = into
+        event.buf = np_bufring_buf(&self.bulk, bid)
         event.flags = 0
         if size <= 0:
             return self.received(conn, event)

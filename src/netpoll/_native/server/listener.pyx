@@ -9,7 +9,7 @@ from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
 from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
-    ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
+    ECANCELED, NP_CANCEL_SETTLE, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport ACCEPT_RETRY_DELAY_S
 from netpoll._native.seal cimport seal_types
@@ -61,7 +61,7 @@ cdef class Listener(Completion):
             self.retry.cancel()
             self.retry = None
         if self.op and self.loop.be is not NULL:
-            self.loop.ops.settle(self.loop.be, self.op)
+            self.loop.ops.cancel(self.loop.be, self.op, NP_CANCEL_SETTLE)
         if self.loop.be is not NULL:
             self.loop.ops.forget(self.loop.be, self.fd)
         for fd in self.waiting:

@@ -2,7 +2,7 @@
 """Zero-copy sends of a server's connections.
 
 A shipment is one such send: it refers to everything that the kernel reads until the kernel says
-that it has let go (np_backend.h, transmit), which may be long after the connection went on, or
+that it has let go (np_backend.h, send), which may be long after the connection went on, or
 ended. Whether a connection's sends ask for zero-copy at all is decided by np_zc.h, from what the
 kernel reports of them.
 """
@@ -12,9 +12,9 @@ from libc.stdint cimport int32_t, uint32_t, uint8_t, uintptr_t
 from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_CLOSING, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NOTIF, NP_OWNER_MASK,
-    NP_ZC_REGISTERED_MIN_BYTES, PyObject, Py_INCREF, np_chunk, np_conn, np_conn_cookie,
-    np_conn_pin, np_event, np_flow, np_head, np_op, np_op_alloc, np_op_udata, np_region_of,
-    np_sock_send, np_udata, np_zc_report, np_zc_wants)
+    NP_SEND_QUIET, NP_ZC_REGISTERED_MIN_BYTES, PyObject, Py_INCREF, np_chunk, np_conn,
+    np_conn_cookie, np_conn_pin, np_event, np_flow, np_head, np_op, np_op_alloc, np_op_udata,
+    np_region_of, np_sock_send, np_udata, np_zc_report, np_zc_wants)
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport SHIPMENTS_MAX_COUNT
 from netpoll._native.seal cimport seal_types
@@ -58,7 +58,7 @@ cdef class Sender(Keeper):
         """Sends what self.iov was filled with: the first n pieces of the outbound flow."""
         cdef np_flow *flow = conn.out
         cdef int32_t res = 0
-        cdef int done
+        cdef int done, how = 0
         self.launches_count += 1
         if now or self.loop._stopping:
             return self.took(conn, np_sock_send(conn.fd, self.iov, n))
@@ -69,11 +69,9 @@ cdef class Sender(Keeper):
                 NP_CONN_CLOSING | NP_CONN_SHUT | NP_CONN_CHOKED) \
                 and (conn.task.argument is NULL
                      or (<Connection>conn.task.argument).draining is None):
-            done = self.loop.ops.send_quick(self.loop.be, conn.fd, np_conn_cookie(conn), self.iov,
-                                            n, &res, &flow.op)
-        else:
-            done = self.loop.ops.send(self.loop.be, conn.fd, np_conn_cookie(conn), self.iov, n,
-                                      &res, &flow.op)
+            how = NP_SEND_QUIET
+        done = self.loop.ops.send(self.loop.be, conn.fd, np_conn_cookie(conn), self.iov, n, how,
+                                  &res, &flow.op)
         if done == 0:
             flow.sending = n
             return 0
@@ -117,8 +115,8 @@ cdef class Sender(Keeper):
             # not what it was.
             self.send_soon(conn)
             return 1
-        if self.loop.ops.transmit(self.loop.be, conn.fd, <void*>shipment, self.iov, n, how,
-                                  &res, &flow.op) != 0:
+        if self.loop.ops.send(self.loop.be, conn.fd, <void*>shipment, self.iov, n, how,
+                              &res, &flow.op) != 0:
             return 0
         Py_INCREF(<PyObject*>shipment)  # the operation's
         flow.sending = n

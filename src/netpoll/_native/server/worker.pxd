@@ -25,7 +25,6 @@ cdef class Worker(Receiver):
     cdef int close_dealt(self) except -1
     cdef int announce(self, np_conn *conn) except -1
     cdef int happened(self, np_conn *conn, np_event *event) except -1
-    cdef int count_buffers(self) noexcept
     cdef int arrived(self, np_conn *conn, int event_flags) except -1
     cdef int end_of_stream(self, np_conn *conn) except -1
     cdef int deliver(self, np_conn *conn) except -1

@@ -16,13 +16,14 @@ from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_CONN_CALLED, NP_CONN_CANCELLED, NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT,
     NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_DIRTY, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST,
-    NP_CONN_OPEN, NP_CONN_PAUSED, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NONEMPTY, NP_EV_NO_ZC,
-    NP_IOV_MAX, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_OWNER_BUF, NP_OWNER_MASK, NP_POLL_KEEP,
-    NP_TASK_PUSH, PyObject, PyObject_CallOneArg, Py_DECREF, np_buf, np_buf_hold, np_chunk, np_conn,
-    np_conn_at, np_conn_in, np_conn_of, np_conn_pin, np_conn_slab_close, np_conn_slab_init,
-    np_event, np_flow, np_flow_at, np_flow_gather, np_flow_get, np_flow_push, np_flow_put,
-    np_flow_shed, np_iov_advance, np_owner_drop, np_sock_close, np_sock_sendfile, np_sock_shutdown,
-    np_stats, np_task, np_task_claim, np_task_pause, np_task_wake)
+    NP_CONN_OPEN, NP_CONN_PAUSED, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NONEMPTY, NP_EV_NO_ZC, NP_IOV_MAX,
+    NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_OWNER_BUF, NP_OWNER_MASK, NP_POLL_KEEP, NP_TASK_PUSH,
+    PyObject, PyObject_CallOneArg, Py_DECREF, np_buf, np_buf_hold, np_bufring,
+    np_bufring_free_count, np_chunk, np_conn, np_conn_at, np_conn_in, np_conn_of, np_conn_pin,
+    np_conn_slab_close, np_conn_slab_init, np_event, np_flow, np_flow_at, np_flow_gather,
+    np_flow_get, np_flow_push, np_flow_put, np_flow_shed, np_head, np_iov_advance, np_owner_drop,
+    np_sock_close, np_sock_sendfile, np_sock_shutdown, np_task, np_task_claim, np_task_pause,
+    np_task_wake)
 from netpoll._native.failing cimport os_error, reraise
 from netpoll._native.limits cimport BULK_ENTER_BYTES, FILE_BUDGET_BYTES, REST_COPY_BYTES
 from netpoll._native.poll cimport POLLOUT
@@ -193,7 +194,7 @@ cdef class Worker(Receiver):
 
     cdef int on_bytes(self, np_conn *conn, np_event *event) except -1:
         cdef np_flow *flow
-        cdef np_buf *buf
+        cdef np_buf *buf = event.buf
         if conn.flags & NP_CONN_CLOSING:
             return 0
         self.recv_bytes += event.res
@@ -204,18 +205,11 @@ cdef class Worker(Receiver):
                 return self.lose(conn, MemoryError())
             conn.task.context = flow
         if not self.buffers_count:
-            self.count_buffers()
-        buf = self.buffer_at(event)
+            self.buffers_count = np_head(self.loop.be).bufs.count
         if np_flow_push(flow, <void*>(<uintptr_t>buf + NP_OWNER_BUF), event.data, event.res) < 0:
             return self.lose(conn, MemoryError())
         np_buf_hold(buf)
         return self.arrived(conn, event.flags)
-
-    cdef int count_buffers(self) noexcept:
-        cdef np_stats stats
-        self.loop.ops.stats(self.loop.be, &stats)
-        self.buffers_count = stats.bufs_total
-        return 0
 
     cdef int arrived(self, np_conn *conn, int event_flags) except -1:
         """There is more in the unread flow than before."""
@@ -406,16 +400,15 @@ cdef class Worker(Receiver):
         return 0
 
     cdef int on_turn_end(self, Loop loop) except -1:
-        cdef np_stats stats
+        cdef np_bufring *bufs = &np_head(loop.be).bufs
         self.is_marked = False
         if self.runs is not NULL:
             self.run_queue()
         if self.dirty:
             self.flush_dirty()
-        if self.slab.flow_live_count:
-            loop.ops.stats(loop.be, &stats)
-            if stats.bufs_total and stats.bufs_free * 8 <= stats.bufs_total:
-                self.evacuate()
+        if self.slab.flow_live_count and bufs.count \
+                and np_bufring_free_count(bufs) * 8 <= bufs.count:
+            self.evacuate()
         return 0
 
     cdef int evacuate(self) except -1:

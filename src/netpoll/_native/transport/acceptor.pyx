@@ -13,8 +13,8 @@ from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, EN
 
 from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
-    ECANCELED, NP_OP_POLL, NP_POLL_KEEP, PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter,
-    PyContext_Exit, PyObject, np_event, np_peer, np_sock_accept, np_sock_close,
+    ECANCELED, NP_CANCEL_SETTLE, NP_OP_POLL, NP_POLL_KEEP, PyContext_Copy, PyContext_CopyCurrent,
+    PyContext_Enter, PyContext_Exit, PyObject, np_event, np_peer, np_sock_accept, np_sock_close,
     np_sock_nodelay)
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport ACCEPT_RETRY_DELAY_S
@@ -63,7 +63,7 @@ cdef class Acceptor(Completion):
             self.retry.cancel()
             self.retry = None
         if self.op and self.loop.be is not NULL:
-            self.loop.ops.settle(self.loop.be, self.op)
+            self.loop.ops.cancel(self.loop.be, self.op, NP_CANCEL_SETTLE)
         if self.loop.be is not NULL and self.sock.fileno() == self.fd:
             self.loop.ops.forget(self.loop.be, self.fd)
         self.sock.close()

@@ -8,7 +8,8 @@ receive and end.
 from libc.errno cimport ENOENT, EPERM
 
 from netpoll._native.c cimport (
-    NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF, inquiry)
+    NP_CANCEL_SETTLE, NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF, inquiry,
+    np_head)
 from netpoll._native.limits cimport HIGH_WATER_DEFAULT_BYTES
 from netpoll._native.numbers cimport watermarks, whole_bytes
 from netpoll._native.loop.collect cimport replace_clear
@@ -26,7 +27,7 @@ cdef np_event *last_event_of(Loop loop, np_udata op) noexcept:
 
 cdef bint is_inherited(Loop loop) noexcept:
     """In a forked child: what waits to be sent is the parent's to send."""
-    return loop.be is not NULL and loop.ops.cancel(loop.be, 0) == -EPERM
+    return loop.be is not NULL and np_head(loop.be).is_abandoned
 
 
 cdef int clear_endpoint(PyObject *transport) noexcept:
@@ -143,8 +144,8 @@ cdef class Endpoint(Transport):
         """
         if op == 0 or self.loop.be is NULL or last_event_of(self.loop, op) is not NULL:
             return True
-        cdef int err = self.loop.ops.settle(self.loop.be, op)
-        return err >= 0 or err == -ENOENT or err == -EPERM  # EPERM: forked, the parent has it
+        cdef int err = self.loop.ops.cancel(self.loop.be, op, NP_CANCEL_SETTLE)
+        return err >= 0 or err == -ENOENT or err == -EPERM  # EPERM: abandoned, the parent has it
 
     # ---- what asyncio and programs look at ------------------------------------------------------
 

@@ -126,7 +126,7 @@ cdef class SendingTransport(Endpoint):
         if self.loop._stopping or self.out.count > GATHER_COUNT:
             return self.write_now()  # no turn may follow, and one operation would not do
         n = np_iov_gather(&self.out, iov, GATHER_COUNT)
-        done = self.loop.ops.send(self.loop.be, self.fd, <void*>self, iov, n, &res,
+        done = self.loop.ops.send(self.loop.be, self.fd, <void*>self, iov, n, 0, &res,
                                   &self.write_op)
         if done == 0:
             Py_INCREF(<PyObject*>self)  # the operation's
