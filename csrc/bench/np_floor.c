@@ -194,7 +194,7 @@ int np_floor_epoll(int listen_fd, int stop_fd)
 
 enum uring_sending {
     SEND_NONE = 0,
-    SEND_QUICK,  /* does not wait, and reports only failure: over when it is submitted */
+    SEND_QUIET,  /* does not wait, and reports only failure: over when it is submitted */
     SEND_PATIENT /* waits until the socket takes it all */
 };
 
@@ -212,11 +212,11 @@ struct uring_conn {      /* indexed by fd */
     uint8_t open;
     uint8_t receiving; /* the multishot recv is armed */
     uint8_t sending;   /* enum uring_sending; not NONE: nobody closes the fd */
-    uint32_t sends;    /* armed so far: tells this quick send from the one before */
+    uint32_t sends;    /* armed so far: tells this quiet send from the one before */
     uint8_t ended;     /* the peer is done, or the connection broke */
 };
 
-struct uring_quick { /* a quick send whose end is not taken note of yet */
+struct uring_quiet { /* a quiet send whose end is not taken note of yet */
     uint32_t fd, number;
 };
 
@@ -230,8 +230,8 @@ struct uring_floor {
     uint32_t *refs;          /* per buffer: the kernel's one and one per piece */
     uint32_t *offsets_bytes; /* per buffer: how far it is consumed */
     uint32_t published;      /* buffers given back in this turn */
-    struct uring_quick *quicks;
-    uint32_t quicks_count, quicks_cap;
+    struct uring_quiet *quiets;
+    uint32_t quiets_count, quiets_cap;
     uint32_t sends;       /* in flight */
     uint32_t pieces_live; /* in flight, or queued behind one that is */
     uint32_t deaf_conns;  /* open, with no recv armed: ended, or out of buffers */
@@ -390,23 +390,23 @@ static void uring_arm_recv(struct uring_floor *floor, int fd)
     floor->deaf_conns--;
 }
 
-/* Sends the connection's oldest piece. A quick send that succeeds makes no completion, so the turn
+/* Sends the connection's oldest piece. A quiet send that succeeds makes no completion, so the turn
  * sleeps until something arrives, not only until its own sends are over; see uring_settle. */
 static void uring_arm_send(struct uring_floor *floor, int fd, enum uring_sending how)
 {
     struct uring_conn *conn = &floor->conns[fd];
     struct uring_piece *piece = &floor->pieces[conn->head];
-    if (how == SEND_QUICK && grow_table((void **)&floor->quicks, &floor->quicks_cap,
-                                        floor->quicks_count, sizeof(*floor->quicks)) < 0)
+    if (how == SEND_QUIET && grow_table((void **)&floor->quiets, &floor->quiets_cap,
+                                        floor->quiets_count, sizeof(*floor->quiets)) < 0)
         how = SEND_PATIENT;
     struct io_uring_sqe *sqe = uring_sqe(floor, TAG_SEND, fd);
-    /* WAITALL makes a short send a failure, which is reported even by a quick one. */
+    /* WAITALL makes a short send a failure, which is reported even by a quiet one. */
     io_uring_prep_send(sqe, fd, piece->base, piece->len_bytes,
-                       MSG_WAITALL | MSG_NOSIGNAL | (how == SEND_QUICK ? MSG_DONTWAIT : 0));
+                       MSG_WAITALL | MSG_NOSIGNAL | (how == SEND_QUIET ? MSG_DONTWAIT : 0));
     conn->sends++;
-    if (how == SEND_QUICK) {
+    if (how == SEND_QUIET) {
         sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-        floor->quicks[floor->quicks_count++] = (struct uring_quick){(uint32_t)fd, conn->sends};
+        floor->quiets[floor->quiets_count++] = (struct uring_quiet){(uint32_t)fd, conn->sends};
     }
     conn->sending = (uint8_t)how;
     floor->sends++;
@@ -478,7 +478,7 @@ static int uring_queue(struct uring_floor *floor, int fd, uint16_t bid, uint32_t
         floor->pieces[conn->tail].next = index;
     conn->tail = index;
     if (!conn->sending)
-        uring_arm_send(floor, fd, SEND_QUICK);
+        uring_arm_send(floor, fd, SEND_QUIET);
     return 0;
 }
 
@@ -529,12 +529,12 @@ static void uring_sent(struct uring_floor *floor, int fd)
     floor->sends--;
     uring_drop_head(floor, conn);
     if (conn->head != NO_PIECE)
-        uring_arm_send(floor, fd, SEND_QUICK);
+        uring_arm_send(floor, fd, SEND_QUIET);
     else
         uring_try_close(floor, fd);
 }
 
-/* A patient send's end, or a quick one's failure. */
+/* A patient send's end, or a quiet one's failure. */
 static void uring_on_send(struct uring_floor *floor, int fd, const struct io_uring_cqe *cqe)
 {
     struct uring_conn *conn = &floor->conns[fd];
@@ -543,10 +543,10 @@ static void uring_on_send(struct uring_floor *floor, int fd, const struct io_uri
         uring_sent(floor, fd);
         return;
     }
-    int was_quick = conn->sending == SEND_QUICK;
+    int was_quiet = conn->sending == SEND_QUIET;
     conn->sending = SEND_NONE;
     floor->sends--;
-    if (cqe->res > 0 || (cqe->res == -EAGAIN && was_quick)) {
+    if (cqe->res > 0 || (cqe->res == -EAGAIN && was_quiet)) {
         uint32_t taken_bytes = cqe->res > 0 ? (uint32_t)cqe->res : 0;
         piece->base += taken_bytes;
         piece->len_bytes -= taken_bytes;
@@ -594,26 +594,26 @@ static void uring_give_back(struct uring_floor *floor)
     floor->starved_count = 0;
 }
 
-/* The first `count` quick sends were submitted, and those that failed said so: the rest is done. */
+/* The first `count` quiet sends were submitted, and those that failed said so: the rest is done. */
 static void uring_settle(struct uring_floor *floor, uint32_t count)
 {
     if (count == 0)
         return;
     for (uint32_t i = 0; i < count; i++) {
-        struct uring_quick quick = floor->quicks[i];
-        struct uring_conn *conn = &floor->conns[quick.fd];
-        if (conn->sending == SEND_QUICK && conn->sends == quick.number)
-            uring_sent(floor, (int)quick.fd);
+        struct uring_quiet quiet = floor->quiets[i];
+        struct uring_conn *conn = &floor->conns[quiet.fd];
+        if (conn->sending == SEND_QUIET && conn->sends == quiet.number)
+            uring_sent(floor, (int)quiet.fd);
     }
-    floor->quicks_count -= count; /* what was armed meanwhile stands behind them */
-    memmove(floor->quicks, floor->quicks + count, floor->quicks_count * sizeof(*floor->quicks));
+    floor->quiets_count -= count; /* what was armed meanwhile stands behind them */
+    memmove(floor->quiets, floor->quiets + count, floor->quiets_count * sizeof(*floor->quiets));
 }
 
-/* Whether the turn may sleep: not when something waits for the end of its own quick sends, which
+/* Whether the turn may sleep: not when something waits for the end of its own quiet sends, which
  * nothing reports - a piece behind one, a connection that is to be closed, one without a buffer. */
 static int uring_may_sleep(const struct uring_floor *floor)
 {
-    return floor->quicks_count == 0 ||
+    return floor->quiets_count == 0 ||
            (floor->deaf_conns == 0 && floor->pieces_live == floor->sends);
 }
 
@@ -621,7 +621,7 @@ static int uring_turn(struct uring_floor *floor)
 {
     struct io_uring_cqe *cqe;
     unsigned head, count = 0;
-    uint32_t quicks_count = floor->quicks_count;
+    uint32_t quiets_count = floor->quiets_count;
     int err = io_uring_submit_and_wait(&floor->ring, uring_may_sleep(floor) ? 1 : 0);
     if (err < 0 && err != -EINTR)
         return err;
@@ -633,7 +633,7 @@ static int uring_turn(struct uring_floor *floor)
             err = uring_handle(floor, cqe);
     }
     io_uring_cq_advance(&floor->ring, count);
-    uring_settle(floor, quicks_count);
+    uring_settle(floor, quiets_count);
     uring_give_back(floor);
     return err;
 }
@@ -683,6 +683,6 @@ int np_floor_uring(int listen_fd, int stop_fd, const struct np_floor_uring_confi
     free(floor.pieces);
     free(floor.conns);
     free(floor.starved);
-    free(floor.quicks);
+    free(floor.quiets);
     return err;
 }

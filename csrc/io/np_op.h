@@ -72,10 +72,10 @@ struct np_op {
     uint8_t fed;       /* RECV: has received something since it was last submitted.
                             * POLL (io_uring): waits for an edge, see np_uring_harvest.c */
     uint8_t grouped;   /* SQE: came with others, which the kernel may have linked to it */
-    uint8_t quick;     /* SEND: only failure makes a completion (io_uring).
-                            * POLL (io_uring): has its answer, in res, and waits for its end */
+    uint8_t quiet;     /* SEND: only failure makes a completion (io_uring) */
     union {
         uint16_t group_count; /* SQE: how many of the call there are from this one on */
+        uint8_t is_answered;  /* POLL (io_uring): res has its answer, its end is waited for */
         struct {
             uint8_t send_flags; /* TRANSMIT: enum np_send_flags */
             uint8_t region;     /* TRANSMIT out of registered memory: its number + 1 */

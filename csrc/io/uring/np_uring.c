@@ -27,7 +27,7 @@ static void uring_close(struct np_backend *be)
     np_iovring_close(&u->iovs);
     free(u->iov_ends);
     free(u->msgs);
-    free(u->quicks);
+    free(u->quiets);
     free(u);
 }
 
@@ -70,7 +70,7 @@ static int uring_has_work(struct np_backend *be)
 {
     struct np_uring *u = np_uring_self(be);
     return u->carried_count || u->done.count || np_uring_is_starving(u) || u->unpushed.count ||
-           u->quicks_count || !u->wake_armed || np_uring_unsubmitted(u) ||
+           u->quiets_count || !u->wake_armed || np_uring_unsubmitted(u) ||
            io_uring_cq_ready(&u->ring) ||
            (np_uring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
@@ -143,9 +143,9 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
                  (np_uring_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
     begin(u);
     int n = np_oplist_take(&u->done, &u->head.slab, events, max);
-    /* The end of quick sends is found out after the call: who waits for their memory cannot wait
+    /* The end of quiet sends is found out after the call: who waits for their memory cannot wait
      * for something else to happen. */
-    if (n > 0 || io_uring_cq_ready(&u->ring) || (u->quicks_count && np_uring_is_starving(u)))
+    if (n > 0 || io_uring_cq_ready(&u->ring) || (u->quiets_count && np_uring_is_starving(u)))
         timeout_ns = 0;
     int err = 0;
     if (timeout_ns != 0 || np_uring_unsubmitted(u) ||
@@ -154,8 +154,8 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
         np_uring_after_submit(u);
     }
     n += np_uring_harvest(u, events + n, max - n);
-    if (u->quicks_count)
-        n += np_uring_end_quicks(u, events + n, max - n);
+    if (u->quiets_count)
+        n += np_uring_end_quiets(u, events + n, max - n);
     if (n > 0 || err >= 0)
         return n;
     switch (err) {

@@ -45,9 +45,9 @@ struct np_uring {
     uint32_t sq_seen;             /* how far the kernel had read when we last looked */
     bool iovs_unordered;          /* after a move: entries are not in the order of drawing */
     bool regions_open;            /* the table of registered memory */
-    np_udata *quicks;             /* sends that report only failure, in the order of submission */
-    uint32_t quicks_count, quicks_cap;
-    uint32_t quicks_submitted; /* so many of them the kernel has carried out */
+    np_udata *quiets;             /* sends that report only failure, in the order of submission */
+    uint32_t quiets_count, quiets_cap;
+    uint32_t quiets_submitted; /* so many of them the kernel has carried out */
     struct np_event *carried;  /* of the rings before a move to another thread */
     uint32_t carried_count, carried_taken;
     struct np_bufring *carried_bufs; /* what they point into: one per move */
@@ -176,7 +176,7 @@ int np_uring_cancel(struct np_backend *be, np_udata target, int flags);
 void np_uring_forget(struct np_backend *be, int fd);
 
 /* np_uring_harvest.c: takes at most `max` events; returns their number. */
-int np_uring_end_quicks(struct np_uring *u, struct np_event *events, int max);
+int np_uring_end_quiets(struct np_uring *u, struct np_event *events, int max);
 int np_uring_harvest(struct np_uring *u, struct np_event *events, int max);
 
 /* np_uring_move.c */

@@ -34,15 +34,15 @@ static int complete_poll(struct np_uring *u, struct np_op *op, struct io_uring_c
     int res = cqe->res;
     bool is_answer = res > 0 && (res & wanted) && !has_passed(u, op, res);
     if (cqe->flags & IORING_CQE_F_MORE) {
-        if (is_answer && !op->quick) {
-            op->quick = 1;
+        if (is_answer && !op->is_answered) {
+            op->is_answered = 1;
             op->res = res;
             if (op->state != NP_ORPHAN)
                 (void)np_uring_cancel((struct np_backend *)u, np_op_udata(op), 0);
         }
         return 0;
     }
-    if (op->quick) {
+    if (op->is_answered) {
         res = op->res;
     } else if (res > 0 && !is_answer && op->state != NP_ORPHAN) {
         op->fed = op->fed || !(res & wanted);
@@ -142,28 +142,28 @@ static void drop_stale(struct np_uring *u, struct io_uring_cqe *cqe)
 
 /* Quick sends end when they are submitted and say so only if they failed: those that the kernel
  * has had, once all that it said is heard, have sent everything. */
-int np_uring_end_quicks(struct np_uring *u, struct np_event *events, int max)
+int np_uring_end_quiets(struct np_uring *u, struct np_event *events, int max)
 {
-    if (u->quicks_submitted == 0 || io_uring_cq_ready(&u->ring) ||
+    if (u->quiets_submitted == 0 || io_uring_cq_ready(&u->ring) ||
         (np_uring_flags(u) & IORING_SQ_CQ_OVERFLOW))
         return 0;
     int n = 0;
     uint32_t taken = 0, kept = 0;
-    for (; taken < u->quicks_submitted && n < max; taken++) {
-        struct np_op *op = np_op_find(&u->head.slab, u->quicks[taken]);
+    for (; taken < u->quiets_submitted && n < max; taken++) {
+        struct np_op *op = np_op_find(&u->head.slab, u->quiets[taken]);
         if (!op)
             continue; /* it failed, and was reported */
         if (!op->submitted) {
-            u->quicks[kept++] = u->quicks[taken];
+            u->quiets[kept++] = u->quiets[taken];
             continue;
         }
         u->head.counts.send_bytes += op->len_bytes;
         np_op_emit(&events[n++], op, (int)op->len_bytes, 0);
         np_op_free(&u->head.slab, op);
     }
-    u->quicks_count -= taken - kept;
-    memmove(u->quicks + kept, u->quicks + taken, sizeof(*u->quicks) * (u->quicks_count - kept));
-    u->quicks_submitted -= taken;
+    u->quiets_count -= taken - kept;
+    memmove(u->quiets + kept, u->quiets + taken, sizeof(*u->quiets) * (u->quiets_count - kept));
+    u->quiets_submitted -= taken;
     return n;
 }
 

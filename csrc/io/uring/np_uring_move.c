@@ -52,17 +52,17 @@ static bool holds_bound(const struct np_uring *u)
 }
 
 /* Quick sends that the kernel has carried out must not be sent again by the new ring. */
-static int carry_quicks(struct np_uring *u)
+static int carry_quiets(struct np_uring *u)
 {
-    if (u->quicks_submitted == 0)
+    if (u->quiets_submitted == 0)
         return 0;
     struct np_event *events = realloc(u->carried,
-                                      sizeof(*events) * (u->carried_count + u->quicks_submitted));
+                                      sizeof(*events) * (u->carried_count + u->quiets_submitted));
     if (!events)
         return -ENOMEM;
     u->carried = events;
-    u->carried_count += (uint32_t)np_uring_end_quicks(u, events + u->carried_count,
-                                                      (int)u->quicks_submitted);
+    u->carried_count += (uint32_t)np_uring_end_quiets(u, events + u->carried_count,
+                                                      (int)u->quiets_submitted);
     return 0;
 }
 
@@ -75,7 +75,7 @@ static void push_moved(struct np_uring *u)
         if (op->state != NP_KERNEL && !(op->state == NP_ORPHAN && op->submitted))
             continue;
         if (op->state == NP_ORPHAN) {
-            bool is_answered = op->kind == NP_OP_POLL && op->quick;
+            bool is_answered = op->kind == NP_OP_POLL && op->is_answered;
             np_uring_finish_unsubmitted(u, op, is_answered ? op->res : -ECANCELED);
         } else {
             np_op_mark_queued(op);
@@ -101,7 +101,7 @@ int np_uring_move(struct np_uring *u)
         return err;
     if (holds_bound(u))
         return -EBUSY; /* the old thread must run the loop until they have ended */
-    err = carry_quicks(u);
+    err = carry_quiets(u);
     if (err < 0)
         return err;
     io_uring_queue_exit(&u->ring);

@@ -17,7 +17,7 @@ void np_uring_after_submit(struct np_uring *u)
     unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
     bool is_empty = head == sq->sqe_tail;
     if (is_empty)
-        u->quicks_submitted = u->quicks_count;
+        u->quiets_submitted = u->quiets_count;
     if (is_empty && !u->unpushed.count) {
         np_iovring_retire(&u->iovs, u->iovs.head);
         u->iovs_unordered = false;

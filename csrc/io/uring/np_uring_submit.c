@@ -12,8 +12,8 @@
 
 static void fill_send(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
 {
-    /* WAITALL makes a short send a failure, which is reported even by a quick one. */
-    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (op->quick ? MSG_WAITALL : 0);
+    /* WAITALL makes a short send a failure, which is reported even by a quiet one. */
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (op->quiet ? MSG_WAITALL : 0);
     if (op->iov_count == 0) {
         io_uring_prep_send(sqe, op->fd, op->buf, op->len_bytes, flags);
         return;
@@ -40,7 +40,7 @@ static void fill(struct np_uring *u, struct io_uring_sqe *sqe, struct np_op *op)
         break;
     case NP_OP_SEND:
         fill_send(u, sqe, op);
-        if (op->quick)
+        if (op->quiet)
             io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
         break;
     case NP_OP_POLL:
@@ -161,18 +161,18 @@ int np_uring_arm(struct np_backend *be, struct np_op *op)
     return 0;
 }
 
-/* Notes a quick send, so that its end is found out. False: no memory, it must report itself. */
-static bool note_quick(struct np_uring *u, np_udata udata)
+/* Notes a quiet send, so that its end is found out. False: no memory, it must report itself. */
+static bool note_quiet(struct np_uring *u, np_udata udata)
 {
-    if (u->quicks_count == u->quicks_cap) {
-        uint32_t cap = u->quicks_cap ? u->quicks_cap * 2 : 256;
-        np_udata *quicks = realloc(u->quicks, sizeof(*quicks) * cap);
-        if (!quicks)
+    if (u->quiets_count == u->quiets_cap) {
+        uint32_t cap = u->quiets_cap ? u->quiets_cap * 2 : 256;
+        np_udata *quiets = realloc(u->quiets, sizeof(*quiets) * cap);
+        if (!quiets)
             return false;
-        u->quicks = quicks;
-        u->quicks_cap = cap;
+        u->quiets = quiets;
+        u->quiets_cap = cap;
     }
-    u->quicks[u->quicks_count++] = udata;
+    u->quiets[u->quiets_count++] = udata;
     return true;
 }
 
@@ -212,7 +212,7 @@ int np_uring_send(struct np_backend *be, int fd, void *owner, const struct iovec
     /* A polling thread's silence says nothing: it may not have come to it yet. */
     else if ((flags & NP_SEND_QUIET) && !np_uring_is_polled(u) &&
              op->len_bytes <= NP_SEND_MAX_BYTES)
-        op->quick = note_quick(u, *out);
+        op->quiet = note_quiet(u, *out);
     np_uring_push(u, op);
     return 0;
 }
