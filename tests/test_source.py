@@ -279,13 +279,19 @@ def stubs_of(module: str, class_name: str) -> set[str]:
     return {n.name for n in body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
 
 
+def is_repeated(cls: type, name: str) -> bool:
+    """A method that EventLoop has in common with its native base: typed there."""
+    bases = [base for base in cls.__mro__[1:] if name in vars(base)]
+    return bool(bases) and vars(bases[0])[name].__doc__ == vars(cls)[name].__doc__
+
+
 def untyped_in_class(cls: type, name: str) -> list[str]:
     """Python methods carry their types; compiled ones have them in the stub of their module."""
     missing: list[str] = []
     for member_name, member in public_members(cls):
         if inspect.isfunction(member):
             missing += untyped(member, f"{name}.{member_name}")
-        elif callable(member):
+        elif callable(member) and not is_repeated(cls, member_name):
             home = getattr(member, "__module__", None) or cls.__module__
             if member_name not in stubs_of(home, cls.__name__):
                 missing.append(f"{home}: {cls.__name__}.{member_name}")

@@ -1,5 +1,6 @@
 # The seam of _core.pyx: what the transports and socket operations may use of the loop.
 
+from cpython.object cimport PyObject_Call
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 from netpoll._native.c cimport (
@@ -98,3 +99,11 @@ cdef class Loop(FdTables):
     cdef np_udata arm(self, uint8_t kind, int fd, Completion owner, uint32_t argument) except? 0
     cdef int cancel(self, np_udata op) except -1
     cdef int mark_dirty(self, Completion who) except -1
+
+
+cdef inline object future_of(Loop loop, object kind):
+    """A new future of this loop: kind is asyncio's type, or what a program has put in its place."""
+    # A closed loop has no arguments: they lead to it, and it would wait for the collector.
+    if loop.future_arguments is None:
+        return kind(loop=loop)
+    return PyObject_Call(kind, (), loop.future_arguments)

@@ -9,7 +9,6 @@ through it are the only things another thread may use.
 """
 
 cimport cython
-from cpython.object cimport PyObject_Call
 from libc.errno cimport EINTR, ENOENT
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
@@ -39,7 +38,7 @@ import os
 import time
 import weakref
 from netpoll.errors import OPENED_BY, no_loop
-from asyncio import format_helpers, futures, tasks
+from asyncio import format_helpers, tasks
 
 
 NO_NESTING = (
@@ -97,13 +96,6 @@ cdef class Completion:
 
 
 # ---- the loop ---------------------------------------------------------------------------------
-
-cdef inline object future_of(Loop loop, object kind):
-    # A closed loop has no arguments: they lead to it, and it would wait for the collector.
-    if loop.future_arguments is None:
-        return kind(loop=loop)
-    return PyObject_Call(kind, (), loop.future_arguments)
-
 
 cdef bint is_leaving(Loop loop) except -1:
     return loop.fork_generation != fork_count and loop in inherited_runs
@@ -343,10 +335,6 @@ cdef class Loop(FdTables):
         """The loop's clock: CLOCK_MONOTONIC, in seconds."""
         return np_clock_ns() * 1e-9
 
-    def create_future(self):
-        """A new asyncio.Future of this loop."""
-        return future_of(self, futures.Future)
-
     cdef object new_future(self):
         return future_of(self, Future)
 
@@ -549,7 +537,7 @@ cdef class Loop(FdTables):
                 if self._debug:
                     self.run_now(<Handle>item)
                 else:
-                    run_handle(<Handle>item)
+                    run_handle(self, <Handle>item)
             finally:
                 release_handle(item)
         return 0
@@ -558,13 +546,13 @@ cdef class Loop(FdTables):
         """Runs one callback; in debug mode reports one that holds the loop up."""
         cdef double start_s, taken_s
         if not self._debug:
-            return run_handle(handle)
+            return run_handle(self, handle)
         if handle.is_cancelled:
             return 0
         try:
             self._current_handle = handle
             start_s = np_clock_ns() * 1e-9
-            run_handle(handle)
+            run_handle(self, handle)
             taken_s = np_clock_ns() * 1e-9 - start_s
             if taken_s >= self.slow_callback_duration:
                 self._callback_slow(handle, taken_s)

@@ -27,7 +27,7 @@ from netpoll._aio.names import getaddrinfo, getnameinfo
 from netpoll._aio.processes import ExitWatch, start_process
 from netpoll._aio.selector_view import FD_MAX, SelectorView, check_pollable, file_number
 from netpoll._native.loop import (
-    calls,  # noqa: F401 - gives loops call_soon and call_later
+    calls,
     collect,  # noqa: F401 - tells the garbage collector of what loops refer to
 )
 from netpoll._native.loop import sock as native_sock
@@ -481,6 +481,9 @@ class EventLoop(Host):
                 "ssl_shutdown_timeout": ssl_shutdown_timeout,
             }
         self._acceptors[fd] = Acceptor(self, sock, protocol_factory, server, options, backlog)
+
+
+calls.own_calls(EventLoop)
 
 
 def new_event_loop(backend: str = "auto", config: LoopConfig | None = None) -> EventLoop:

@@ -50,7 +50,7 @@ cdef int drop_callback(Handle handle) except -1
 cdef Handle new_handle(HandleOwner loop, object callback, tuple args, object context)
 cdef Handle handle_from_call(HandleOwner self, str name, bint is_shared,
                              PyObject *const *args, Py_ssize_t count, PyObject *kwnames)
-cdef int run_handle(Handle handle) except -1
+cdef int run_handle(HandleOwner loop, Handle handle) except -1
 cdef TimerHandle timer_owner(np_timer *timer)
 cdef PyObject *timer_place(np_timer *timer) noexcept
 

@@ -83,7 +83,9 @@ cdef class Handle:
         return self.context
 
     def _run(self):
-        run_handle(self)
+        cdef HandleOwner loop = self.loop
+        if loop is not None:  # else it has run
+            run_handle(loop, self)
 
     def _repr_info(self):
         info = [self.__class__.__name__]
@@ -287,15 +289,13 @@ cdef Handle handle_from_call(HandleOwner self, str name, bint is_shared,
     return handle
 
 
-cdef int run_handle(Handle handle) except -1:
-    """Runs the callback in its context; its exception goes to the exception handler."""
+cdef int run_handle(HandleOwner loop, Handle handle) except -1:
+    """Runs the callback in its context; its exception goes to the loop's exception handler."""
     cdef PyObject *result
     cdef object callback, arguments, context  # kept alive here if it cancels itself
-    cdef HandleOwner loop
     cdef int count
     with cython.critical_section(handle):
-        loop = handle.loop
-        if handle.is_cancelled or loop is None:
+        if handle.is_cancelled:
             return 0
         callback = handle.callback
         arguments = handle.arguments

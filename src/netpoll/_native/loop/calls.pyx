@@ -1,16 +1,18 @@
 # cython: language_level=3, freethreading_compatible=True
-"""The calls that asyncio programs make most: call_soon, call_soon_threadsafe, call_later, call_at.
+"""The calls that asyncio programs make most: call_soon and its kind, create_future.
 
 They are methods of the loop in the vectorcall protocol (PEP 590): the arguments come from the
 caller's stack, and there is no tuple for the one argument that callbacks mostly have.
 """
 
-from netpoll._core cimport Loop
+from netpoll._core cimport Loop, future_of
 from netpoll._native.c cimport (
     NP_HAS_GIL, PyMethodDef, PyObject, Py_INCREF, np_clock_ns, np_inbox_is_empty)
 from netpoll._native.handle cimport (
     Handle, TimerHandle, handle_from_call, set_arguments, set_items)
 from netpoll._native.methods cimport add_method
+
+from asyncio import futures
 
 # Up to here each whole number of seconds is a double.
 cdef double WHOLE_MAX_S = 2.0 ** 53
@@ -99,26 +101,56 @@ cdef PyObject *at_from_stack(PyObject *loop, PyObject *const *args, Py_ssize_t c
     return <PyObject*>handle
 
 
-cdef PyMethodDef call_later_def
-cdef PyMethodDef call_at_def
-cdef PyMethodDef call_soon_def
-cdef PyMethodDef call_soon_threadsafe_def
+cdef PyObject *future_from_stack(PyObject *loop, PyObject *const *args, Py_ssize_t count,
+                                 PyObject *kwnames) except NULL:
+    if count or kwnames is not NULL:
+        raise TypeError("create_future() takes no arguments")
+    future = future_of(<Loop>loop, futures.Future)
+    Py_INCREF(<PyObject*>future)
+    return <PyObject*>future
 
 
-add_method(
-    Loop, &call_soon_def, "call_soon", <void*>soon_from_stack,
-    "call_soon($self, callback, *args, context=None)\n--\n\n"
-    "Runs callback(*args) in the next turn. Only from the loop's thread.\n\n"
-    "Returns a Handle with cancel(). Raises RuntimeError when the loop is closed.")
-add_method(
-    Loop, &call_soon_threadsafe_def, "call_soon_threadsafe", <void*>threadsafe_from_stack,
-    "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
-    "call_soon from any thread; wakes the loop if it sleeps.")
-add_method(
-    Loop, &call_later_def, "call_later", <void*>later_from_stack,
-    "call_later($self, delay, callback, *args, context=None)\n--\n\n"
-    "Runs callback(*args) after `delay` seconds. Returns a TimerHandle with cancel().")
-add_method(
-    Loop, &call_at_def, "call_at", <void*>at_from_stack,
-    "call_at($self, when, callback, *args, context=None)\n--\n\n"
-    "Runs callback(*args) at `when`, in seconds of loop.time().")
+cdef struct Methods:
+    PyMethodDef call_soon, call_soon_threadsafe, call_later, call_at, create_future
+
+
+# CPython keeps the address of a method's definition, once for each type that has the method.
+cdef Methods of_loop, of_event_loop
+
+
+cdef int add_calls(type owner, Methods *methods) except -1:
+    add_method(
+        owner, &methods.call_soon, "call_soon", <void*>soon_from_stack,
+        "call_soon($self, callback, *args, context=None)\n--\n\n"
+        "Runs callback(*args) in the next turn. Only from the loop's thread.\n\n"
+        "Returns a Handle with cancel(). Raises RuntimeError when the loop is closed.")
+    add_method(
+        owner, &methods.call_soon_threadsafe, "call_soon_threadsafe",
+        <void*>threadsafe_from_stack,
+        "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
+        "call_soon from any thread; wakes the loop if it sleeps.")
+    add_method(
+        owner, &methods.call_later, "call_later", <void*>later_from_stack,
+        "call_later($self, delay, callback, *args, context=None)\n--\n\n"
+        "Runs callback(*args) after `delay` seconds. Returns a TimerHandle with cancel().")
+    add_method(
+        owner, &methods.call_at, "call_at", <void*>at_from_stack,
+        "call_at($self, when, callback, *args, context=None)\n--\n\n"
+        "Runs callback(*args) at `when`, in seconds of loop.time().")
+    add_method(
+        owner, &methods.create_future, "create_future", <void*>future_from_stack,
+        "create_future($self)\n--\n\n"
+        "A new asyncio.Future of this loop.")
+    return 0
+
+
+def own_calls(type event_loop):
+    """Makes the calls methods of EventLoop itself.
+
+    A call looks whether `self` is of the method's type. It is that type, and not one derived from
+    it: CPython does not walk the bases.
+    """
+    add_calls(event_loop, &of_event_loop)
+
+
+add_calls(Loop, &of_loop)
