@@ -4,14 +4,20 @@
 netpoll.bench and comes with the extra of that name.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from netpoll.probe import ProbeResult, probe
 from netpoll.server import serve
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["main"]
 
@@ -152,7 +158,7 @@ def _print_plain(tables: dict[str, Rows]) -> None:
             print(f"  {name:{widths[0]}}  {verdict:{widths[1]}}  {detail}".rstrip())
 
 
-def _print_rich(tables: dict[str, Rows], console) -> None:
+def _print_rich(tables: dict[str, Rows], console: Console) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text

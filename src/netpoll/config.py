@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["FEATURES", "BufferConfig", "LoopConfig"]
 
@@ -88,7 +89,7 @@ class BufferConfig:
 
     size_bytes: int = 16 << 20
     classes: tuple[int, ...] = (512, 4096, 16384, 65536, 262144, 1048576)
-    hugepages: str = "auto"
+    hugepages: Literal["auto", "require", "off"] = "auto"
 
     def __post_init__(self) -> None:
         if not 0 < self.size_bytes < 1 << 46:

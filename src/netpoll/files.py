@@ -16,7 +16,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from netpoll._files.binary import BUFFER_BYTES, BinaryFile
@@ -92,17 +92,19 @@ async def fsync(fd: int, *, data_only: bool = False) -> None:
 
 # ---- open -------------------------------------------------------------------------------------
 
+File = BinaryFile | TextFile
+
 
 class Opening:
     """What open() returns: await it for the file, or use it with `async with`."""
 
     __slots__ = ("_file", "_open")
 
-    def __init__(self, open_file: Callable[[], Any]) -> None:
+    def __init__(self, open_file: Callable[[], Coroutine[Any, Any, File]]) -> None:
         self._open = open_file
         self._file: Any = None
 
-    def __await__(self) -> Generator[Any, None, BinaryFile | TextFile]:
+    def __await__(self) -> Generator[Any, None, File]:
         return self._open().__await__()
 
     async def __aenter__(self) -> Any:
@@ -141,11 +143,12 @@ def open(
             RuntimeWarning,
             stacklevel=2,
         )
+    codec = ("", "")
     if not binary:
-        codec = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline)  # checks and resolves
-        encoding, errors = codec.encoding, codec.errors
+        text = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline)  # checks and resolves
+        codec = (text.encoding, text.errors or "strict")
 
-    async def open_file() -> BinaryFile | TextFile:
+    async def open_file() -> File:
         ops = operations(asyncio.get_running_loop())
         fd = await _open_fd(ops, file, flags, opener)
         try:
@@ -169,7 +172,7 @@ def open(
         if binary:
             return raw
         by_lines = buffering == 1 or (buffering < 0 and stat.S_ISCHR(about[0]) and os.isatty(fd))
-        return TextFile(raw, encoding, errors, newline, by_lines)
+        return TextFile(raw, *codec, newline, by_lines)
 
     return Opening(open_file)
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import signal
 import socket
+import ssl
 import sys
 import threading
 import warnings
 import weakref
-from asyncio import base_events, constants, events, format_helpers
-from collections.abc import Callable, Coroutine
-from typing import Any
+from asyncio import base_events, constants, events, format_helpers, log
+from collections.abc import Callable, Coroutine, MutableMapping
+from typing import IO, Any, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from netpoll import _core
 from netpoll._aio.host import Host
@@ -38,12 +40,22 @@ from netpoll._native.tls.transport import make_layer
 from netpoll._native.transport.acceptor import Acceptor
 from netpoll._native.transport.address import DatagramMemory
 from netpoll._native.transport.datagram import make_datagram_transport
-from netpoll._native.transport.pipe import make_read_transport, make_write_transport
+from netpoll._native.transport.pipe import (
+    ReadPipeTransport,
+    WritePipeTransport,
+    make_read_transport,
+    make_write_transport,
+)
 from netpoll._native.transport.stream import StreamTransport, make_transport
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
 from netpoll.tls import start_tls
+
+_Args = TypeVarTuple("_Args")
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+_Waiter = asyncio.Future[None] | None
+_Extra = dict[str, Any] | None
 
 URING_NEEDS = frozenset({"defer_taskrun", "buf_ring"})
 
@@ -83,10 +95,11 @@ class EventLoop(Host):
         base_events.BaseEventLoop.__init__(self)
         self._selector = SelectorView(self)
         self._internal_fds = 1  # the wake-up eventfd
-        self._transports = weakref.WeakValueDictionary()  # asyncio's own transports on this loop
+        # asyncio's own transports on this loop.
+        self._transports: MutableMapping[int, asyncio.Transport] = weakref.WeakValueDictionary()
         # The objects that add_reader and add_writer were given, by number: found when closed, too.
-        self._reader_files: dict[int, Any] = {}
-        self._writer_files: dict[int, Any] = {}
+        self._reader_files = {}
+        self._writer_files = {}
         self._signal_handlers: dict[int, Any] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._acceptors: dict[int, Acceptor] = {}
@@ -143,7 +156,7 @@ class EventLoop(Host):
                 self._remove_reader(self._ssock.fileno())
 
     @property
-    def _nest_patched(self):
+    def _nest_patched(self) -> NoReturn:
         """Looked for by nest_asyncio and its kind, when they are about to patch this class."""
         if hasattr(asyncio, "_nest_patched"):
             raise RuntimeError(_core.NO_NESTING)
@@ -198,7 +211,13 @@ class EventLoop(Host):
         self._datagram_memory = None
         self._internal_fds = 0
 
-    def _callback_failed(self, handle, callback, args, exc) -> None:
+    def _callback_failed(
+        self,
+        handle: asyncio.Handle,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        exc: BaseException,
+    ) -> None:
         source = format_helpers._format_callback_source(callback, args)
         context = {
             "message": f"Exception in callback {source}",
@@ -209,26 +228,29 @@ class EventLoop(Host):
             context["source_traceback"] = traceback
         self.call_exception_handler(context)
 
-    def _callback_slow(self, handle, taken_s: float) -> None:
-        base_events.logger.warning(
-            "Executing %s took %.3f seconds", base_events._format_handle(handle), taken_s
-        )
+    def _callback_slow(self, handle: asyncio.Handle, taken_s: float) -> None:
+        what = base_events._format_handle(handle)  # type: ignore[attr-defined]  # undocumented
+        log.logger.warning("Executing %s took %.3f seconds", what, taken_s)
 
     # -- signals --------------------------------------------------------------------------------
 
-    def _make_self_pipe(self) -> None:
+    def _make_self_pipe(self) -> socket.socket:
+        """The end that signal.set_wakeup_fd() writes to."""
         if self._csock is None:
             self._ssock, self._csock = socket.socketpair()
             self._ssock.setblocking(False)
             self._csock.setblocking(False)
+        return self._csock
 
     def _close_self_pipe(self) -> None:
-        if self._csock is not None:
+        if self._ssock is not None and self._csock is not None:
             self._ssock.close()
             self._csock.close()
             self._ssock = self._csock = None
 
-    def add_signal_handler(self, sig: int, callback: Callable, *args: Any) -> None:
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[Unpack[_Args]], object], *args: *_Args
+    ) -> None:
         """Calls callback(*args) in the loop when the signal arrives. Main thread only.
 
         From the first handler to the removal of the last signal.set_wakeup_fd() is the loop's, as
@@ -236,9 +258,9 @@ class EventLoop(Host):
         loop's wait, and Python's own handlers run between turns.
         """
         self._check_closed()
-        self._make_self_pipe()
+        wake_end = self._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
-        signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(wake_end.fileno(), warn_on_full_buffer=False)
         if self._thread_id == threading.get_ident():
             self._watch_signals()
         elif self.is_running():
@@ -253,12 +275,12 @@ class EventLoop(Host):
         ):
             self._add_watcher(self._ssock.fileno(), False, self._read_from_self, None, True)
 
-    def _add_callback_signalsafe(self, handle) -> None:
+    def _add_callback_signalsafe(self, handle: asyncio.Handle) -> None:
         self.call_soon(handle._run)
 
     # -- readers and writers --------------------------------------------------------------------
 
-    def _ensure_fd_no_transport(self, fd) -> None:
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
         number = file_number(fd)  # -1 of a socket that is closed: its watchers may be removed
         transport = self._fd_transport(number) if 0 <= number <= FD_MAX else None
         if transport is None:
@@ -272,15 +294,17 @@ class EventLoop(Host):
     _add_watcher = add_watcher
     _remove_watcher = remove_watcher
 
-    def _add_reader(self, fd, callback, *args):
-        return self._watch(fd, self._readers, self._reader_files, callback, args)
+    def _add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
+        return self._watch(fd, False, callback, args)
 
-    def _add_writer(self, fd, callback, *args):
-        return self._watch(fd, self._writers, self._writer_files, callback, args)
+    def _add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
+        return self._watch(fd, True, callback, args)
 
-    def _watch(self, fd, watchers, files, callback, args):
+    def _watch(
+        self, fd: Any, is_writer: bool, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> asyncio.Handle:
         number = self._watched_number(fd)
-        is_writer = watchers is self._writers
+        watchers = self._writers if is_writer else self._readers
         if file_number(fd) < 0:
             if number not in watchers:  # it is closed, and watched for the other direction
                 raise OSError(errno.EBADF, f"Bad file descriptor ({fd!r})")
@@ -288,10 +312,10 @@ class EventLoop(Host):
             check_pollable(number)
         handle = self._add_watcher(number, is_writer, callback, args)
         if not isinstance(fd, int):
-            files[number] = fd
+            (self._writer_files if is_writer else self._reader_files)[number] = fd
         return handle
 
-    def _watched_number(self, fd) -> int:
+    def _watched_number(self, fd: Any) -> int:
         """The number of fd; that of a closed object as long as it is watched, as in `selectors`."""
         number = file_number(fd)
         if number >= 0:
@@ -302,7 +326,7 @@ class EventLoop(Host):
                     return watched
         raise ValueError(f"Invalid file descriptor: {number}")
 
-    def _remove_reader(self, fd) -> bool:
+    def _remove_reader(self, fd: Any) -> bool:
         number = self._watched_number(fd)
         acceptor = self._acceptors.pop(number, None)
         if acceptor is not None:
@@ -311,14 +335,14 @@ class EventLoop(Host):
         self._reader_files.pop(number, None)
         return number <= FD_MAX and self._remove_watcher(number, False)
 
-    def _remove_writer(self, fd) -> bool:
+    def _remove_writer(self, fd: Any) -> bool:
         number = self._watched_number(fd)
         self._writer_files.pop(number, None)
         return number <= FD_MAX and self._remove_watcher(number, True)
 
     # -- socket calls ---------------------------------------------------------------------------
 
-    sock_recv = native_sock.sock_recv
+    sock_recv = native_sock.sock_recv  # type: ignore[assignment]  # its `n` has two names there
     sock_recv_into = native_sock.sock_recv_into
     sock_recvfrom = native_sock.sock_recvfrom
     sock_recvfrom_into = native_sock.sock_recvfrom_into
@@ -332,7 +356,7 @@ class EventLoop(Host):
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connects; a host name is resolved first."""
-        base_events._check_ssl_socket(sock)
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]  # undocumented
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -344,35 +368,56 @@ class EventLoop(Host):
 
     # -- transports and servers -----------------------------------------------------------------
 
+    # Called by asyncio's own code.
+
     def _make_socket_transport(
-        self, sock, protocol, waiter=None, *, extra=None, server=None, context=None
-    ):
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: _Waiter = None,
+        *,
+        extra: _Extra = None,
+        server: asyncio.Server | None = None,
+        context: contextvars.Context | None = None,
+    ) -> StreamTransport:
         self._ensure_fd_no_transport(sock)
         return self._make_transport(context, sock, protocol, waiter, extra, server)
 
-    def _make_transport(self, context, *args):
+    def _make_transport(self, context: contextvars.Context | None, *args: Any) -> StreamTransport:
         """A transport whose protocol runs in a copy of context (Python 3.15), or of ours."""
         if context is None:
             return make_transport(self, *args)
         return context.copy().run(make_transport, self, *args)
 
-    def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+    def _make_read_pipe_transport(
+        self,
+        pipe: IO[Any],
+        protocol: asyncio.BaseProtocol,
+        waiter: _Waiter = None,
+        extra: _Extra = None,
+    ) -> ReadPipeTransport:
         return make_read_transport(self, pipe, protocol, waiter, extra)
 
-    def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+    def _make_write_pipe_transport(
+        self,
+        pipe: IO[Any],
+        protocol: asyncio.BaseProtocol,
+        waiter: _Waiter = None,
+        extra: _Extra = None,
+    ) -> WritePipeTransport:
         return make_write_transport(self, pipe, protocol, waiter, extra)
 
     _make_subprocess_transport = start_process
 
     async def create_datagram_endpoint(
         self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        protocol_factory: Callable[[], _Protocol],
         local_addr: tuple[str, int] | str | None = None,
         remote_addr: tuple[str, int] | str | None = None,
         *,
         sock: socket.socket | None = None,
         **options: Any,
-    ) -> tuple[asyncio.DatagramTransport, asyncio.BaseProtocol]:
+    ) -> tuple[asyncio.DatagramTransport, _Protocol]:
         """asyncio's, and `sock` may be a raw socket on every Python (asyncio: from 3.12 on).
 
         Returns the transport and its protocol. Raises what asyncio raises: OSError, and ValueError
@@ -394,7 +439,14 @@ class EventLoop(Host):
             raise
         return transport, protocol
 
-    def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: _Waiter = None,
+        extra: _Extra = None,
+    ) -> asyncio.DatagramTransport:
         self._ensure_fd_no_transport(sock)
         if self._datagram_memory is None:
             self._datagram_memory = DatagramMemory()
@@ -402,7 +454,9 @@ class EventLoop(Host):
             self, self._datagram_memory, sock, protocol, address, waiter, extra
         )
 
-    async def _create_connection_transport(self, sock, *args, **kwargs):
+    async def _create_connection_transport(
+        self, sock: socket.socket, *args: Any, **kwargs: Any
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         number = sock.fileno()
         try:
             return await super()._create_connection_transport(sock, *args, **kwargs)
@@ -415,10 +469,14 @@ class EventLoop(Host):
                 transport._detach_socket()
             raise
 
-    async def _sock_sendfile_native(self, sock, file, offset, count):
+    async def _sock_sendfile_native(
+        self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
         return await send_file(self, sock, file, offset, count)
 
-    async def _sendfile_native(self, transp, file, offset, count):
+    async def _sendfile_native(
+        self, transp: StreamTransport, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
         reading = transp.is_reading()
         transp.pause_reading()
         await transp._make_empty_waiter()
@@ -431,19 +489,19 @@ class EventLoop(Host):
 
     def _make_ssl_transport(
         self,
-        rawsock,
-        protocol,
-        sslcontext,
-        waiter=None,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext | None,
+        waiter: _Waiter = None,
         *,
-        server_side=False,
-        server_hostname=None,
-        extra=None,
-        server=None,
-        ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
-        context=None,
-    ):
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: _Extra = None,
+        server: asyncio.Server | None = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Transport:
         self._ensure_fd_no_transport(rawsock)
         layer = make_layer(
             self,
@@ -463,14 +521,14 @@ class EventLoop(Host):
 
     def _start_serving(
         self,
-        protocol_factory,
-        sock,
-        sslcontext=None,
-        server=None,
-        backlog=100,
-        ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
-        context=None,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: asyncio.Server | None = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
     ) -> None:
         fd = file_number(sock)
         options = None
@@ -543,7 +601,7 @@ def _policy_class() -> type | None:
         if base is None or not hasattr(asyncio, "set_event_loop_policy"):
             return None
 
-        class EventLoopPolicy(base):
+        class EventLoopPolicy(base):  # type: ignore[misc, valid-type]  # found at run time
             """asyncio's default policy, with netpoll's loops."""
 
             def _loop_factory(self) -> EventLoop:

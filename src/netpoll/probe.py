@@ -14,6 +14,7 @@ import sys
 import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from netpoll._native import probe as native
 from netpoll.errors import BackendUnavailableError
@@ -98,7 +99,7 @@ class ProbeResult:
                 return feature.available
         raise KeyError(name)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -226,7 +227,7 @@ def why_refused(code: int, system: System, release: str) -> str:
     )
 
 
-def _verdict(facts: dict, system: System, release: str) -> tuple[int, str]:
+def _verdict(facts: dict[str, int | None], system: System, release: str) -> tuple[int, str]:
     """(0, why io_uring is taken) or (errno, why it cannot be)."""
 
     def named(code: int) -> str:
@@ -328,7 +329,7 @@ def _feature_detail(code: int | None, since: str) -> str:
     return f"refused with {name} ({os.strerror(code)}); Linux {since} has it"
 
 
-def _features(facts: dict) -> tuple[Feature, ...]:
+def _features(facts: dict[str, int | None]) -> tuple[Feature, ...]:
     answers = dict(facts, defer_taskrun=facts["setup"])
     features = [
         Feature(name, title, answers[name] == 0, _feature_detail(answers[name], since))

@@ -338,7 +338,7 @@ def _at_exit() -> None:
 
 
 # As concurrent.futures: before the interpreter joins its threads, or these would never end.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # undocumented
 
 
 def _forget_after_fork() -> None:
@@ -456,7 +456,7 @@ class TaskGroup:
             if isinstance(target, Coroutine):
                 target.close()
             raise RuntimeError("this TaskGroup is not open, or shutting down")
-        task = self._parent.scheduler.spawn(target, *args, **options)
+        task: Task = self._parent.scheduler.spawn(target, *args, **options)
         with self._lock:
             self._tasks.add(task)
         task.add_done_callback(self._on_done)

@@ -25,6 +25,7 @@ import threading
 import time
 from asyncio import events
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Self
 
 from netpoll._native.memory.pool import BufferPool
@@ -101,28 +102,21 @@ class _Thread:
         """Ends what is left in this thread; whatever fails, the rest is done."""
         loop, worker = self.loop, self.worker
         steps: list[Callable[[], Any]] = []
-        if worker is not None:
-            steps += [worker._abort_all, self._cancel_tasks]
+        if loop is not None and worker is not None:
+            steps += [worker._abort_all, partial(_cancel_tasks, loop)]
             steps.append(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
-            steps += [lambda: ends.end_connections(worker), worker._end]
+            steps += [partial(ends.end_connections, worker), worker._end]
         if loop is not None:
             steps.append(loop.close)
         if worker is not None:
-            steps.append(lambda: ends.close_rest(worker))
+            steps.append(partial(ends.close_rest, worker))
         _each(loop, steps)
         self.is_over = True
-
-    def _cancel_tasks(self) -> None:
-        """What handlers have started ends with the loop, as with asyncio.run()."""
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            self.loop.run_until_complete(asyncio.wait(tasks, timeout=ABORT_TIMEOUT_S))
 
     def call(self, function: Callable[..., Any], *args: Any, until_s: float = math.inf) -> Any:
         """Runs function(*args) in the worker's thread; returns what it returns. None when that
         thread has ended, or has not come to it by until_s (time.monotonic())."""
+        assert self.loop is not None
         done = threading.Event()
         result: list[Any] = []
 
@@ -149,13 +143,23 @@ class _Thread:
         self.is_asked = True
         if self.thread is threading.current_thread():
             return True
-        with contextlib.suppress(RuntimeError):  # closed already
-            self.loop.call_soon_threadsafe(self.loop.stop)
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed already
+                self.loop.call_soon_threadsafe(self.loop.stop)
         while self.thread.is_alive() and time.monotonic() < until_s:
             if self.is_over and self.error is not None:
                 return True  # it waits for its turn to stop the server
             self.thread.join(0.02)
         return not self.thread.is_alive()
+
+
+def _cancel_tasks(loop: EventLoop) -> None:
+    """What handlers have started ends with the loop, as with asyncio.run()."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=ABORT_TIMEOUT_S))
 
 
 def _each(loop: EventLoop | None, steps: Iterable[Callable[[], Any]]) -> None:
@@ -305,7 +309,7 @@ class Server:
         for sock in self._sockets:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 with contextlib.suppress(OSError):  # closed
-                    return sock.getsockname()[1]
+                    return int(sock.getsockname()[1])
         if self._state == "failed" and self._last_port:
             return self._last_port
         raise RuntimeError("the server does not listen on a port now")
@@ -334,7 +338,9 @@ class Server:
         return total
 
     def _loops(self) -> list[EventLoop]:
-        return [self._inside] if self._inside else [thread.loop for thread in self._threads]
+        if self._inside is not None:
+            return [self._inside]
+        return [thread.loop for thread in self._threads if thread.loop is not None]
 
     def __repr__(self) -> str:
         names = []
@@ -385,7 +391,7 @@ class Server:
                 thread = _Thread(self, f"netpoll-server-{i}")
                 self._threads.append(thread)
                 thread.start()
-            self._workers = [thread.worker for thread in self._threads]
+            self._workers = [one.worker for one in self._threads if one.worker is not None]
             self._threads[0].call(self._listen, self._threads[0].loop)
         except BaseException:
             for thread in self._threads:
@@ -440,6 +446,7 @@ class Server:
             sock, self._unix_file = unix_socket(self._unix)
             self._sockets = [sock]
         else:
+            assert self._address is not None  # _check() has seen to it
             self._sockets = inet_sockets(*self._address, self._reuse_port)
         for sock in self._sockets:
             sock.listen(self._backlog)
@@ -493,7 +500,8 @@ class Server:
             if self._threads:
                 self._stop_accepting()
                 for thread in self._threads:
-                    thread.call(thread.worker._begin_stop, until_s=self._patience_s())
+                    if thread.worker is not None:
+                        thread.call(thread.worker._begin_stop, until_s=self._patience_s())
                 for step in self._stop_steps():
                     time.sleep(step)
                 self._join_threads()
@@ -554,6 +562,7 @@ class Server:
 
     def _end_inside(self) -> None:
         loop, worker = self._inside, self._workers[0]
+        assert loop is not None
         steps: list[Callable[[], Any]] = [self._stop_listening]
         if not worker.is_empty:
             steps.append(worker._abort_all)
@@ -568,7 +577,7 @@ class Server:
         if self._pid != os.getpid():
             return self._forget()
         for worker in self._workers:
-            _each(self._inside, [lambda w=worker: ends.end_connections(w), worker._end])
+            _each(self._inside, [partial(ends.end_connections, worker), worker._end])
         if not self._is_down:
             _each(self._inside, [self._stop_listening, self._ended])
             self._is_down = True
@@ -576,7 +585,7 @@ class Server:
 
     def _loop_closed(self) -> None:
         if self._pid == os.getpid():
-            _each(self._inside, [lambda w=worker: ends.close_rest(w) for worker in self._workers])
+            _each(self._inside, [partial(ends.close_rest, worker) for worker in self._workers])
         self._workers = []
 
     def _stop_listening(self) -> None:
@@ -599,16 +608,15 @@ class Server:
     def _live_workers(self) -> list[Worker]:
         if self._inside is not None:
             return self._workers
-        return [thread.worker for thread in self._threads if not thread.is_over]
+        return [t.worker for t in self._threads if t.worker is not None and not t.is_over]
 
     def _abort_all(self) -> None:
         if self._inside is not None:
             _each(self._inside, [self._workers[0]._abort_all])
         for thread in self._threads:
-            _each(
-                thread.loop,
-                [lambda t=thread: t.call(t.worker._abort_all, until_s=self._patience_s())],
-            )
+            if thread.worker is not None:
+                abort = partial(thread.call, thread.worker._abort_all, until_s=self._patience_s())
+                _each(thread.loop, [abort])
 
     def _ended(self) -> None:
         self._last_stats = self.stats()

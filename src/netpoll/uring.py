@@ -190,7 +190,7 @@ class Ring:
 
     def fileno(self) -> int:
         """The ring's file descriptor: readable when completions wait."""
-        return self._mine().ring_fd
+        return int(self._mine().ring_fd)
 
     def get_sqe(self) -> Any:
         """The next free entry of the submission queue. Raises BlockingIOError when it is full."""

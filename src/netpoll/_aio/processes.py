@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -38,9 +39,14 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     """One child process. Made by the loop; in the loop's thread only."""
 
     def __init__(
-        self, loop: Host, protocol: Any, popen: subprocess.Popen[bytes], watch: ExitWatch
+        self,
+        loop: Host,
+        protocol: Any,
+        popen: subprocess.Popen[bytes],
+        watch: ExitWatch,
+        extra: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__({"subprocess": popen})
+        super().__init__({"subprocess": popen, **(extra or {})})
         self._loop = loop
         self._protocol = protocol
         self._popen: subprocess.Popen[bytes] | None = popen
@@ -85,7 +91,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         ):
             if file is not None:
                 pipe = self._pipes[fd] = ChildPipe(self, fd)
-                await connect(lambda pipe=pipe: pipe, file)
+                await connect(functools.partial(_same, pipe), file)
         waiter = loop.create_future()
         loop.call_soon(self._connection_made)
         loop.call_soon(_resolve, waiter)
@@ -157,6 +163,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._wake_waiters()
 
     def _wake_waiters(self) -> None:
+        assert self._returncode is not None
         waiters, self._exit_waiters = self._exit_waiters, None
         for waiter in waiters or ():
             if not waiter.done():
@@ -184,7 +191,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     async def _wait(self) -> int:
         """The return code, once the process has ended. asyncio.subprocess.Process.wait()."""
         if self._returncode is None and self._exit_waiters is not None:
-            waiter = self._loop.create_future()
+            waiter: asyncio.Future[int] = self._loop.create_future()
             self._exit_waiters.append(waiter)
             return await waiter
         assert self._returncode is not None
@@ -252,7 +259,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        return self._protocol
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
 
 
 # ---- how the end of a process is noticed ----------------------------------------------------
@@ -459,8 +467,7 @@ async def start_process(
         popen.kill()
         popen.wait()
         raise
-    transport = SubprocessTransport(loop, protocol, popen, watch)
-    transport._extra.update(extra or {})
+    transport = SubprocessTransport(loop, protocol, popen, watch, extra)
     if loop.get_debug():
         program = args if shell else args[0]
         log.logger.debug("process %r created: pid %s", program, popen.pid)
@@ -474,6 +481,10 @@ async def start_process(
         await transport._wait()
         raise
     return transport
+
+
+def _same(pipe: ChildPipe) -> ChildPipe:
+    return pipe
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -18,11 +18,13 @@ import stat
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
-from netpoll._files.operations import PolledOps, RingOps, ThreadOps, until_ready
+from netpoll._files.operations import FileCall, PolledOps, RingOps, ThreadOps, until_ready
 
 __all__ = ["BUFFER_BYTES", "BinaryFile", "Turns"]
+
+_T = TypeVar("_T")
 
 # An operation costs the loop about as much as copying 10 KiB; beyond this size nothing is gained.
 BUFFER_BYTES = 64 * 1024
@@ -146,8 +148,8 @@ class BinaryFile(Turns):
     # -- operations -----------------------------------------------------------------------------
 
     async def _perform(
-        self, start: Callable[[], Any], absorb: Callable[[Any], None] | None, writing: bool
-    ) -> Any:
+        self, start: Callable[[], FileCall[_T]], absorb: Callable[[_T], None] | None, writing: bool
+    ) -> _T:
         """Carries an operation out, in a turn. `absorb` takes the value if nobody else does."""
         while True:
             if self._polls:

@@ -17,7 +17,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from netpoll import _core
 from netpoll._native.files import operations as native
@@ -25,9 +25,25 @@ from netpoll.errors import REFUSED_ERRNOS
 
 __all__ = ["PolledOps", "RingOps", "ThreadOp", "ThreadOps", "is_ring", "operations"]
 
+_T = TypeVar("_T")
+_Value = TypeVar("_Value", covariant=True)
+
 RW_MAX_BYTES = native.MAX_RW_BYTES
 # What one read of a pipe, a socket or a terminal asks for: they hold less than this at a time.
 POLLED_MAX_BYTES = 1 << 20
+
+
+class FileCall(Protocol[_Value]):
+    """What both kinds give for one call."""
+
+    on_end: Callable[[Any], Any] | None
+
+    @property
+    def in_flight(self) -> bool: ...
+
+    def result(self) -> _Value: ...
+
+    def __await__(self) -> Generator[Any, None, _Value]: ...
 
 
 def is_ring(loop: Any) -> bool:
@@ -54,18 +70,18 @@ class RingOps:
         self.fsync = functools.partial(native.fsync, loop)
         self.close = functools.partial(native.close, loop)
 
-    def call(self, function: Callable[..., Any], *args: Any) -> ThreadOp:
+    def call(self, function: Callable[..., _T], *args: Any) -> ThreadOp[_T]:
         """What the ring cannot do, in a thread."""
         return ThreadOp(self.loop, function, args)
 
     def call_apart(
-        self, function: Callable[..., Any], args: tuple[Any, ...], drop: Callable[[Any], Any]
-    ) -> ThreadOp:
+        self, function: Callable[..., _T], args: tuple[Any, ...], drop: Callable[[_T], Any]
+    ) -> ThreadOp[_T]:
         """What may wait without end, in a thread of its own."""
         return ApartOp(self.loop, function, args, drop)
 
 
-class ThreadOp:
+class ThreadOp(Generic[_T]):
     """A call in a thread of the loop's default executor.
 
     A call that a thread has begun cannot be stopped: when the waiting task is cancelled it goes on,
@@ -88,9 +104,9 @@ class ThreadOp:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        function: Callable[..., Any],
+        function: Callable[..., _T],
         args: tuple[Any, ...],
-        drop: Callable[[Any], Any] | None = None,
+        drop: Callable[[_T], Any] | None = None,
     ) -> None:
         self._loop = loop
         self._function = function
@@ -103,12 +119,13 @@ class ThreadOp:
         self.in_flight = False
         self.on_end: Callable[[Any], Any] | None = None
 
-    def result(self) -> Any:
+    def result(self) -> _T:
         if self._error is not None:
             raise self._error
-        return self._value
+        value: _T = self._value
+        return value
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, _T]:
         if self._waiter is not None:
             raise RuntimeError("this file operation is being awaited already")
         self._waiter = self._loop.create_future()
@@ -143,7 +160,7 @@ class ThreadOp:
             self._value = None if self._error else future.result()
         if self._is_orphan:
             self._end_unwaited()
-        elif not self._waiter.done():
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _end_unwaited(self) -> None:
@@ -172,7 +189,7 @@ class Opened:
             self._drop(self.value)
 
 
-class ApartOp(ThreadOp):
+class ApartOp(ThreadOp[_T]):
     """A call that may wait without end, in a daemon thread of its own.
 
     The threads of an executor are waited for at the program's end, and there are few of them: one
@@ -202,7 +219,7 @@ class ApartOp(ThreadOp):
         ThreadOp._ended(self, outcome)
 
 
-class OpenThreadOp(ApartOp):
+class OpenThreadOp(ApartOp[int]):
     """open(2): of a FIFO, which waits for its other end, or a terminal, for its line, apart."""
 
     __slots__ = ()
@@ -238,19 +255,19 @@ class ThreadOps:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
 
-    def call(self, function: Callable[..., Any], *args: Any) -> ThreadOp:
+    def call(self, function: Callable[..., _T], *args: Any) -> ThreadOp[_T]:
         return ThreadOp(self.loop, function, args)
 
     def call_apart(
-        self, function: Callable[..., Any], args: tuple[Any, ...], drop: Callable[[Any], Any]
-    ) -> ThreadOp:
+        self, function: Callable[..., _T], args: tuple[Any, ...], drop: Callable[[_T], Any]
+    ) -> ThreadOp[_T]:
         """As call(), of what may wait without end: in a thread of its own."""
         return ApartOp(self.loop, function, args, drop)
 
-    def open(self, path: Any, flags: int, mode: int = 0o666) -> ThreadOp:
+    def open(self, path: Any, flags: int, mode: int = 0o666) -> ThreadOp[int]:
         return OpenThreadOp(self.loop, os.open, (path, flags, mode), os.close)
 
-    def read(self, fd: int, size: int, offset: int | None = None) -> ThreadOp:
+    def read(self, fd: int, size: int, offset: int | None = None) -> ThreadOp[bytes]:
         if size < 0:
             raise ValueError("negative size in read")
         size = min(size, RW_MAX_BYTES)
@@ -258,22 +275,22 @@ class ThreadOps:
             return self.call(os.read, fd, size)
         return self.call(os.pread, fd, size, _checked(offset))
 
-    def readinto(self, fd: int, buffer: Any, offset: int | None = None) -> ThreadOp:
+    def readinto(self, fd: int, buffer: Any, offset: int | None = None) -> ThreadOp[int]:
         if offset is None:
             return self.call(os.readv, fd, [buffer])
         return self.call(_pread_into, fd, buffer, _checked(offset))
 
-    def write(self, fd: int, data: Any, offset: int | None = None) -> ThreadOp:
+    def write(self, fd: int, data: Any, offset: int | None = None) -> ThreadOp[int]:
         if not memoryview(data).readonly:
             data = bytes(data)  # the caller could change it while the thread writes
         if offset is None:
             return self.call(os.write, fd, data)
         return self.call(os.pwrite, fd, data, _checked(offset))
 
-    def fsync(self, fd: int, data_only: bool = False) -> ThreadOp:
+    def fsync(self, fd: int, data_only: bool = False) -> ThreadOp[None]:
         return self.call(os.fdatasync if data_only else os.fsync, fd)
 
-    def close(self, fd: int) -> ThreadOp:
+    def close(self, fd: int) -> ThreadOp[None]:
         return CloseThreadOp(self.loop, os.close, (fd,))
 
 
@@ -283,15 +300,15 @@ class PolledOps(ThreadOps):
     Another reader or writer of the same pipe may have been faster, and the thread would wait.
     """
 
-    def read(self, fd: int, size: int, offset: int | None = None) -> ThreadOp:
+    def read(self, fd: int, size: int, offset: int | None = None) -> ThreadOp[bytes]:
         if size < 0:
             raise ValueError("negative size in read")
         return self.call(_read_at_once, fd, min(size, POLLED_MAX_BYTES))
 
-    def readinto(self, fd: int, buffer: Any, offset: int | None = None) -> ThreadOp:
+    def readinto(self, fd: int, buffer: Any, offset: int | None = None) -> ThreadOp[int]:
         return self.call(_at_once, os.preadv, os.readv, fd, buffer)
 
-    def write(self, fd: int, data: Any, offset: int | None = None) -> ThreadOp:
+    def write(self, fd: int, data: Any, offset: int | None = None) -> ThreadOp[int]:
         if not memoryview(data).readonly:
             data = bytes(data)
         return self.call(_at_once, os.pwritev, os.writev, fd, data)
@@ -313,7 +330,7 @@ def _read_at_once(fd: int, size: int) -> bytes:
     return bytes(memoryview(buffer)[:count])
 
 
-class CloseThreadOp(ThreadOp):
+class CloseThreadOp(ThreadOp[None]):
     """A close is carried out whatever becomes of the task that waits: the fd would stay open."""
 
     __slots__ = ()

@@ -129,7 +129,7 @@ class TextFile(Turns):
 
     async def _read_all(self) -> str:
         data = await self.buffer.readall()
-        text = self._chars[self._at :] + self._decoder.decode(data, final=True)
+        text: str = self._chars[self._at :] + self._decoder.decode(data, final=True)
         self._forget()
         return text
 

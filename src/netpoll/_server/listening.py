@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 from asyncio.log import logger
+from typing import Any
 
 __all__ = ["UnixFile", "inet_sockets", "unix_socket"]
 
@@ -97,7 +98,7 @@ def inet_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.s
 
 
 def _bind_each(
-    found: list[tuple], port: int, reuse_port: bool, made: list[socket.socket]
+    found: list[tuple[Any, ...]], port: int, reuse_port: bool, made: list[socket.socket]
 ) -> list[socket.socket]:
     """Puts the sockets into `made`; a caller closes them if this raises."""
     refused: OSError | None = None

@@ -2,8 +2,10 @@
 
 import socket
 import ssl
-from collections.abc import Awaitable, Buffer, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Protocol, final
+
+from typing_extensions import Buffer  # collections.abc has it from Python 3.12 on
 
 from netpoll._native.memory.pool import Buffer as PoolBuffer
 from netpoll._native.server.lease import Lease

@@ -1,7 +1,8 @@
 """Types of server/lease.pyx."""
 
-from collections.abc import Buffer
 from typing import Self, final
+
+from typing_extensions import Buffer  # collections.abc has it from Python 3.12 on
 
 @final
 class Lease:

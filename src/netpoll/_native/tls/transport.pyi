@@ -2,7 +2,8 @@
 
 import asyncio
 import ssl
-from typing import Any
+
+from netpoll._native.tls.layer import TlsLayer
 
 class TlsTransport(asyncio.Transport):
     def get_read_buffer_size(self) -> int: ...
@@ -20,4 +21,4 @@ def make_layer(
     call_connection_made: bool = True,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
-) -> Any: ...
+) -> TlsLayer: ...

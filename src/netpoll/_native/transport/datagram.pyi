@@ -2,11 +2,13 @@ import asyncio
 import socket
 from typing import Any
 
+from typing_extensions import Buffer  # collections.abc has it from Python 3.12 on
+
 class DatagramTransport(asyncio.DatagramTransport):
     def sendto(
         self,
         data: bytes | bytearray | memoryview,
-        addr: tuple[Any, ...] | str | bytes | None = None,
+        addr: tuple[Any, ...] | str | Buffer | None = None,
     ) -> None: ...
     def abort(self) -> None: ...
     def close(self) -> None: ...
