@@ -320,7 +320,7 @@ class Scheduler(SchedulerCore):
 def wait_percentile_ns(histogram: Sequence[int], percent: float) -> int:
     """The upper end of the bucket that a percentile falls into, ns; 0 for an empty histogram.
 
-    histogram: one lane's of stats()["workers"][i]["wait_ns"], or a sum of several.
+    histogram: of one lane, `stats()["workers"][i]["wait_ns"]`, or a sum of several.
     """
     rank = sum(histogram) * percent / 100
     seen = 0

@@ -139,7 +139,7 @@ cdef class Operation(Completion):
         return self.result()
 
     async def wait(self):
-        """Until there is a completion to be had."""
+        """Waits until there is a completion."""
         self.future = Future(loop=self.loop)
         try:
             await self.future
