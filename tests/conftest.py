@@ -69,6 +69,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("backend", loops)
 
 
+def pytest_collection_finish() -> None:
+    """What was made until now stays: the collections of the fixtures pass it over."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """`async def` tests run on their loop."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
