@@ -1,1 +1,5 @@
-"""Types of loop/calls.pyx: to import it gives Loop its call_soon and call_later."""
+"""Types of loop/calls.pyx."""
+
+from netpoll._core import Loop
+
+def own_calls(event_loop: type[Loop]) -> None: ...
