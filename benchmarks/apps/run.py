@@ -15,15 +15,10 @@ from rich.table import Table
 
 from netpoll.bench import _native
 from netpoll.bench.arms import ARMS, LOOP_ARMS
-from netpoll.bench.process import (
-    Child,
-    Pinning,
-    Server,
-    ServerError,
-    child_environment,
-    choose_pinning,
-    cpu_time,
-)
+from netpoll.bench.clocks import cpu_time
+from netpoll.bench.cores import Pinning, choose_pinning
+from netpoll.bench.errors import ServerError
+from netpoll.bench.process import Child, Server, child_environment
 from netpoll.bench.stats import paired_ratio
 
 APPS = ("proxy", "uvicorn", "aiohttp")

@@ -14,7 +14,9 @@ from rich.table import Table
 from run import AppServer  # the directory of the program is on the path
 
 from netpoll.bench.arms import LOOP_ARMS
-from netpoll.bench.process import Pinning, ServerError, choose_pinning, cpu_time
+from netpoll.bench.clocks import cpu_time
+from netpoll.bench.cores import Pinning, choose_pinning
+from netpoll.bench.errors import ServerError
 from netpoll.bench.stats import paired_ratio
 from netpoll.bench.tcp import tune
 

@@ -7,7 +7,8 @@ import json
 import signal
 import socket
 
-from netpoll.bench.arms import ARMS, ArmUnavailable
+from netpoll.bench.arms import ARMS
+from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.process import die_with_parent
 from netpoll.bench.server import listening_socket, raise_fd_limit
 from netpoll.bench.tcp import connect

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from netpoll.bench.arms import ARMS, LOOP_ARMS, ArmUnavailable
+from netpoll.bench.arms import ARMS, LOOP_ARMS
+from netpoll.bench.errors import ArmUnavailable
 
 
 @pytest.fixture(params=LOOP_ARMS)

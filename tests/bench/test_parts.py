@@ -3,25 +3,29 @@
 import argparse
 import json
 import random
+import re
 import select
 import signal
 from pathlib import Path
 
 import pytest
 
-from netpoll.bench import cli, syscalls
-from netpoll.bench.arms import ARMS, DEFAULT_ARMS, PEER_ARMS, ArmUnavailable
+from netpoll.bench import cli, command, syscalls
+from netpoll.bench.arms import ARMS, DEFAULT_ARMS, PEER_ARMS
 from netpoll.bench.cells import (
     SCENARIOS,
     Cell,
     Entry,
+    chosen_cells,
     entries,
     grid,
     parse_cell,
     parse_size,
-    rotated,
     size_text,
 )
+from netpoll.bench.errors import ArmUnavailable, UsageError
+from netpoll.bench.registry import all_kinds
+from netpoll.bench.rounds import rotated
 from netpoll.bench.stats import Spread, merge, paired_ratio, percentile_ns
 from netpoll.bench.watch import INTERRUPTED, Watch
 
@@ -172,30 +176,28 @@ def test_an_arm_that_is_not_there_says_why(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def parsed(*args: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    cli.add_parser(parser.add_subparsers())
-    return parser.parse_args(["bench", *args])
+    return cli.parser().parse_args(args)
 
 
 def test_lists_are_read() -> None:
     options = parsed("echo", "--arms", "uvloop, asyncio,uvloop", "--modes", "sock")
     assert options.arms == ("uvloop", "asyncio")
     assert options.modes == ("sock",)
-    assert cli.chosen_arms(options, "echo") == ("uvloop", "asyncio")
-    assert cli.chosen_cells(options) == SCENARIOS["matrix"]
+    assert all_kinds()["echo"].chosen_arms(options) == ("uvloop", "asyncio")
+    assert chosen_cells(options) == SCENARIOS["matrix"]
 
 
 def test_cells_come_from_one_place() -> None:
-    assert cli.chosen_cells(parsed("echo", "--quick")) == SCENARIOS["quick"]
-    assert cli.chosen_cells(parsed("echo", "--cells", "1x1")) == (Cell(1, 1),)
-    grid_cells = cli.chosen_cells(parsed("echo", "--sizes", "64", "--connections", "1,2"))
+    assert chosen_cells(parsed("echo", "--quick")) == SCENARIOS["quick"]
+    assert chosen_cells(parsed("echo", "--cells", "1x1")) == (Cell(1, 1),)
+    grid_cells = chosen_cells(parsed("echo", "--sizes", "64", "--connections", "1,2"))
     assert grid_cells == (Cell(1, 64), Cell(2, 64))
-    with pytest.raises(cli.UsageError, match="--scenario and --cells both"):
-        cli.chosen_cells(parsed("echo", "--scenario", "bulk", "--cells", "1x1"))
+    with pytest.raises(UsageError, match="--scenario and --cells both"):
+        chosen_cells(parsed("echo", "--scenario", "bulk", "--cells", "1x1"))
 
 
 def test_peers_are_added() -> None:
-    arms = cli.chosen_arms(parsed("echo", "--arms", "rloop", "--peers"), "echo")
+    arms = all_kinds()["echo"].chosen_arms(parsed("echo", "--arms", "rloop", "--peers"))
     assert arms == ("rloop", *(name for name in PEER_ARMS if name != "rloop"))
 
 
@@ -247,7 +249,7 @@ def test_options_that_cannot_be_met_end_in_a_sentence(
 def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "NEEDED", ("rich", "no_such_package"))
+    monkeypatch.setattr(command, "NEEDED", ("rich", "no_such_package"))
     assert cli.main(["echo", "--quick"]) == 2
     assert "needs no_such_package: pip install 'netpoll[bench]'" in capsys.readouterr().err
 
@@ -270,8 +272,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for command in ("echo", "micro", "idle", "files", "show"):
-        assert command in text
+    for name in (*all_kinds(), "show"):
+        assert re.search(rf"^ +{name}\b", text, re.MULTILINE), name
 
 
 # ---- how a run ends early -------------------------------------------------------------------

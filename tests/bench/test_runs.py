@@ -19,20 +19,20 @@ pytest.importorskip("rich")
 pytest.importorskip("plotly")
 pytest.importorskip("psutil")
 
-from netpoll.bench import _native, cli, echo, micro, primitives, report, syscalls
+from netpoll.bench import _native, cli, primitives, registry, rounds, syscalls
 from netpoll.bench.arms import ARMS, MALLOC_TUNED
 from netpoll.bench.cells import Cell, Entry
-from netpoll.bench.document import echo_document, read_json
+from netpoll.bench.clocks import CpuTime, cpu_time
+from netpoll.bench.command import EXIT_USAGE
+from netpoll.bench.cores import choose_pinning
+from netpoll.bench.document import document_of, read_json
+from netpoll.bench.echo import EchoPlan
 from netpoll.bench.environment import describe
-from netpoll.bench.process import (
-    Child,
-    Server,
-    ServerError,
-    check_arms,
-    child_environment,
-    choose_pinning,
-    cpu_time,
-)
+from netpoll.bench.errors import ServerError
+from netpoll.bench.loaded import Servers, Subject
+from netpoll.bench.page import page
+from netpoll.bench.process import Child, Server, check_arms, child_environment
+from netpoll.bench.works import WorkChild, WorksPlan
 
 from ..support import SLOWNESS
 from .conftest import FLOORS, exactly, scripted
@@ -110,10 +110,22 @@ def test_who_is_not_installed_is_skipped_and_said(echo_files: tuple[dict, Path])
 
 
 def test_rounds_begin_with_different_arms(echo_files: tuple[dict, Path]) -> None:
-    samples = echo_files[0]["samples"]
-    plan = echo.EchoPlan(("asyncio", "floor-epoll"), ("sock",), (Cell(1, 1),), choose_pinning())
+    assert {sample["round"] for sample in echo_files[0]["samples"]} == {0, 1}
+    plan = echo_plan(("asyncio", "floor-epoll"), ("sock",), Cell(1, 1), rounds=3)
     assert plan.count == len(plan.entries) * plan.rounds
-    assert {sample["round"] for sample in samples} == {0, 1}
+    first = {}
+    for step in plan.steps():
+        first.setdefault(step.round, step.subject)
+    assert [first[number].entry.arm for number in range(3)] == ["asyncio", "floor-epoll", "asyncio"]
+
+
+def echo_plan(arms: tuple[str, ...], modes: tuple[str, ...], cell: Cell, **others) -> EchoPlan:
+    fields = {"rounds": 2, "duration_s": 0.03, "warmup_s": 0.01} | others
+    return EchoPlan(arms=arms, modes=modes, cells=(cell,), pinning=choose_pinning(), **fields)
+
+
+def run_echo(plan: EchoPlan) -> rounds.Run:
+    return rounds.run_plan(plan, registry.all_kinds()["echo"].measuring)
 
 
 @contextlib.contextmanager
@@ -125,54 +137,34 @@ def liar() -> Iterator[SimpleNamespace]:
             client.sendall(data[::-1])
 
     with scripted(lie, 2) as address:
-        process = SimpleNamespace(poll=lambda: None)
-        yield SimpleNamespace(address=address, pid=os.getpid(), process=process, kill=lambda: None)
+        yield SimpleNamespace(address=address, has_ended=lambda: False, kill=lambda: None)
 
 
 def test_a_liar_gets_a_sentence_and_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinning = choose_pinning()
-    plan = echo.EchoPlan(
-        ("asyncio", "floor-epoll"),
-        ("protocol",),
-        (Cell(2, 64),),
-        pinning,
-        rounds=2,
-        duration_s=0.03,
-        warmup_s=0.01,
-    )
+    plan = echo_plan(("asyncio", "floor-epoll"), ("protocol",), Cell(2, 64))
     with liar() as server:
-        honest = echo.EchoRunner.server
+        honest = Servers.server
 
-        def chosen(self, cell, entry):
-            return server if entry.arm == "asyncio" else honest(self, cell, entry)
+        def chosen(self, subject):
+            return server if subject.entry.arm == "asyncio" else honest(self, subject)
 
-        monkeypatch.setattr(echo.EchoRunner, "server", chosen)
-        run = echo.EchoRunner(plan).run()
-    key = Cell(2, 64), Entry("asyncio", "protocol")
-    assert "other bytes" in run.faults[key]
-    assert key not in run.samples
-    assert len(run.samples[Cell(2, 64), Entry("floor-epoll", "-")]) == 2
+        monkeypatch.setattr(Servers, "server", chosen)
+        run = run_echo(plan)
+    subject = Subject(Cell(2, 64), Entry("asyncio", "protocol"))
+    assert "other bytes" in run.faults[subject]
+    assert subject not in run.samples
+    assert len(run.samples[Subject(Cell(2, 64), Entry("floor-epoll", "-"))]) == 2
     checked = {"asyncio": {}, "floor-epoll": {}}
-    document = echo_document(run, checked, describe(pinning), [])
-    page = report.page(document)
-    assert "the server answered other bytes" in page
-    assert "4 × 64" not in page
+    kind = registry.all_kinds()["echo"]
+    text = page(document_of(kind, run, checked, describe(plan.pinning), []))
+    assert "the server answered other bytes" in text
+    assert "4 × 64" not in text
 
 
 def test_the_time_limit_holds() -> None:
-    plan = echo.EchoPlan(
-        ("floor-epoll",),
-        (),
-        (Cell(1, 64),),
-        choose_pinning(),
-        rounds=1000,
-        duration_s=0.05,
-        warmup_s=0.01,
-        fresh=False,
-        limit_s=1.0,
-    )
+    plan = echo_plan(("floor-epoll",), (), Cell(1, 64), rounds=1000, fresh=False, limit_s=1.0)
     start = time.monotonic()
-    run = echo.EchoRunner(plan).run()
+    run = run_echo(plan)
     assert time.monotonic() - start < 1.0 + 3 * SLOWNESS
     assert "time limit" in run.stopped
     assert run.samples
@@ -242,9 +234,9 @@ def test_the_page_escapes_what_it_shows(echo_files: tuple[dict, Path]) -> None:
     document = json.loads(json.dumps(echo_files[0]))
     document["environment"]["cpu_model"] = "<script>alert(1)</script>"
     document["rows"][0]["arm"] = "</script><b>"
-    page = report.page(document)
-    assert "<script>alert" not in page
-    assert "</script><b>" not in page
+    text = page(document)
+    assert "<script>alert" not in text
+    assert "</script><b>" not in text
 
 
 def test_a_saved_result_is_shown_again(
@@ -313,7 +305,7 @@ def test_files(tmp_path: Path) -> None:
     assert "Reading files" in html_path.read_text()
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # it tidies up
     assert cli.main(["show", str(json_path)]) == 0
-    assert cli.main(["files", "--directory", str(tmp_path / "missing")]) == cli.EXIT_USAGE
+    assert cli.main(["files", "--directory", str(tmp_path / "missing")]) == EXIT_USAGE
 
 
 def test_a_loop_that_dies_in_micro_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,9 +313,16 @@ def test_a_loop_that_dies_in_micro_gets_a_sentence(monkeypatch: pytest.MonkeyPat
         os.kill(self.pid, signal.SIGKILL)
         return self.answer(10 * SLOWNESS)
 
-    monkeypatch.setattr(micro.MicroChild, "round", die)
-    plan = micro.MicroPlan(("asyncio",), ("call_soon",), choose_pinning(), 2, 0.01)
-    run = micro.run_micro(plan)
+    monkeypatch.setattr(WorkChild, "round", die)
+    plan = WorksPlan(
+        arms=("asyncio",),
+        pinning=choose_pinning(),
+        rounds=2,
+        operations=("call_soon",),
+        scale=0.01,
+        round_s=0.1,
+    )
+    run = rounds.run_plan(plan, registry.all_kinds()["micro"].measuring)
     assert run.faults == {"asyncio": "it was killed by signal 9"}
     assert run.samples == {}
 
@@ -378,8 +377,6 @@ def test_the_cpu_clock_of_a_child_is_its_own() -> None:
 
 
 def test_user_and_system_add_up() -> None:
-    from netpoll.bench.process import CpuTime
-
     difference = CpuTime(1000, 30, 10) - CpuTime(0, 0, 0)
     assert (difference.user_ns, difference.system_ns) == (750, 250)
     nothing_seen = CpuTime(1000, 8, 8) - CpuTime(900, 8, 8)

@@ -7,8 +7,8 @@ import pytest
 
 from netpoll.bench import tcp
 from netpoll.bench._native import Load, LoadError
+from netpoll.bench.cores import choose_pinning
 from netpoll.bench.environment import describe, sentences
-from netpoll.bench.process import choose_pinning
 from netpoll.bench.server import listening_socket
 
 

@@ -6,7 +6,9 @@ from netpoll import probe
 
 pytest.importorskip("psutil", reason="the benchmark's extra is not installed")
 
-from netpoll.bench import zerocopy
+from netpoll.bench.cores import choose_pinning
+from netpoll.bench.sendpaths import measure, why_not
+from netpoll.bench.zerocopy import summarize
 
 SIZE_BYTES = 65536
 TOTAL_BYTES = 4 << 20
@@ -15,9 +17,11 @@ TOTAL_BYTES = 4 << 20
 def reports(path: str) -> dict[str, dict]:
     if not probe().uring_available:
         pytest.skip("io_uring is not to be had here")
-    if reason := zerocopy.why_not(path):
+    if reason := why_not(path):
         pytest.skip(reason)
-    rows = zerocopy.summarize(zerocopy.measure(path, (SIZE_BYTES,), 1, TOTAL_BYTES))
+    pinning = choose_pinning()
+    cpus = pinning.server_cpu, pinning.load_cpu
+    rows = summarize(path, measure(path, (SIZE_BYTES,), 1, TOTAL_BYTES, cpus))
     return {row["way"]: row for row in rows}
 
 

@@ -1,6 +1,6 @@
 """Who takes part in a benchmark: event loops, stdlib sockets, and the floors in C.
 
-An arm is only a description here. Whether it can run is found out in a child process
+An arm is only a description here. Whether a `SocketArm` can run is found out in a child process
 (``python -m netpoll.bench.server --arm X --check``), so that a peer that crashes at its import
 takes nobody with it, and an arm that is measured never shares a process with another.
 """
@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
+from netpoll.bench.errors import ArmUnavailable
+
 __all__ = [
     "ARMS",
     "DEFAULT_ARMS",
@@ -28,7 +30,7 @@ __all__ = [
     "TLS_MODE",
     "UDP_MODE",
     "Arm",
-    "ArmUnavailable",
+    "SocketArm",
 ]
 
 # Of an event loop over connections; and all that `bench echo` can measure.
@@ -47,29 +49,42 @@ LONE_MODES = (UDP_MODE, TLS_MODE)
 MALLOC_TUNED = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "67108864"}
 
 
-class ArmUnavailable(Exception):
-    """This arm cannot run here; `str()` is the reason, one clause without a full stop."""
-
-
 @dataclass(frozen=True)
 class Arm:
-    """One competitor.
-
-    kind: "loop" (an asyncio event loop, `LOOP_MODES`), "server" (netpoll.Server, `SERVER_MODES`),
-        "stdlib" or "floor" (the mode "-").
-    udp: it answers datagrams, too.
-    over: the module whose loops this one's are built on.
-    module: what a loop is imported from; distribution: whose version is reported.
-    interface: which floor is the nearer one, "uring" or "epoll".
-    """
+    """One competitor. `kind` says of what sort it is; `distribution`: whose version is reported."""
 
     name: str
     kind: str
     summary: str
+    distribution: str = field(default="", kw_only=True)
+
+    def installed_version(self) -> str | None:
+        """The version of its distribution, None for what comes with Python or with netpoll."""
+        if not self.distribution:
+            return None
+        if self.distribution == "netpoll":  # which may run from its source tree
+            return getattr(sys.modules.get("netpoll"), "__version__", None)
+        try:
+            return version(self.distribution)
+        except PackageNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class SocketArm(Arm):
+    """One that this package writes the server for (`server.py`).
+
+    kind: "loop" (an asyncio event loop, `LOOP_MODES`), "server" (netpoll.Server, `SERVER_MODES`),
+        "stdlib" or "floor" (the mode "-").
+    interface: which floor is the nearer one, "uring" or "epoll".
+    udp: it answers datagrams, too.
+    module: what a loop is imported from.
+    over: the module whose loops this one's are built on.
+    """
+
     interface: str = "epoll"
     udp: bool = True
     module: str = ""
-    distribution: str = ""
     loop_options: dict = field(default_factory=dict)
     over: str = ""
 
@@ -110,26 +125,15 @@ class Arm:
             raise ArmUnavailable(f"not installed (pip install {self.over})") from None
         return module.loop_factory(below)
 
-    def installed_version(self) -> str | None:
-        """The version of its distribution, None for what comes with Python or with netpoll."""
-        if not self.distribution:
-            return None
-        if self.distribution == "netpoll":  # which may run from its source tree
-            return getattr(sys.modules.get("netpoll"), "__version__", None)
-        try:
-            return version(self.distribution)
-        except PackageNotFoundError:
-            return None
+
+def _peer(name: str) -> SocketArm:
+    return SocketArm(name, "loop", f"{name}, an asyncio event loop", module=name, distribution=name)
 
 
-def _peer(name: str) -> Arm:
-    return Arm(name, "loop", f"{name}, an asyncio event loop", module=name, distribution=name)
-
-
-ARMS: dict[str, Arm] = {
+ARMS: dict[str, SocketArm] = {
     arm.name: arm
     for arm in (
-        Arm(
+        SocketArm(
             "netpoll-uring",
             "loop",
             "netpoll on io_uring",
@@ -138,7 +142,7 @@ ARMS: dict[str, Arm] = {
             distribution="netpoll",
             loop_options={"backend": "uring"},
         ),
-        Arm(
+        SocketArm(
             "netpoll-epoll",
             "loop",
             "netpoll on epoll",
@@ -146,7 +150,7 @@ ARMS: dict[str, Arm] = {
             distribution="netpoll",
             loop_options={"backend": "epoll"},
         ),
-        Arm(
+        SocketArm(
             "server-uring",
             "server",
             "netpoll.Server on io_uring",
@@ -155,7 +159,7 @@ ARMS: dict[str, Arm] = {
             distribution="netpoll",
             loop_options={"backend": "uring"},
         ),
-        Arm(
+        SocketArm(
             "server-epoll",
             "server",
             "netpoll.Server on epoll",
@@ -163,13 +167,13 @@ ARMS: dict[str, Arm] = {
             distribution="netpoll",
             loop_options={"backend": "epoll"},
         ),
-        Arm("asyncio", "loop", "asyncio's own selector loop: the control"),
-        Arm("uvloop", "loop", "uvloop (libuv)", module="uvloop", distribution="uvloop"),
+        SocketArm("asyncio", "loop", "asyncio's own selector loop: the control"),
+        SocketArm("uvloop", "loop", "uvloop (libuv)", module="uvloop", distribution="uvloop"),
         _peer("rloop"),
         _peer("rsloop"),
         _peer("zuvloop"),
         _peer("blazio"),
-        Arm(
+        SocketArm(
             "aiofastnet",
             "loop",
             "aiofastnet's transports on asyncio's loop",
@@ -177,7 +181,7 @@ ARMS: dict[str, Arm] = {
             distribution="aiofastnet",
             over="asyncio",
         ),
-        Arm(
+        SocketArm(
             "aiofastnet-uvloop",
             "loop",
             "aiofastnet's transports on uvloop's loop",
@@ -185,10 +189,14 @@ ARMS: dict[str, Arm] = {
             distribution="aiofastnet",
             over="uvloop",
         ),
-        Arm("sockets-threads", "stdlib", "stdlib sockets, a thread per connection", udp=False),
-        Arm("sockets-selectors", "stdlib", "stdlib sockets and selectors, one thread", udp=False),
-        Arm("floor-epoll", "floor", "an echo in C on epoll"),
-        Arm("floor-uring", "floor", "an echo in C on io_uring", interface="uring", udp=False),
+        SocketArm(
+            "sockets-threads", "stdlib", "stdlib sockets, a thread per connection", udp=False
+        ),
+        SocketArm(
+            "sockets-selectors", "stdlib", "stdlib sockets and selectors, one thread", udp=False
+        ),
+        SocketArm("floor-epoll", "floor", "an echo in C on epoll"),
+        SocketArm("floor-uring", "floor", "an echo in C on io_uring", interface="uring", udp=False),
     )
 }
 

@@ -1,14 +1,46 @@
-"""What is measured: cells (connections x bytes), the named scenarios, and how they are written."""
+"""What is measured: cells (connections x bytes), modes, the named scenarios, and their options."""
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from netpoll.bench.arms import ARMS, LONE_MODES
+from netpoll.bench import tls
+from netpoll.bench.arguments import list_of, number_in, one_of
+from netpoll.bench.arms import ARMS, ECHO_MODES, LONE_MODES, LOOP_MODES, SERVER_MODES, TLS_MODE
+from netpoll.bench.errors import UsageError
+from netpoll.bench.loaded import QUICK_WARMUP_S, USUAL_WINDOW_S, WARMUP_S
 
-__all__ = ["SCENARIOS", "Cell", "Entry", "entries", "parse_cell", "parse_size", "size_text"]
+__all__ = [
+    "MALLOC_CHOICES",
+    "MODE_TITLES",
+    "SCENARIOS",
+    "Cell",
+    "Entry",
+    "add_load_options",
+    "chosen_cells",
+    "chosen_modes",
+    "entries",
+    "parse_cell",
+    "parse_size",
+    "size_text",
+]
+
+# Of `bench echo` and `bench idle`: who runs with `arms.MALLOC_TUNED`.
+MALLOC_CHOICES = ("all", "asyncio", "none")
+
+MODE_TITLES = {
+    "protocol": "protocol",
+    "streams": "streams",
+    "sock": "sock",
+    "udp": "datagrams",
+    "tls": "TLS 1.3",
+    "on_data": "netpoll.Server, on_data",
+    "session": "netpoll.Server, session",
+    "-": "no event loop",
+}
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20}
 MAX_SIZE_BYTES = 64 << 20
@@ -106,7 +138,88 @@ def entries(arms: Iterable[str], modes: Iterable[str]) -> list[Entry]:
     return looping + [Entry(a, "-") for a in arms if "-" in ARMS[a].modes]
 
 
-def rotated(items: list[Entry], by: int) -> list[Entry]:
-    """The list, begun `by` places later: nobody is always first, or always after the same one."""
-    by %= len(items) or 1
-    return items[by:] + items[:by]
+# ---- the options ------------------------------------------------------------------------------
+
+
+def add_load_options(parser: argparse._ArgumentGroup) -> None:
+    """Which modes, which cells, for how long."""
+    parser.add_argument(
+        "--modes",
+        type=list_of(one_of(ECHO_MODES, "mode"), "mode"),
+        metavar="M,N",
+        help=f"of event loops and of netpoll.Server; default: "
+        f"{','.join(LOOP_MODES + SERVER_MODES)}, and each of "
+        f"{', '.join(LONE_MODES)} alone, with the scenario of its name",
+    )
+    parser.add_argument(
+        "--scenario",
+        choices=SCENARIOS,
+        help="a named set of cells; default: matrix (with --quick: quick)",
+    )
+    parser.add_argument(
+        "--cells",
+        type=list_of(parse_cell, "cell"),
+        metavar="CxS,...",
+        help="connections x message size, such as 64x64,16x64KiB",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=list_of(parse_size, "size"),
+        metavar="S,...",
+        help="message sizes; with --connections a grid",
+    )
+    parser.add_argument(
+        "--connections",
+        type=list_of(parse_connections, "number"),
+        metavar="N,...",
+        help="numbers of connections; with --sizes a grid",
+    )
+    parser.add_argument(
+        "--duration-s",
+        type=number_in(0.01, 3600, float, " seconds"),
+        metavar="S",
+        help=f"length of a measured window; default: {USUAL_WINDOW_S:g} (with --quick: what fits)",
+    )
+    parser.add_argument(
+        "--warmup-s",
+        type=number_in(0, 60, float, " seconds"),
+        metavar="S",
+        help=f"default: {WARMUP_S:g} (with --quick: {QUICK_WARMUP_S:g})",
+    )
+
+
+def chosen_modes(options: argparse.Namespace) -> tuple[str, ...]:
+    """Raises UsageError for datagrams or TLS together with others: the loads are not the same."""
+    lone = options.scenario if options.scenario in LONE_MODES else None
+    modes = options.modes or ((lone,) if lone else LOOP_MODES + SERVER_MODES)
+    for mode in LONE_MODES:
+        if mode in modes and len(modes) > 1:
+            raise UsageError(f"the mode {mode} is a run of its own: --modes {mode}")
+        if options.scenario and (options.scenario == mode) != (mode in modes):
+            raise UsageError(f"the scenario {options.scenario} is not one of the mode {modes[0]}")
+    if TLS_MODE in modes and (reason := tls.why_not()):
+        raise UsageError(f"TLS cannot be measured here: {reason}")
+    return modes
+
+
+def chosen_cells(options: argparse.Namespace) -> tuple[Cell, ...]:
+    """Raises UsageError when cells are given in two ways at once."""
+    by_grid = options.sizes or options.connections
+    ways = [
+        way
+        for way, given in (
+            ("--scenario", options.scenario),
+            ("--cells", options.cells),
+            ("--sizes/--connections", by_grid),
+        )
+        if given
+    ]
+    if len(ways) > 1:
+        raise UsageError(f"{' and '.join(ways)} both say what to measure: give one of them")
+    if options.cells:
+        return options.cells
+    if by_grid:
+        return grid(options.sizes or SIZES_BYTES, options.connections or CONNECTIONS)
+    if options.modes and options.modes[0] in LONE_MODES:
+        return SCENARIOS[options.modes[0]]
+    return SCENARIOS[options.scenario or ("quick" if options.quick else "matrix")]

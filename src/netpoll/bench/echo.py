@@ -1,4 +1,4 @@
-"""The echo benchmark: servers as children on one core, the load on another, arms interleaved.
+"""``bench echo``: servers as children on one core, the load on another, arms interleaved.
 
 A round measures every cell with every entry (an arm in a mode) once, in an order that begins at
 another entry in each round. One measurement is: a server (a fresh process), the connections, a
@@ -9,278 +9,486 @@ requests counted with it.
 
 from __future__ import annotations
 
-import gc
-import os
-import time
-from collections.abc import Callable, Iterator
+import argparse
+import functools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from netpoll.bench import _native, tls
-from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE
-from netpoll.bench.cells import Cell, Entry, entries, rotated
-from netpoll.bench.process import (
-    Pinning,
-    Server,
-    ServerError,
-    cpu_time,
-    raise_fd_limit,
-    run_delay_ns,
+from netpoll.bench import tls
+from netpoll.bench._native import Load
+from netpoll.bench.arms import ARMS, DEFAULT_ARMS, PEER_ARMS, TLS_MODE, UDP_MODE
+from netpoll.bench.blocks import (
+    Bar,
+    Bars,
+    Block,
+    Choice,
+    Column,
+    Figure,
+    Group,
+    Heading,
+    Line,
+    Note,
+    Table,
+    counted,
+    judged,
+    line_of,
+    number,
+    ratio,
 )
-from netpoll.bench.stats import Sample
+from netpoll.bench.cells import (
+    MALLOC_CHOICES,
+    MAX_DATAGRAM_BYTES,
+    MODE_TITLES,
+    SCENARIOS,
+    Cell,
+    Entry,
+    add_load_options,
+    chosen_cells,
+    chosen_modes,
+    entries,
+)
+from netpoll.bench.cores import on_cpu
+from netpoll.bench.document import malloc_note
+from netpoll.bench.errors import UsageError
+from netpoll.bench.kind import Kind, Terms, distinct, measured
+from netpoll.bench.loaded import (
+    USUAL_WINDOW_S,
+    WARMUP_S,
+    LoadPlan,
+    Servers,
+    Subject,
+    calls_of,
+    fitted,
+    samples_of,
+)
+from netpoll.bench.process import Server, check_arms, raise_fd_limit
+from netpoll.bench.rounds import Measure, Run, no_garbage_collection
+from netpoll.bench.stats import paired_ratio
 from netpoll.bench.syscalls import SyscallCounter
-from netpoll.bench.watch import INTERRUPTED, Watch
+from netpoll.bench.watch import Watch
+from netpoll.bench.windows import (
+    COST_LEGEND,
+    COST_PARTS,
+    Columns,
+    bar_of,
+    cost_key,
+    cost_with_bar,
+    curve_of,
+    disturbed_rounds,
+    figures,
+    latency_chart,
+    sample_dict,
+)
 
-START_S = 0.25  # a server child, until it listens
-SETTLE_S = 0.02  # connections, readings, the last answers of a window
-SHORTEST_WINDOW_S = 0.05
+__all__ = ["KIND", "EchoPlan"]
+
 SPARE_FDS = 200
+BULK_FROM_BYTES = 64 << 10  # from here on, the chart of rates is in MB/s
 
 
-@dataclass(frozen=True)
-class EchoPlan:
-    """What to run.
-
-    fresh: a new server process for each measurement; else one per entry for the whole run.
-    limit_s: no measurement begins that would end later than this after the start; None: no limit.
-    stall_s: patience with a server that does not answer.
-    """
-
-    arms: tuple[str, ...]
+@dataclass(frozen=True, kw_only=True)
+class EchoPlan(LoadPlan):
     modes: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    pinning: Pinning
-    rounds: int = 3
-    duration_s: float = 1.0
-    warmup_s: float = 0.2
-    fresh: bool = True
-    malloc: str = "all"
-    limit_s: float | None = None
-    stall_s: float = 5.0
-    syscalls: bool = False
 
     @property
     def entries(self) -> list[Entry]:
         return entries(self.arms, self.modes)
 
-    @property
-    def measurement_s(self) -> float:
-        """How long one measurement takes."""
-        return self.duration_s + self.warmup_s + SETTLE_S + (START_S if self.fresh else 0.0)
 
-    @property
-    def count(self) -> int:
-        """How many measurements the run has, the counting of system calls included."""
-        return len(self.entries) * len(self.cells) * (self.rounds + self.syscalls)
-
-    @property
-    def expected_s(self) -> float:
-        start_once_s = 0.0 if self.fresh else len(self.entries) * START_S
-        expected_s = self.count * self.measurement_s + start_once_s
-        return min(expected_s, self.limit_s) if self.limit_s else expected_s
-
-
-@dataclass
-class EchoRun:
-    """What came out. `faults`: (cell, entry) to the sentence that says what its server did."""
-
-    plan: EchoPlan
-    samples: dict[tuple[Cell, Entry], list[Sample]] = field(default_factory=dict)
-    faults: dict[tuple[Cell, Entry], str] = field(default_factory=dict)
-    syscalls: dict[tuple[Cell, Entry], dict[str, float]] = field(default_factory=dict)
-    syscall_counter: str | None = None
-    stopped: str | None = None  # why the run ended before its plan did
-    started_at: float = field(default_factory=time.time)  # Unix time
-    elapsed_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is measured next: for a progress bar. `done` of `total` lie behind."""
-
-    done: int
-    total: int
-    group: str
-    text: str
-
-
-Progress = Callable[[Step], None]
-
-
-@contextmanager
-def on_cpu(cpu: int) -> Iterator[None]:
-    """Keeps the calling thread on one core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def measure(server: Server, load: _native.Load, duration_s: float, round_number: int) -> Sample:
-    """One window. Raises LoadError when the server misbehaves, OSError when it is gone."""
-    wait_before = run_delay_ns(server.pid)
-    load_before = time.thread_time_ns()
-    cpu_before = cpu_time(server.pid)
-    result = load.run(duration_s)
-    cpu = cpu_time(server.pid) - cpu_before
-    load_cpu = time.thread_time_ns() - load_before
-    wait_after = run_delay_ns(server.pid)
-    wait_ns = None if wait_before is None or wait_after is None else wait_after - wait_before
-    return Sample(
-        round=round_number,
-        requests=result["requests"],
-        requests_all=result["requests_all"],
-        checked_bytes=result["checked_bytes"],
-        window_ns=result["window_ns"],
-        elapsed_ns=result["elapsed_ns"],
-        cpu_ns=cpu.total_ns,
-        cpu_user_ns=cpu.user_ns,
-        cpu_system_ns=cpu.system_ns,
-        load_cpu_ns=load_cpu,
-        wait_ns=wait_ns,
-        latency_max_ns=result["latency_max_ns"],
-        histogram=result["histogram"],
+def start_server(plan: EchoPlan, subject: Subject) -> Server:
+    return Server(
+        ARMS[subject.entry.arm],
+        subject.entry.mode,
+        cpu=plan.pinning.server_cpu,
+        bulk=subject.cell.is_bulk,
+        malloc=plan.malloc,
     )
 
 
-class EchoRunner:
-    """Runs a plan. `run()` returns what there is, also after Ctrl-C or at the time limit."""
+def connect_load(plan: EchoPlan, stop_fd: int, server: Server, subject: Subject) -> Load:
+    cell, mode = subject.cell, subject.entry.mode
+    return Load(
+        server.address,
+        cell.connections,
+        cell.size_bytes,
+        stop_fd=stop_fd,
+        stall_s=plan.stall_s,
+        datagrams=mode == UDP_MODE,
+        tls_library=tls.openssl_path() if mode == TLS_MODE else None,
+    )
 
-    def __init__(self, plan: EchoPlan, progress: Progress = lambda step: None):
-        self.plan = plan
-        self.progress = progress
-        self.result = EchoRun(plan)
-        self.servers: dict[tuple[Entry, bool], Server] = {}
-        self.watch = Watch(plan.limit_s)
-        self.steps_done = 0
 
-    def run(self) -> EchoRun:
-        raise_fd_limit(max(cell.connections for cell in self.plan.cells) + SPARE_FDS)
-        result = self.result
-        with self.watch, no_garbage_collection():
-            try:
-                with on_cpu(self.plan.pinning.load_cpu):
-                    self.run_rounds()
-                if self.plan.syscalls and not result.stopped:
-                    self.count_syscalls()
-            except _native.LoadStopped:
-                result.stopped = INTERRUPTED
-            finally:
-                for server in self.servers.values():
-                    server.kill()
-        result.elapsed_s = self.watch.elapsed_s
-        return result
+# ---- rows -------------------------------------------------------------------------------------
 
-    def may_step(self, group: str, entry: Entry) -> bool:
-        """Announces the next measurement; False when the run has to end before it."""
-        self.result.stopped = self.watch.why_stop(self.plan.measurement_s)
-        if self.result.stopped:
-            return False
-        self.progress(Step(self.steps_done, self.plan.count, group, str(entry)))
-        self.steps_done += 1
-        return True
 
-    def run_rounds(self) -> None:
-        plan = self.plan
-        for round_number in range(plan.rounds):
-            for cell in plan.cells:
-                for entry in rotated(plan.entries, round_number * 5):
-                    if not self.may_step(
-                        f"round {round_number + 1} of {plan.rounds}, {cell}", entry
-                    ):
-                        return
-                    self.measure_entry(cell, entry, round_number)
+def floor_of(interface: str, entry: Entry) -> Entry:
+    """The floor on this interface that does what the entry does."""
+    return Entry(f"floor-{interface}", UDP_MODE if entry.mode == UDP_MODE else "-")
 
-    def measure_entry(self, cell: Cell, entry: Entry, round_number: int) -> None:
-        """One measurement into `samples`, or the reason into `faults`; a server that failed once
-        in a cell is not asked there again."""
-        key = cell, entry
-        if key in self.result.faults:
-            return
-        try:
-            server = self.server(cell, entry)
-            with self.load(server, cell, entry) as load:
-                load.run(self.plan.warmup_s)
-                sample = measure(server, load, self.plan.duration_s, round_number)
-        except (ServerError, OSError) as error:
-            self.result.faults[key] = self.fault_text(cell, entry, error)
-            self.drop_server(cell, entry)
-        else:
-            if sample.requests:
-                self.result.samples.setdefault(key, []).append(sample)
-            else:
-                self.result.faults[key] = "no request was answered within the window"
-        if self.plan.fresh:
-            self.drop_server(cell, entry)
 
-    def load(self, server: Server, cell: Cell, entry: Entry) -> _native.Load:
-        return _native.Load(
-            server.address,
-            cell.connections,
-            cell.size_bytes,
-            stop_fd=self.watch.fd,
-            stall_s=self.plan.stall_s,
-            datagrams=entry.mode == UDP_MODE,
-            tls_library=tls.openssl_path() if entry.mode == TLS_MODE else None,
+def _in_mode(run: Run, cell: Cell, entry: Entry, arm: str) -> Entry | None:
+    """`arm` in the same mode; for what has no modes, in the first one that was measured."""
+    modes = (entry.mode,) if entry.mode != "-" else run.plan.modes
+    found = (Entry(arm, mode) for mode in modes)
+    return next((other for other in found if samples_of(run, cell, other)), None)
+
+
+def _cpu_ratio(run: Run, cell: Cell, entry: Entry, to: Entry | None) -> float | None:
+    if to is None:
+        return None
+
+    def per_round(which: Entry) -> dict[int, float]:
+        return {number: s.cpu_us for number, s in samples_of(run, cell, which).items()}
+
+    return paired_ratio(per_round(entry), per_round(to))
+
+
+def _row(run: Run, cell: Cell, entry: Entry) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "connections": cell.connections,
+        "size_bytes": cell.size_bytes,
+        "cell": str(cell),
+        "arm": entry.arm,
+        "mode": entry.mode,
+        "fault": run.faults.get(Subject(cell, entry)),
+        "rounds": 0,
+    }
+    samples = list(samples_of(run, cell, entry).values())
+    if not samples:
+        return row
+    control = _in_mode(run, cell, entry, "asyncio")
+    ratios = {
+        "cpu_vs_asyncio": control,
+        "cpu_vs_uvloop": _in_mode(run, cell, entry, "uvloop"),
+        "cpu_vs_floor_epoll": floor_of("epoll", entry),
+        "cpu_vs_floor_uring": floor_of("uring", entry),
+    }
+    row |= figures(samples, cell.size_bytes)
+    row |= {key: _cpu_ratio(run, cell, entry, to) for key, to in ratios.items()}
+    # With a thread per connection the threads keep each other waiting: that is no disturbance.
+    alone = entry.arm != "sockets-threads"
+    return row | {
+        "cpu_vs_asyncio_mode": control.mode if control else None,
+        # Of datagrams there is one floor only.
+        "near_floor": "epoll" if entry.mode == UDP_MODE else ARMS[entry.arm].interface,
+        "disturbed_rounds": disturbed_rounds(samples) if alone else 0,
+        "syscalls_per_request": calls_of(run, cell, entry),
+    }
+
+
+# ---- columns ----------------------------------------------------------------------------------
+
+
+def _near_floor(row: dict) -> Figure:
+    """The ratio to the floor of the arm's own kernel interface, else to the other; and its letter
+    ("u" for io_uring, "e" for epoll)."""
+    near = row["near_floor"]
+    for interface in (near, "epoll" if near == "uring" else "uring"):
+        if (value := row[f"cpu_vs_floor_{interface}"]) is not None:
+            return judged(value, f" {interface[0]}")
+    return judged(None)
+
+
+def _versus(title: str, key: str) -> Column:
+    return Column(title, lambda row: judged(row[key]))
+
+
+def _counted_calls(title: str, name: str) -> Column:
+    return Column(title, lambda row: Figure(number((row["syscalls_per_request"] or {}).get(name))))
+
+
+C = Columns
+VERSUS_ASYNCIO = _versus("×aio", "cpu_vs_asyncio")
+NEAR_FLOOR = Column("×floor", _near_floor)
+NARROW = (C.RATE, C.MB, C.P50, C.P99, C.CPU, C.SPREAD, VERSUS_ASYNCIO, NEAR_FLOOR)
+WIDE = (
+    *(C.RATE, C.MB, C.P50, C.P99, C.P99_9, C.CPU, C.MIN, C.SPREAD, C.USER, C.SYSTEM),
+    *(VERSUS_ASYNCIO, _versus("×uvl", "cpu_vs_uvloop"), NEAR_FLOOR),
+)
+CALLS = (_counted_calls("calls", "all"), _counted_calls("enters", "io_uring_enter"))
+OF_PAGE = (
+    *(C.MIN, C.USER, C.SYSTEM),
+    *(_versus("× asyncio", "cpu_vs_asyncio"), _versus("× uvloop", "cpu_vs_uvloop")),
+    _versus("× floor-epoll", "cpu_vs_floor_epoll"),
+    _versus("× floor-uring", "cpu_vs_floor_uring"),
+    *(C.RATE, C.MB, Column("p50 µs", C.P50.figure), C.P99, C.P99_9, C.MAX),
+)
+CALLS_OF_PAGE = (
+    Column("calls/req", CALLS[0].figure),
+    Column("enters/req", CALLS[1].figure),
+)
+
+LEGEND = (
+    f"{COST_LEGEND} ×aio, ×uvl, ×floor: CPU against asyncio and uvloop in the same mode and "
+    "against the floor in C (u: io_uring, e: epoll), medians of the ratios round by round. MB/s: "
+    "each byte counted once, though it goes both ways."
+)
+
+
+def _groups(rows: Sequence[dict], columns: Sequence[Column]) -> list[Group]:
+    """Mode by mode; the cheapest first, failures last."""
+    by_cost = sorted(rows, key=cost_key)
+    return [
+        Group(MODE_TITLES[mode], [line_of(r, columns) for r in by_cost if r["mode"] == mode])
+        for mode in distinct(rows, "mode")
+    ]
+
+
+def _by_cell(document: dict) -> Iterator[tuple[str, list[dict], bool]]:
+    """Each cell where somebody was measured, its rows, and whether system calls were counted."""
+    rows = document["rows"]
+    for cell in distinct(rows, "cell"):
+        here = [row for row in rows if row["cell"] == cell]
+        if any(row["rounds"] for row in here):
+            yield cell, here, any(row.get("syscalls_per_request") for row in here)
+
+
+def _footnotes(document: dict) -> list[str]:
+    """What the tables do not say by themselves."""
+    notes = []
+    if note := malloc_note(document):
+        notes.append(note)
+    if any(row.get("disturbed_rounds") for row in document["rows"]):
+        notes.append("! something else ran on the server's core for a part of the time.")
+    if any(row["mode"] == "-" for row in document["rows"]):
+        notes.append("What has no event loop is set against asyncio's first mode here.")
+    if counter := document["settings"]["syscall_counter"]:
+        notes.append(
+            "calls, enters: system calls and io_uring_enter per request, counted with "
+            f"{counter} in runs of their own."
+        )
+    return notes
+
+
+# ---- the page ---------------------------------------------------------------------------------
+
+
+def _overview(rows: Sequence[dict]) -> Table:
+    """All cells at once: CPU per request, shaded by the ratio to asyncio."""
+    cells = distinct(rows, "cell")
+
+    def figure(row: dict | None) -> Figure:
+        if row is None:
+            return Figure("–")
+        versus = row["cpu_vs_asyncio"]
+        sub = "" if versus is None else ratio(versus)
+        return Figure(number(row["cpu_us"]["median"]), sub, shade=versus)
+
+    def line(arm: str, mode: str) -> Line:
+        here = {r["cell"]: r for r in rows if (r["arm"], r["mode"]) == (arm, mode)}
+        return Line(arm, [figure(here.get(c)) for c in cells], own=arm.startswith("netpoll"))
+
+    groups = []
+    for mode in distinct(rows, "mode"):
+        arms = distinct([row for row in rows if row["mode"] == mode], "arm")
+        groups.append(Group(MODE_TITLES[mode], [line(arm, mode) for arm in arms]))
+    caption = (
+        "Server CPU per request, µs, and in small figures its ratio to asyncio in the same mode "
+        "(green: less)."
+    )
+    return Table(["connections × message", *cells], groups, caption=caption)
+
+
+def _page_table(cell: str, rows: Sequence[dict], with_calls: bool) -> Table:
+    most_us = max(row["cpu_us"]["median"] for row in rows if row["rounds"])
+    columns = [Column("CPU µs", cost_with_bar(most_us)), *OF_PAGE]
+    columns += CALLS_OF_PAGE if with_calls else ()
+    return Table(["arm", *(c.title for c in columns)], _groups(rows, columns), cell)
+
+
+def _rate_chart(rows: Sequence[dict], is_bulk: bool) -> Bars:
+    """Requests per second of small messages, MB of large ones."""
+    key, unit = ("mb_per_s", "MB/s") if is_bulk else ("requests_per_s", "/s")
+    bars = [
+        Bar(row["arm"], (row[key]["median"],), where=_where(row))
+        for row in rows
+        if (row["size_bytes"] >= BULK_FROM_BYTES) == is_bulk
+    ]
+    title = "Rate, MB per second." if is_bulk else "Rate, requests per second."
+    identity = "rate-bulk" if is_bulk else "rate"
+    return Bars(identity, title, bars, "More is better.", unit, more_is_better=True)
+
+
+def _where(row: dict) -> dict[str, str]:
+    return {"cell": row["cell"], "mode": row["mode"]}
+
+
+def _charts(rows: Sequence[dict]) -> list[Block]:
+    modes = [mode for mode in distinct(rows, "mode") if mode != "-"] or ["-"]
+    return [
+        Choice("cell", distinct(rows, "cell")),
+        Choice("mode", modes, MODE_TITLES),
+        Bars(
+            "cpu",
+            "Server CPU per request, µs.",
+            [bar_of(row, _where(row)) for row in rows],
+            "Dark: in the kernel; light: in user space; each dot is a round. Less is better.",
+            "µs",
+            COST_PARTS,
+        ),
+        _rate_chart(rows, is_bulk=False),
+        _rate_chart(rows, is_bulk=True),
+        latency_chart([curve_of(row, _where(row)) for row in rows]),
+    ]
+
+
+# ---- the kind ---------------------------------------------------------------------------------
+
+
+class Echo(Kind):
+    name = "echo"
+    help = "servers under load: requests per second, latency, server CPU per request"
+    description = (
+        "Measures echo servers: each arm a process of its own on one core, the load generator on "
+        "another, arms interleaved over several rounds."
+    )
+    epilog = "Sizes are written 64, 1KiB, 64KiB, 1MiB. Scenarios: " + "; ".join(
+        f"{name}: {', '.join(map(str, cells))}" for name, cells in SCENARIOS.items()
+    )
+    title = "Echo servers under load"
+    method = """
+Each server is a process of its own on one core, the load generator (C) on another. Each
+connection sends one message, waits until the same bytes came back, and sends again: a closed loop,
+so a slow answer delays the next question and the latencies are those of a saturated server, not of
+a given rate. The answers are compared with what was sent.
+
+Arms are interleaved: every round measures every cell with every arm once, each round beginning
+at another arm. One measurement is a warm-up and a window; between the two, and after, nothing is in
+flight, so that the CPU time read from the server's process clocks belongs to exactly the requests
+counted. It holds user and system time of all its threads, and is the figure to trust: requests per
+second also depend on the load's core. In loopback TCP the receiver's kernel work is partly done by
+the sender, the load.
+
+Figures are medians over the rounds; a dot in the chart is one round. Ratios are medians of the
+ratios round by round, so that what slows the whole machine for a while cancels out.
+"""
+    arms = ARMS
+    default_arms = DEFAULT_ARMS
+    peers = PEER_ARMS
+    rounds = 3
+
+    # ---- before the run
+
+    def add_options(self, parser: argparse._ArgumentGroup) -> None:
+        add_load_options(parser)
+        parser.add_argument(
+            "--malloc",
+            choices=MALLOC_CHOICES,
+            default="all",
+            help="who runs with glibc settings that keep large reads off mmap; default: all",
+        )
+        parser.add_argument(
+            "--syscalls",
+            action="store_true",
+            help="also count system calls per request (perf or strace, in runs of their own)",
         )
 
-    def server(self, cell: Cell, entry: Entry) -> Server:
-        key = entry, cell.is_bulk
-        if key not in self.servers:
-            self.servers[key] = Server(
-                ARMS[entry.arm],
-                entry.mode,
-                cpu=self.plan.pinning.server_cpu,
-                bulk=cell.is_bulk,
-                malloc=self.plan.malloc,
-            )
-        return self.servers[key]
+    def chosen_arms(self, options: argparse.Namespace) -> tuple[str, ...]:
+        modes, cells = chosen_modes(options), chosen_cells(options)
+        if modes == (UDP_MODE,) and max(cell.size_bytes for cell in cells) > MAX_DATAGRAM_BYTES:
+            raise UsageError(f"a datagram of UDP has at most {MAX_DATAGRAM_BYTES} bytes")
+        return tuple(name for name in super().chosen_arms(options) if entries([name], modes))
 
-    def drop_server(self, cell: Cell, entry: Entry) -> None:
-        if server := self.servers.pop((entry, cell.is_bulk), None):
-            server.kill()
+    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+        return check_arms(ARMS[name] for name in arms)
 
-    def fault_text(self, cell: Cell, entry: Entry, error: Exception) -> str:
-        """What happened; when the server process ended, its last words are the better reason."""
-        server = self.servers.get((entry, cell.is_bulk))
-        if server is not None and server.process.poll() is not None:
-            return server.last_words()
-        return str(error)
+    def plan(self, options: argparse.Namespace, terms: Terms) -> EchoPlan:
+        plan = EchoPlan(
+            **vars(terms),
+            modes=chosen_modes(options),
+            cells=chosen_cells(options),
+            duration_s=options.duration_s or USUAL_WINDOW_S,
+            warmup_s=WARMUP_S if options.warmup_s is None else options.warmup_s,
+            malloc=options.malloc,
+            counter=SyscallCounter.find() if options.syscalls else None,
+        )
+        if options.quick:
+            return fitted(plan, options.duration_s, options.warmup_s)
+        return plan
 
-    def count_syscalls(self) -> None:
-        """A run of its own for each entry, never the timed one: counting costs time."""
-        counter = SyscallCounter.find()
-        self.result.syscall_counter = counter.name if counter else None
-        if counter is None:
-            return
-        for cell in self.plan.cells:
-            for entry in self.plan.entries:
-                key = cell, entry
-                if not self.may_step(f"system calls, {cell}", entry):
-                    return
-                if key not in self.result.samples:
-                    continue
-                try:
-                    server = self.server(cell, entry)
-                    with on_cpu(self.plan.pinning.load_cpu), self.load(server, cell, entry) as load:
-                        load.run(self.plan.warmup_s)
-                        with counter.attached(server.pid) as counts:
-                            requests = load.run(self.plan.duration_s)["requests_all"]
-                except (ServerError, OSError):
-                    continue
-                finally:
-                    self.drop_server(cell, entry)
-                self.result.syscalls[key] = {k: v / requests for k, v in counts.items()}
+    def size(self, plan: EchoPlan) -> str:
+        servers = counted(len(plan.entries), "server")
+        return f"{plan.count} measurements: {servers}, {counted(len(plan.cells), 'cell')}"
+
+    @contextmanager
+    def measuring(self, plan: EchoPlan, watch: Watch) -> Iterator[Measure]:
+        raise_fd_limit(max(cell.connections for cell in plan.cells) + SPARE_FDS)
+        servers = Servers(
+            plan,
+            start=functools.partial(start_server, plan),
+            load=functools.partial(connect_load, plan, watch.fd),
+            shared_by=lambda subject: (subject.entry, subject.cell.is_bulk),
+        )
+        with no_garbage_collection(), on_cpu(plan.pinning.load_cpu), servers:
+            yield servers.measure
+
+    # ---- the document
+
+    def settings(self, plan: EchoPlan) -> dict:
+        return {
+            "modes": plan.modes,
+            "cells": [asdict(cell) | {"label": str(cell)} for cell in plan.cells],
+            "rounds": plan.rounds,
+            "duration_s": plan.duration_s,
+            "warmup_s": plan.warmup_s,
+            "fresh_server_per_measurement": plan.fresh,
+            "malloc": plan.malloc,
+            "syscall_counter": plan.counter.name if plan.counter else None,
+        }
+
+    def rows(self, run: Run) -> list[dict]:
+        plan = run.plan
+        return [_row(run, cell, entry) for cell in plan.cells for entry in plan.entries]
+
+    def more(self, run: Run) -> dict:
+        """Every window."""
+        return {
+            "samples": [
+                {"cell": str(cell), "arm": entry.arm, "mode": entry.mode} | sample_dict(sample)
+                for cell in run.plan.cells
+                for entry in run.plan.entries
+                for sample in samples_of(run, cell, entry).values()
+            ]
+        }
+
+    # ---- to look at
+
+    def tables(self, document: dict, wide: bool) -> list[Table]:
+        tables = []
+        for cell, rows, with_calls in _by_cell(document):
+            columns = (*(WIDE if wide else NARROW), *(CALLS if with_calls else ()))
+            head = ["arm", *(column.title for column in columns)]
+            title = f"{cell}  (connections × message)"
+            tables.append(Table(head, _groups(rows, columns), title))
+        return tables
+
+    def notes(self, document: dict, wide: bool) -> list[str]:
+        settings = document["settings"]
+        notes = [
+            (
+                f"{counted(settings['rounds'], 'round')}, arms interleaved, windows of "
+                f"{settings['duration_s']:.3g} s after {settings['warmup_s']:.3g} s of warm-up."
+            ),
+            "",
+            LEGEND,
+        ]
+        if not wide:
+            notes.append("More columns (p99.9, min, user, sys, ×uvl) fit into a wider terminal.")
+        return notes + _footnotes(document)
+
+    def section(self, document: dict) -> list[Block]:
+        rows = measured(document)
+        return [
+            Heading("All cells"),
+            _overview(rows),
+            Heading("One cell"),
+            *_charts(rows),
+            Heading("Figures"),
+            *(_page_table(*cell) for cell in _by_cell(document)),
+            *(Note(note) for note in _footnotes(document)),
+        ]
+
+
+KIND = Echo()

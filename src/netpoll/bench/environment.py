@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from netpoll.bench.process import Pinning
+from netpoll.bench.cores import Pinning
 from netpoll.bench.tcp import congestion_control, system_congestion_control
 
 __all__ = ["describe", "sentences"]

@@ -1,9 +1,8 @@
-"""The files benchmark: what reading files costs, nanoseconds of CPU per operation.
+"""``bench files``: what reading files costs, nanoseconds of CPU per operation.
 
 The arms are netpoll's files on both backends, aiofiles on asyncio (the control) and plain system
-calls without any loop (the floor). As a module of its own (``python -m netpoll.bench.files``) it is
-the child, as in bench micro: one arm in one process; it answers a line of JSON per round. The file
-is in the page cache: it is the software's share that is measured, not the disk's.
+calls without any loop (the floor). The file is in the page cache: it is the software's share that
+is measured, not the disk's.
 """
 
 from __future__ import annotations
@@ -12,24 +11,25 @@ import argparse
 import asyncio
 import gc
 import importlib.util
-import json
 import os
 import random
-import signal
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from netpoll.bench.arms import ARMS, Arm, ArmUnavailable
-from netpoll.bench.echo import Step
-from netpoll.bench.process import Child, Pinning, ServerError, child_environment, die_with_parent
-from netpoll.bench.stats import Spread, paired_ratio
+import netpoll
+from netpoll.bench.arms import ARMS, Arm
+from netpoll.bench.errors import ArmUnavailable, UsageError
+from netpoll.bench.kind import Terms
+from netpoll.bench.rounds import Measure
 from netpoll.bench.watch import Watch
+from netpoll.bench.works import RunRound, WorksKind, WorksPlan
+
+__all__ = ["KIND"]
 
 CONTROL = "aiofiles"
 FILE_ARMS: dict[str, Arm] = {
@@ -45,8 +45,6 @@ FILE_BYTES = 16 << 20  # stays in the page cache
 LINE_BYTES = 64
 COUNT = 3200  # operations per round of the slowest arm
 FAST_FACTOR = 10  # the others do so many times more: their rounds would be too short
-ROUND_TIMEOUT_S = 60.0
-ROUND_S = 2.5  # about, of the slowest arm
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,6 @@ def _plain_whole(path: Path, count: int) -> None:
 
 def _ours(work: Callable[[Opener, Path, int], Any]) -> Callable[[Path, int], Any]:
     def run(path: Path, count: int) -> Any:
-        import netpoll
-
         return work(netpoll.open, path, count)
 
     return run
@@ -159,8 +155,6 @@ def _theirs(work: Callable[[Opener, Path, int], Any]) -> Callable[[Path, int], A
 
 
 def _ours_at(path: Path, count: int) -> Any:
-    import netpoll
-
     return _reads_at(netpoll.read_at, path, count)
 
 
@@ -187,146 +181,21 @@ FILE_WORKS: dict[str, FileWork] = {
 }
 
 
-@dataclass(frozen=True)
-class FilesPlan:
-    """What to run. `scale`: part of the operations; limit_s as in EchoPlan."""
+@dataclass(frozen=True, kw_only=True)
+class FilesPlan(WorksPlan):
+    """directory: where the files are made; path: of the large one, None until it is there."""
 
-    arms: tuple[str, ...]
-    works: tuple[str, ...]
-    pinning: Pinning
     directory: Path
-    rounds: int = 5
-    scale: float = 1.0
-    limit_s: float | None = None
-
-    @property
-    def expected_s(self) -> float:
-        per_arm_s = ROUND_S * self.scale * len(self.works) / len(FILE_WORKS)
-        expected_s = len(self.arms) * (0.5 + (self.rounds + 1) * per_arm_s)
-        return min(expected_s, self.limit_s) if self.limit_s else expected_s
+    path: Path | None = None
 
 
-@dataclass
-class FilesRun:
-    """`samples`: (work, arm) to nanoseconds of CPU per operation, by round."""
-
-    plan: FilesPlan
-    samples: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-    stopped: str | None = None
-    started_at: float = field(default_factory=time.time)
-    elapsed_s: float = 0.0
-
-
-def check_file_arms(names: tuple[str, ...]) -> dict[str, dict]:
-    """As process.check_arms: {"version"} or {"unavailable": reason}."""
-    facts: dict[str, dict] = {}
-    for name in names:
-        arm = FILE_ARMS[name]
-        try:
-            if name == CONTROL and importlib.util.find_spec("aiofiles") is None:
-                raise ArmUnavailable("not installed (pip install aiofiles)")
-            if arm.module:
-                arm.new_loop().close()
-            facts[name] = {"version": arm.installed_version()}
-        except ArmUnavailable as error:
-            facts[name] = {"unavailable": str(error)}
-    return facts
-
-
-def run_files(plan: FilesPlan, progress: Callable[[Step], None] = lambda step: None) -> FilesRun:
-    """Runs the plan; what is there by Ctrl-C or by the time limit is returned."""
-    run = FilesRun(plan)
-    children: dict[str, Child] = {}
-    done, total = 0, plan.rounds * len(plan.arms)
-    with Watch(plan.limit_s) as watch, tempfile.TemporaryDirectory(dir=plan.directory) as scratch:
-        path = Path(scratch, "data")
-        line = b"x" * (LINE_BYTES - 1) + b"\n"
-        path.write_bytes(line * (FILE_BYTES // LINE_BYTES))
-        path.with_name("small").write_bytes(line * (BLOCK_BYTES // LINE_BYTES))
-        try:
-            for arm in plan.arms:
-                children[arm] = _start(plan, arm, path)
-            for number in range(plan.rounds):
-                first = number % len(plan.arms)
-                for arm in plan.arms[first:] + plan.arms[:first]:
-                    run.stopped = watch.why_stop(ROUND_S * plan.scale)
-                    if run.stopped:
-                        return run
-                    progress(Step(done, total, f"round {number + 1} of {plan.rounds}", arm))
-                    done += 1
-                    if arm not in run.faults:
-                        _keep_round(run, children[arm], arm, number)
-        finally:
-            for child in children.values():
-                child.kill()
-            run.elapsed_s = watch.elapsed_s
-    return run
-
-
-def _start(plan: FilesPlan, arm: str, path: Path) -> Child:
-    args = ["-m", "netpoll.bench.files", "--arm", arm, "--path", str(path)]
-    args += ["--works", ",".join(plan.works), "--scale", str(plan.scale)]
-    env = child_environment(FILE_ARMS[arm])
-    return Child(args, env, plan.pinning.server_cpu, commands=True)
-
-
-def _keep_round(run: FilesRun, child: Child, arm: str, number: int) -> None:
-    try:
-        child.command("round")
-        figures = child.answer(ROUND_TIMEOUT_S)
-    except (ServerError, OSError) as error:
-        run.faults[arm] = str(error)
-    else:
-        for name, ns in figures.items():
-            run.samples.setdefault((name, arm), {})[number] = ns
-
-
-def files_document(
-    run: FilesRun, checked: dict[str, dict], header: dict, environment: dict
-) -> dict:
-    """The document of a files run: rows as in a micro run, set against aiofiles."""
-    plan = run.plan
-    rows = []
-    for work in plan.works:
-        for arm in plan.arms:
-            by_round = run.samples.get((work, arm), {})
-            row: dict[str, Any] = {
-                "workload": work,
-                "title": FILE_WORKS[work].title,
-                "arm": arm,
-                "mode": "-",
-                "fault": run.faults.get(arm),
-                "rounds": len(by_round),
-            }
-            if by_round:
-                row |= {
-                    "ns": Spread.of(by_round.values()).as_dict(),
-                    "ns_by_round": list(by_round.values()),
-                    "vs_control": paired_ratio(by_round, run.samples.get((work, CONTROL), {})),
-                }
-            rows.append(row)
-    return header | {
-        "environment": environment,
-        "elapsed_s": run.elapsed_s,
-        "stopped": run.stopped,
-        "settings": {"rounds": plan.rounds, "scale": plan.scale, "directory": str(plan.directory)},
-        "arms": {
-            name: {
-                "kind": FILE_ARMS[name].kind,
-                "summary": FILE_ARMS[name].summary,
-                "version": facts.get("version"),
-                "loop": None,
-                "skipped": facts.get("unavailable"),
-                "malloc": {},
-            }
-            for name, facts in checked.items()
-        },
-        "rows": rows,
-    }
-
-
-# ---- the child --------------------------------------------------------------------------------
+def new_loop(arm: str) -> asyncio.AbstractEventLoop | None:
+    """The loop of an arm, None for what has none. Raises ArmUnavailable."""
+    if arm == CONTROL:
+        if importlib.util.find_spec("aiofiles") is None:
+            raise ArmUnavailable("not installed (pip install aiofiles)")
+        return asyncio.SelectorEventLoop()
+    return ARMS[arm].new_loop() if arm in ARMS else None
 
 
 def _measure(
@@ -343,35 +212,98 @@ def _measure(
     return (time.process_time_ns() - start) / count
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The child: a warm-up round, then a round for each line that comes."""
-    parser = argparse.ArgumentParser(prog="python -m netpoll.bench.files")
-    parser.add_argument("--arm", required=True, choices=FILE_ARMS)
-    parser.add_argument("--works", required=True)
-    parser.add_argument("--path", type=Path, required=True)
-    parser.add_argument("--scale", type=float, default=1.0)
-    options = parser.parse_args(argv)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    arm = FILE_ARMS[options.arm]
-    loop = None
-    if arm.kind == "loop":
-        loop = asyncio.SelectorEventLoop() if options.arm == CONTROL else arm.new_loop()
+class Files(WorksKind):
+    name = "files"
+    help = "reading files: netpoll's, aiofiles, plain system calls; ns per operation"
+    description = (
+        "Measures what reading files costs in CPU, each arm in a process of its own, rounds "
+        "interleaved. The files are in the page cache."
+    )
+    title = "Reading files"
+    method = """
+Each arm is a process of its own, pinned to one core; rounds are interleaved. The figure is CPU
+time of the process, user and system, of all its threads, per operation. The file is in the page
+cache. Figures are medians over the rounds; a dot is one round.
+"""
+    arms = FILE_ARMS
+    default_arms = tuple(FILE_ARMS)
+    operations = {name: work.title for name, work in FILE_WORKS.items()}
+    control = CONTROL
+    round_s = 2.5  # of the slowest arm
+
+    # ---- before the run
+
+    def add_options(self, parser: argparse._ArgumentGroup) -> None:
+        super().add_options(parser)
+        parser.add_argument(
+            "--directory",
+            type=Path,
+            default=Path(tempfile.gettempdir()),
+            metavar="PATH",
+            help="where the files are made; default: the directory for temporary files",
+        )
+
+    def chosen_arms(self, options: argparse.Namespace) -> tuple[str, ...]:
+        if not options.directory.is_dir():
+            raise UsageError(f"{options.directory} is not a directory")
+        return super().chosen_arms(options)
+
+    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+        facts: dict[str, dict] = {}
+        for name in arms:
+            try:
+                if loop := new_loop(name):
+                    loop.close()
+                facts[name] = {"version": FILE_ARMS[name].installed_version()}
+            except ArmUnavailable as error:
+                facts[name] = {"unavailable": str(error)}
+        return facts
+
+    def plan(self, options: argparse.Namespace, terms: Terms) -> FilesPlan:
+        return FilesPlan(**self.plan_facts(options, terms), directory=options.directory)
+
+    # ---- the run
+
+    def worker_settings(self, plan: FilesPlan, arm: str) -> dict:
+        return super().worker_settings(plan, arm) | {"path": str(plan.path)}
+
+    @contextmanager
+    def measuring(self, plan: FilesPlan, watch: Watch) -> Iterator[Measure]:
+        with tempfile.TemporaryDirectory(dir=plan.directory) as scratch:
+            path = Path(scratch, "data")
+            line = b"x" * (LINE_BYTES - 1) + b"\n"
+            path.write_bytes(line * (FILE_BYTES // LINE_BYTES))
+            path.with_name("small").write_bytes(line * (BLOCK_BYTES // LINE_BYTES))
+            with super().measuring(replace(plan, path=path), watch) as measure:
+                yield measure
+
+    @contextmanager
+    def worker(self, arm: str, settings: Mapping[str, Any]) -> Iterator[RunRound]:
+        loop, path = new_loop(arm), Path(settings["path"])
         asyncio.set_event_loop(loop)
-    factor = 1 if options.arm == CONTROL else FAST_FACTOR
+        factor = 1 if arm == CONTROL else FAST_FACTOR
 
-    def run_round(scale: float) -> dict[str, float]:
-        count = max(int(COUNT * factor * scale) // DEPTH, 1) * DEPTH
-        return {
-            name: _measure(loop, options.arm, FILE_WORKS[name], options.path, count)
-            for name in options.works.split(",")
-        }
+        def run_round(share: float) -> dict[str, float]:
+            count = max(int(COUNT * factor * share) // DEPTH, 1) * DEPTH
+            return {
+                name: _measure(loop, arm, FILE_WORKS[name], path, count)
+                for name in settings["operations"]
+            }
 
-    run_round(options.scale / 10)
-    for _ in sys.stdin:
-        print(json.dumps(run_round(options.scale)), flush=True)
-    return 0
+        yield run_round
+        if loop is not None:
+            loop.close()
+
+    # ---- the document and its looks
+
+    def settings(self, plan: FilesPlan) -> dict:
+        return super().settings(plan) | {"directory": str(plan.directory)}
+
+    def notes(self, document: dict, wide: bool) -> list[str]:
+        (note,) = super().notes(document, wide)
+        where = document["settings"]["directory"]
+        cpu = "CPU time of the process, user and system, all threads"
+        return [f"{note} {cpu}; files in the page cache, in {where}."]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+KIND = Files()

@@ -1,8 +1,6 @@
-"""Child processes, cores and CPU clocks.
+"""Child processes of this package, which answer in JSON.
 
-A server's CPU time is read from outside, with its process CPU clocks (clock_getcpuclockid(3)): the
-server is not asked, so nothing that answers has to run in it. The kernel's own threads for
-io_uring belong to the process and are counted.
+They say what CPU time they have used (`cpu_time`), which is read from outside.
 """
 
 from __future__ import annotations
@@ -14,118 +12,30 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from netpoll.bench import _native
-from netpoll.bench.arms import MALLOC_TUNED, Arm
+from netpoll.bench.arms import MALLOC_TUNED, Arm, SocketArm
+from netpoll.bench.clocks import CpuTime, cpu_time, run_delay_ns
+from netpoll.bench.errors import ServerError
+
+__all__ = [
+    "Child",
+    "Server",
+    "check_arms",
+    "child_environment",
+    "die_with_parent",
+    "malloc_settings",
+    "raise_fd_limit",
+]
 
 START_TIMEOUT_S = 20.0
 SERVER = ("-m", "netpoll.bench.server")
 
-# The kinds of a process CPU clock, from the kernel's posix-timers.h: all of a process's time as
-# the scheduler accounts it, exact to the nanosecond; and its division, sampled at each timer tick.
-_CLOCK_TICKS_ALL, _CLOCK_TICKS_USER, _CLOCK_SCHEDULER = 0, 1, 2
-
 # Variables that would change what is measured.
 _NOT_INHERITED = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "NETPOLL_BACKEND", "PYTHONMALLOC")
-
-
-class ServerError(Exception):
-    """A server child did not start or ended early; `str()` is the sentence for the user."""
-
-
-@dataclass(frozen=True)
-class CpuTime:
-    """CPU time of a process, nanoseconds. `user_ns` and `system_ns` are what the timer tick saw."""
-
-    total_ns: int
-    user_ns: int
-    system_ns: int
-
-    def __sub__(self, earlier: CpuTime) -> CpuTime:
-        """The time between two readings. The total is exact; it is divided as the ticks of the
-        same interval were, which is coarse below a second."""
-        total = self.total_ns - earlier.total_ns
-        user = self.user_ns - earlier.user_ns
-        system = self.system_ns - earlier.system_ns
-        share = user / (user + system) if user + system else 0.0
-        return CpuTime(total, round(total * share), total - round(total * share))
-
-
-def cpu_time(pid: int) -> CpuTime:
-    """CPU time so far of process `pid`, all its threads. Raises OSError when it is gone."""
-
-    def read(kind: int) -> int:
-        return time.clock_gettime_ns((~pid << 3) | kind)
-
-    user = read(_CLOCK_TICKS_USER)
-    return CpuTime(read(_CLOCK_SCHEDULER), user, read(_CLOCK_TICKS_ALL) - user)
-
-
-def run_delay_ns(pid: int) -> int | None:
-    """How long the main thread of `pid` was ready to run while its core was somebody else's,
-    nanoseconds so far; None where the kernel does not say."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-@dataclass(frozen=True)
-class Pinning:
-    """Which core the servers run on and which one the load."""
-
-    server_cpu: int
-    load_cpu: int
-
-    @property
-    def shared(self) -> bool:
-        return self.server_cpu == self.load_cpu
-
-    def sentence(self) -> str:
-        if self.shared:
-            return (
-                f"one core only: servers and load share CPU {self.server_cpu}, so rates and "
-                "latencies are of the pair; CPU per request is still the server's own"
-            )
-        return f"servers on CPU {self.server_cpu}, load on CPU {self.load_cpu}"
-
-
-def _siblings(cpu: int) -> set[int]:
-    """The hardware threads that share a core with `cpu`, itself included."""
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return {cpu}
-    result: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        result.update(range(int(first), int(last or first) + 1))
-    return result
-
-
-def choose_pinning(server_cpu: int | None = None, load_cpu: int | None = None) -> Pinning:
-    """Two different physical cores of those this process may use; the last one for the servers,
-    because interrupts like the first. Raises ValueError for a core that is not to be had."""
-    allowed = sorted(os.sched_getaffinity(0))
-    for cpu in (server_cpu, load_cpu):
-        if cpu is not None and cpu not in allowed:
-            raise ValueError(
-                f"CPU {cpu} is not to be had: this process may use {', '.join(map(str, allowed))}"
-            )
-    if server_cpu is None:
-        server_cpu = max((cpu for cpu in allowed if cpu != load_cpu), default=allowed[0])
-    if load_cpu is None:
-        apart = [cpu for cpu in allowed if cpu not in _siblings(server_cpu)]
-        others = [cpu for cpu in allowed if cpu != server_cpu]
-        load_cpu = (apart or others or allowed)[0]
-    return Pinning(server_cpu, load_cpu)
 
 
 def raise_fd_limit(wanted: int) -> int:
@@ -157,9 +67,9 @@ def malloc_settings(arm: Arm, malloc: str) -> dict[str, str]:
 _PARENT_PID = "NETPOLL_BENCH_PARENT"
 
 
-def die_with_parent() -> None:
+def die_with_parent(signum: int = signal.SIGKILL) -> None:
     """For a child: ends this process when the harness that started it ends, however it ends."""
-    _native.die_with_parent(signal.SIGKILL)
+    _native.die_with_parent(signum)
     if os.environ.get(_PARENT_PID, str(os.getppid())) != str(os.getppid()):
         sys.exit("the harness ended before its server began")
 
@@ -190,6 +100,17 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
+    def cpu_time(self) -> CpuTime:
+        """CPU time so far, all threads. Raises OSError when the child is gone."""
+        return cpu_time(self.pid)
+
+    def run_delay_ns(self) -> int | None:
+        """How long it waited for its core so far; None where that is not known."""
+        return run_delay_ns(self.pid)
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
     def answer(self, timeout_s: float = START_TIMEOUT_S) -> dict:
         """The next line. Raises ServerError when none comes in time or the child has ended."""
         output = self.process.stdout
@@ -214,10 +135,7 @@ class Child:
             _, errors = self.process.communicate(timeout=2.0)
         except subprocess.TimeoutExpired:
             return "it closed its output"
-        lines = errors.decode(errors="replace").strip().splitlines()
-        code = self.process.returncode
-        how = f"it was killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"
-        return f"{how}: {lines[-1].strip()}" if lines else how
+        return _how_it_ended(self.process.returncode, errors)
 
     def kill(self) -> None:
         """Ends the child. May be called again."""
@@ -236,12 +154,18 @@ class Child:
         self.kill()
 
 
+def _how_it_ended(code: int, output: bytes) -> str:
+    how = f"it was killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+    lines = output.decode(errors="replace").strip().splitlines()
+    return f"{how}: {lines[-1].strip()}" if lines else how
+
+
 class Server(Child):
     """A running echo server of one arm and mode; `address` is where it listens."""
 
     def __init__(
         self,
-        arm: Arm,
+        arm: SocketArm,
         mode: str,
         *,
         cpu: int | None,
@@ -266,7 +190,7 @@ class Server(Child):
         self.address = address if isinstance(address, str) else tuple(address)
 
 
-def check_arms(arms: Iterable[Arm]) -> dict[str, dict]:
+def check_arms(arms: Iterable[SocketArm]) -> dict[str, dict]:
     """What each arm is here ({"version", "loop"}), or {"unavailable": reason}; asks a child per
     arm, all at once."""
     children = {}

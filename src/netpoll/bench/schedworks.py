@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netpoll.bench._native import Load
-from netpoll.bench.arms import ArmUnavailable
+from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.server import listening_socket
 from netpoll.loop import new_event_loop
 from netpoll.offload import offload

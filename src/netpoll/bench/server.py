@@ -23,7 +23,8 @@ from typing import cast
 
 import netpoll
 from netpoll.bench import _native, tls
-from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE, Arm, ArmUnavailable
+from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE, SocketArm
+from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.process import die_with_parent
 from netpoll.bench.tcp import tune
 
@@ -246,7 +247,7 @@ def serve_floor(floor: Callable[[int, int], None], listener: socket.socket) -> N
     floor(listener.fileno(), never_readable)
 
 
-def check(arm: Arm) -> dict:
+def check(arm: SocketArm) -> dict:
     """What the arm is here; raises ArmUnavailable when it cannot run."""
     if arm.name == "floor-uring" and (reason := _native.floor_uring_probe()):
         raise ArmUnavailable(f"io_uring is refused here: {reason}")
@@ -258,7 +259,7 @@ def check(arm: Arm) -> dict:
     return facts
 
 
-def serve(arm: Arm, mode: str, listener: socket.socket, read_bytes: int) -> None:
+def serve(arm: SocketArm, mode: str, listener: socket.socket, read_bytes: int) -> None:
     if arm.kind == "loop":
         loop = arm.new_loop()
         loop.run_until_complete(MODES[mode](listener, read_bytes))

@@ -1,410 +1,234 @@
-"""``netpoll bench zerocopy``: what a sent byte costs, copied and not copied, path by path.
-
-Whether a zero-copy send really copies nothing depends on where the packets go, and the kernel
-reports it for each send (IORING_NOTIF_USAGE_ZC_COPIED). Three paths that a machine has:
-
-    loopback   to another process of this machine
-    veth       to another network namespace, over a pair of virtual devices (needs root)
-    device     to a device that swallows packets, as a network card does once it has sent them
-               (needs root): the only one of the three where nobody on this machine reads the bytes
-
-The peer behind that device (dummy, or else ifb) does not exist. The connection is put into the
-established state with TCP_REPAIR, and a thread sends the acknowledgements that the peer would send;
-so the sender runs the whole of the kernel's TCP, with segmentation offload, as it would in front of
-a card.
-
-Each path is measured in a process of its own; veth and device in network namespaces that end with
-it. The cost is the CPU time of the sending thread; the peer's is shown beside it, because on a path
-that copies the kernel makes the copy in either of the two. What the acknowledgements of the device
-cost is in neither.
-"""
+"""``bench zerocopy``: what a sent byte costs, copied and not copied, path by path."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import shutil
-import socket
+import argparse
 import statistics
-import struct
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from netpoll.bench import _native
-from netpoll.bench.process import cpu_time
-from netpoll.bench.tcp import tune
+from netpoll.bench.arguments import list_of
+from netpoll.bench.arms import Arm
+from netpoll.bench.blocks import (
+    Bar,
+    Bars,
+    Block,
+    Column,
+    Figure,
+    Group,
+    Heading,
+    Line,
+    Table,
+    counted,
+    judged,
+)
+from netpoll.bench.cells import parse_size, size_text
+from netpoll.bench.kind import Kind, Terms, distinct, measured
+from netpoll.bench.rounds import Measure, Plan, Run
+from netpoll.bench.sendpaths import TOTAL_MAX_BYTES, WAYS, measure, why_not
+from netpoll.bench.watch import Watch
 
-PATHS = ("loopback", "veth", "device")
-# name: (the number of _native.send_stream, plain pages instead of huge ones)
-WAYS = {
-    "plain": (0, False),
-    "pinned": (1, False),
-    "registered": (2, False),
-    "registered, 4K": (2, True),
-}
+__all__ = ["KIND", "summarize"]
+
 SIZES_BYTES = (1024, 4096, 16384, 65536, 262144, 1048576)
-ROUNDS = 3
-TOTAL_MIN_BYTES, TOTAL_MAX_BYTES = 16 << 20, 256 << 20
-SENDS_COUNT = 16384  # per run, between those bounds
-
-CHILD = ("-m", "netpoll.bench.zerocopy")
-CHILD_TIMEOUT_S = 200.0
-START_TIMEOUT_S = 10.0
-OUR_ADDRESS, PEER_ADDRESS, PREFIX = "10.117.0.1", "10.117.0.2", 24
-
-# <linux/tcp.h>, <linux/sockios.h>
-TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
-TCP_REPAIR_OPTIONS, TCP_REPAIR_WINDOW = 22, 29
-TCP_RECV_QUEUE, TCP_SEND_QUEUE = 1, 2
-TCPOPT_MSS, TCPOPT_WINDOW, TCPOPT_SACK_PERM = 2, 3, 4
-REPAIR_OFF_NO_PROBE = -1
-SIOCOUTQ, SIOCOUTQNSD = 0x5411, 0x894B
-TCP_INFO_BYTES, TCPI_BYTES_ACKED_OFFSET = 128, 120
-WINDOW_SCALE = 14
-OUR_SEQUENCE, PEER_SEQUENCE = 1_000_000, 2_000_000
-ACK_PAUSE_S = 20e-6
+SIZE_S = 0.6  # about, of one size in all ways
+START_S = 0.5
 
 
-class PathError(Exception):
-    """A path that cannot be had here; `str()` is the sentence for the user."""
+@dataclass(frozen=True, kw_only=True)
+class ZerocopyPlan(Plan):
+    """max_bytes: sent at most, per size, way and round."""
+
+    sizes_bytes: tuple[int, ...]
+    max_bytes: int
+
+    @property
+    def measurement_s(self) -> float:
+        share = min(self.max_bytes / TOTAL_MAX_BYTES, 1.0)
+        return START_S + SIZE_S * share * len(self.sizes_bytes)
 
 
-def why_not(path: str) -> str | None:
-    """None when `path` can be measured here, else the reason."""
-    if path == "loopback":
-        return None
-    if os.geteuid() != 0:
-        return f"the path {path} needs a network namespace, and that needs root"
-    for program in ("unshare", "ip"):
-        if shutil.which(program) is None:
-            return f"the path {path} needs the program {program!r}, which is not installed"
-    check = subprocess.run(["unshare", "-n", "true"], capture_output=True, text=True)
-    if check.returncode:
-        return f"no network namespace can be made here: {check.stderr.strip()}"
-    return None
-
-
-# ---- the parent --------------------------------------------------------------------------------
-
-
-def measure(path: str, sizes_bytes: tuple[int, ...], rounds: int, max_bytes: int) -> list[dict]:
-    """Runs one path in a child. Raises PathError when it cannot be measured."""
-    if reason := why_not(path):
-        raise PathError(reason)
-    command = [sys.executable, *CHILD, path, str(rounds), str(max_bytes), *map(str, sizes_bytes)]
-    if path != "loopback":
-        command = ["unshare", "-n", "--", *command]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S)
-    if child.returncode:
-        raise PathError(f"the path {path} failed: {child.stderr.strip().splitlines()[-1:]}")
-    return [json.loads(line) for line in child.stdout.splitlines()]
-
-
-def summarize(runs: list[dict]) -> list[dict]:
-    """One row per path, size and way: medians, and the cost against plain sends."""
-    groups: dict[tuple[str, int, str], list[dict]] = {}
-    for run in runs:
-        groups.setdefault((run["path"], run["size_bytes"], run["way"]), []).append(run)
-    rows = []
-    for (path, size, way), group in groups.items():
-        costs = [1024 * run["cpu_ns"] / run["sent_bytes"] for run in group]
-        peer_costs = [1024 * run["peer_cpu_ns"] / run["sent_bytes"] for run in group]
-        sent = sum(run["sent_bytes"] for run in group)
+def summarize(path: str, sends: Sequence[dict]) -> list[dict]:
+    """One row per size and way: medians, and the cost against plain sends."""
+    groups: dict[tuple[int, str], list[dict]] = {}
+    for send in sends:
+        groups.setdefault((send["size_bytes"], send["way"]), []).append(send)
+    rows: list[dict] = []
+    for (size, way), group in groups.items():
+        costs = [1024 * send["cpu_ns"] / send["sent_bytes"] for send in group]
+        peer_costs = [1024 * send["peer_cpu_ns"] / send["sent_bytes"] for send in group]
+        sent = sum(send["sent_bytes"] for send in group)
         rows.append(
             {
+                "arm": path,
+                "mode": way,
+                "fault": None,
                 "path": path,
                 "size_bytes": size,
                 "way": way,
                 "rounds": len(group),
                 "cpu_ns_per_kib": statistics.median(costs),
                 "cpu_ns_per_kib_min": min(costs),
+                "cpu_ns_per_kib_by_round": costs,
                 "peer_cpu_ns_per_kib": statistics.median(peer_costs),
                 "gib_per_s": statistics.median(
-                    run["sent_bytes"] / 2**30 / (run["wall_ns"] / 1e9) for run in group
+                    send["sent_bytes"] / 2**30 / (send["wall_ns"] / 1e9) for send in group
                 ),
-                "not_copied_share": sum(run["zc_bytes"] for run in group) / sent,
-                "unsure_share": sum(run["unsure_bytes"] for run in group) / sent,
+                "not_copied_share": sum(send["zc_bytes"] for send in group) / sent,
+                "unsure_share": sum(send["unsure_bytes"] for send in group) / sent,
                 "pages": group[0]["pages"],
             }
         )
-    plain = {(r["path"], r["size_bytes"]): r for r in rows if r["way"] == "plain"}
+    plain = {row["size_bytes"]: row for row in rows if row["way"] == "plain"}
     for row in rows:
-        control = plain[row["path"], row["size_bytes"]]
+        control = plain[row["size_bytes"]]
         row["vs_plain"] = row["cpu_ns_per_kib"] / control["cpu_ns_per_kib"]
     return rows
 
 
-def run(
-    paths: tuple[str, ...], sizes_bytes: tuple[int, ...], rounds: int, max_bytes: int
-) -> tuple[list[dict], list[str]]:
-    """All paths: (rows, sentences about those that could not be measured)."""
-    runs: list[dict] = []
-    skipped = []
-    for path in paths:
-        try:
-            runs += measure(path, sizes_bytes, rounds, max_bytes)
-        except (PathError, subprocess.TimeoutExpired) as error:
-            skipped.append(str(error))
-    return summarize(runs), skipped
+# ---- columns ----------------------------------------------------------------------------------
 
 
-def tables(rows: list[dict]) -> list:
-    """One rich table per path."""
-    from rich import box
-    from rich.table import Table
-
-    result = []
-    for path in dict.fromkeys(row["path"] for row in rows):
-        table = Table(title=f"{path}: CPU of the sender", title_justify="left", box=box.SIMPLE_HEAD)
-        table.add_column("send of")
-        table.add_column("way")
-        for name in ("ns/KiB", "min", "×plain", "peer's", "GiB/s", "not copied", "unsure"):
-            table.add_column(name, justify="right")
-        for row in (row for row in rows if row["path"] == path):
-            table.add_row(
-                f"{row['size_bytes'] / 1024:g} KiB",
-                row["way"],
-                f"{row['cpu_ns_per_kib']:.0f}",
-                f"{row['cpu_ns_per_kib_min']:.0f}",
-                f"{row['vs_plain']:.2f}",
-                f"{row['peer_cpu_ns_per_kib']:.0f}" if path != "device" else "",
-                f"{row['gib_per_s']:.2f}",
-                f"{row['not_copied_share']:.0%}" if row["way"] != "plain" else "",
-                f"{row['unsure_share']:.0%}" if row["way"] != "plain" else "",
-            )
-        result.append(table)
-    return result
+def _cost(key: str, tone: str = "") -> Callable[[dict], Figure]:
+    return lambda row: Figure(f"{row[key]:.0f}", tone=tone)
 
 
-# ---- the child: the three paths ----------------------------------------------------------------
+def _reported(key: str) -> Callable[[dict], Figure]:
+    """What the kernel says of zero-copy sends; plain ones have no report."""
+    return lambda row: Figure(f"{row[key]:.0%}" if row["way"] != "plain" else "")
 
 
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True)
+def _of_peer(row: dict) -> Figure:
+    """Behind the device nobody reads."""
+    return Figure("" if row["path"] == "device" else f"{row['peer_cpu_ns_per_kib']:.0f}")
 
 
-def _add_swallowing_device(name: str) -> None:
-    """Both drop what is sent to them, and take segments as large as a card with offload does."""
-    for kind in ("dummy", "ifb"):
-        command = ["ip", "link", "add", name, "type", kind]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:
-            return
-    raise PathError(f"this kernel has neither dummy nor ifb devices: {done.stderr.strip()}")
+COLUMNS = (
+    Column("ns/KiB", _cost("cpu_ns_per_kib", tone="key")),
+    Column("min", _cost("cpu_ns_per_kib_min")),
+    Column("×plain", lambda row: judged(row["vs_plain"])),
+    Column("peer's", _of_peer),
+    Column("GiB/s", lambda row: Figure(f"{row['gib_per_s']:.2f}")),
+    Column("not copied", _reported("not_copied_share")),
+    Column("unsure", _reported("unsure_share")),
+)
 
 
-def _sink(address: str) -> None:
-    """Reads all that its connections send; "veth": first waits until the device is there."""
-    if address != "127.0.0.1":
-        sys.stdin.readline()
-        _ip("addr", "add", f"{address}/{PREFIX}", "dev", "peer")
-        _ip("link", "set", "peer", "up")
-    buffer = bytearray(1 << 18)
-    with socket.create_server((address, 0)) as listener:
-        print(listener.getsockname()[1], flush=True)
-        while True:
-            connection, _ = listener.accept()
-            with connection:
-                while connection.recv_into(buffer):
-                    pass
-
-
-@contextmanager
-def _sink_process(address: str) -> Iterator[tuple[int, tuple[str, int]]]:
-    command = [sys.executable, *CHILD, "sink", address]
-    if address != "127.0.0.1":
-        command = ["unshare", "-n", "--", *command]
-    sink = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert sink.stdin
-    assert sink.stdout
-    try:
-        if address != "127.0.0.1":
-            ours = os.stat("/proc/self/ns/net").st_ino
-            deadline_s = time.monotonic() + START_TIMEOUT_S
-            while os.stat(f"/proc/{sink.pid}/ns/net").st_ino == ours:
-                if time.monotonic() > deadline_s:
-                    raise PathError("the peer's network namespace was not made")
-                time.sleep(0.01)
-            _ip(
-                "link",
-                "add",
-                "ours",
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "peer",
-                "netns",
-                str(sink.pid),
-            )
-            _ip("addr", "add", f"{OUR_ADDRESS}/{PREFIX}", "dev", "ours")
-            _ip("link", "set", "ours", "up")
-        sink.stdin.write("go\n")
-        sink.stdin.flush()
-        yield sink.pid, (address, int(sink.stdout.readline()))
-    finally:
-        sink.kill()
-        sink.communicate()
-
-
-@contextmanager
-def _connected(address: tuple[str, int]) -> Iterator[socket.socket]:
-    with socket.create_connection(address, timeout=START_TIMEOUT_S) as sock:
-        tune(sock)
-        sock.setblocking(False)
-        yield sock
-
-
-def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def _acknowledgement(port: int, number: int) -> bytes:
-    """An IPv4 packet by which the peer that does not exist acknowledges up to `number`."""
-    ends = socket.inet_aton(PEER_ADDRESS) + socket.inet_aton(OUR_ADDRESS)
-    head = struct.pack(
-        "!HHIIBBH", port, port, PEER_SEQUENCE, number & 0xFFFFFFFF, 5 << 4, 0x10, 0xFFFF
+class Zerocopy(Kind):
+    name = "zerocopy"
+    help = "what a sent byte costs, copied and not copied, path by path"
+    description = (
+        "Sends over loopback, into another network namespace, and to a device that swallows "
+        "packets as a network card does; says what the kernel reports about copies."
     )
-    pseudo = ends + struct.pack("!BBH", 0, socket.IPPROTO_TCP, 20)
-    tcp = head + struct.pack("!HH", _checksum(pseudo + head + bytes(4)), 0)
-    # The kernel fills in the length and the checksum of the IP header.
-    return struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0) + ends + tcp
+    title = "Sending with and without a copy"
+    method = """
+Each path is measured in processes of its own; veth and device in network namespaces that end with
+them. The sender sends as many bytes in every way: plainly, and with zero-copy sends of memory that
+is pinned for each send, registered with the ring on huge pages, and registered on plain ones. The
+cost is the CPU time of the sending thread per KiB. The peer's stands beside it, because on a path
+that copies the kernel makes the copy in either of the two.
+
+Whether the kernel copied is its own report, send by send. "Unsure" are bytes that are reported as
+copied by a report that cannot be trusted. Figures are medians over the rounds; a dot is one round.
+"""
+    arms = {
+        "loopback": Arm("loopback", "path", "to another process of this machine"),
+        "veth": Arm("veth", "path", "to another network namespace"),
+        "device": Arm("device", "path", "to a device that swallows packets"),
+    }
+    arms_option = "--paths"
+    arm_noun = "path"
+    default_arms = tuple(arms)
+    rounds = 3
+    quick_rounds = 1
+
+    def add_options(self, parser: argparse._ArgumentGroup) -> None:
+        parser.add_argument(
+            "--sizes",
+            type=list_of(parse_size, "size"),
+            default=SIZES_BYTES,
+            metavar="A,B",
+            help="bytes per send; default: 1KiB to 1MiB",
+        )
+        parser.add_argument(
+            "--max-bytes",
+            type=parse_size,
+            default=TOTAL_MAX_BYTES,
+            metavar="N",
+            help="sent at most, per size, way and round; default: 256MiB",
+        )
+
+    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+        reasons = {path: why_not(path) for path in arms}
+        return {path: {"unavailable": why} if why else {} for path, why in reasons.items()}
+
+    def plan(self, options: argparse.Namespace, terms: Terms) -> ZerocopyPlan:
+        return ZerocopyPlan(**vars(terms), sizes_bytes=options.sizes, max_bytes=options.max_bytes)
+
+    def size(self, plan: ZerocopyPlan) -> str:
+        paths, sizes = len(plan.arms), len(plan.sizes_bytes)
+        return f"{counted(paths, 'path')}, {counted(sizes, 'size')}, {len(WAYS)} ways"
+
+    @contextmanager
+    def measuring(self, plan: ZerocopyPlan, watch: Watch) -> Iterator[Measure]:
+        cpus = plan.pinning.server_cpu, plan.pinning.load_cpu
+        yield lambda path, number: measure(path, plan.sizes_bytes, number, plan.max_bytes, cpus)
+
+    # ---- the document
+
+    def settings(self, plan: ZerocopyPlan) -> dict:
+        return {
+            "rounds": plan.rounds,
+            "sizes_bytes": plan.sizes_bytes,
+            "max_bytes": plan.max_bytes,
+        }
+
+    def rows(self, run: Run) -> list[dict]:
+        rows: list[dict] = []
+        for path in run.plan.arms:
+            rounds = run.samples.get(path, {}).values()
+            rows += summarize(path, [send for sends in rounds for send in sends])
+            if path in run.faults:
+                rows.append({"arm": path, "mode": "-", "fault": run.faults[path], "rounds": 0})
+        return rows
+
+    # ---- to look at
+
+    def _table(self, rows: Sequence[dict], path: str) -> Table:
+        here = [row for row in rows if row["path"] == path]
+        groups = []
+        for size in distinct(here, "size_bytes"):
+            of_size = [row for row in here if row["size_bytes"] == size]
+            lines = [Line(r["way"], [c.figure(r) for c in COLUMNS]) for r in of_size]
+            groups.append(Group(f"sends of {size_text(size)}", lines))
+        return Table(["way", *(c.title for c in COLUMNS)], groups, f"{path}: CPU of the sender")
+
+    def tables(self, document: dict, wide: bool) -> list[Table]:
+        rows = measured(document)
+        return [self._table(rows, path) for path in distinct(rows, "path")]
+
+    def notes(self, document: dict, wide: bool) -> list[str]:
+        rounds = counted(document["settings"]["rounds"], "round")
+        return [
+            f"{rounds}, paths and ways interleaved; the median. Not copied: the kernel's report."
+        ]
+
+    def section(self, document: dict) -> list[Block]:
+        rows = measured(document)
+        blocks: list[Block] = []
+        for path in distinct(rows, "path"):
+            blocks += [Heading(path), self._table(rows, path)]
+            for size in distinct(rows, "size_bytes"):
+                here = [r for r in rows if (r["path"], r["size_bytes"]) == (path, size)]
+                bars = [
+                    Bar(row["way"], (row["cpu_ns_per_kib"],), row["cpu_ns_per_kib_by_round"])
+                    for row in here
+                ]
+                title = f"Sends of {size_text(size)}, ns per KiB"
+                blocks.append(Bars(f"{path}-{size}", title, bars, unit="ns"))
+        return blocks
 
 
-def _queued(sock: socket.socket, what: int) -> int:
-    return struct.unpack("i", fcntl.ioctl(sock, what, bytes(4)))[0]
-
-
-def _acknowledge(sock: socket.socket, port: int, cpus: list[int], stop: threading.Event) -> None:
-    """Acknowledges whatever the sender has sent, as soon as it is noticed."""
-    os.sched_setaffinity(0, cpus[-1:])
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        while not stop.is_set():
-            # In this order, so that the sum is never more than was sent.
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-            (acknowledged,) = struct.unpack_from("Q", info, TCPI_BYTES_ACKED_OFFSET)
-            queued = _queued(sock, SIOCOUTQ)
-            sent = queued - _queued(sock, SIOCOUTQNSD)
-            if sent > 0:
-                number = OUR_SEQUENCE + acknowledged + sent
-                raw.sendto(_acknowledgement(port, number), (OUR_ADDRESS, 0))
-            else:
-                time.sleep(ACK_PAUSE_S)
-
-
-def _establish(sock: socket.socket, port: int) -> None:
-    """A connection without a handshake (CRIU's way: TCP_REPAIR, needs CAP_NET_ADMIN)."""
-
-    def set_option(name: int, *values: int) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, name, struct.pack(f"{len(values)}I", *values))
-
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
-    sock.bind((OUR_ADDRESS, port))
-    for queue, number in (TCP_SEND_QUEUE, OUR_SEQUENCE), (TCP_RECV_QUEUE, PEER_SEQUENCE):
-        set_option(TCP_REPAIR_QUEUE, queue)
-        set_option(TCP_QUEUE_SEQ, number)
-    sock.connect((PEER_ADDRESS, port))
-    set_option(
-        TCP_REPAIR_OPTIONS,
-        *(TCPOPT_MSS, 1460),
-        *(TCPOPT_WINDOW, WINDOW_SCALE | WINDOW_SCALE << 16),
-        *(TCPOPT_SACK_PERM, 0),
-    )
-    window_bytes = 0xFFFF << WINDOW_SCALE
-    set_option(TCP_REPAIR_WINDOW, PEER_SEQUENCE, window_bytes, window_bytes, 65535, PEER_SEQUENCE)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF_NO_PROBE)
-    sock.setblocking(False)
-
-
-@contextmanager
-def _unreal_peer(port: int, cpus: list[int]) -> Iterator[socket.socket]:
-    stop = threading.Event()
-    with socket.socket() as sock:
-        _establish(sock, port)
-        tune(sock)
-        # Nobody will answer our end of stream: it is not waited for.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        thread = threading.Thread(target=_acknowledge, args=(sock, port, cpus, stop))
-        thread.start()
-        try:
-            yield sock
-        finally:
-            stop.set()
-            thread.join()
-
-
-def _rotated(ways: dict, number: int) -> list:
-    """Another arm is the first in each round."""
-    items = list(ways.items())
-    return items[number % len(items) :] + items[: number % len(items)]
-
-
-def _peer_cpu_ns(pid: int | None) -> int:
-    return cpu_time(pid).total_ns if pid else 0
-
-
-def _runs(
-    path: str, sizes_bytes: list[int], rounds: int, max_bytes: int, connect, peer: int | None
-) -> None:
-    """Prints one JSON line per run. `peer` is the process that reads the bytes, if there is one."""
-    for number in range(rounds):
-        for size in sizes_bytes:
-            total = min(max(size * SENDS_COUNT, TOTAL_MIN_BYTES), TOTAL_MAX_BYTES, max_bytes)
-            for way, (how, plain_pages) in _rotated(WAYS, number):
-                peer_ns = _peer_cpu_ns(peer)
-                with connect() as sock:
-                    result = _native.send_stream(
-                        sock.fileno(), size, total, how, plain_pages=plain_pages
-                    )
-                print(
-                    json.dumps(
-                        {
-                            "path": path,
-                            "size_bytes": size,
-                            "way": way,
-                            "round": number,
-                            "peer_cpu_ns": _peer_cpu_ns(peer) - peer_ns,
-                            **result,
-                        }
-                    ),
-                    flush=True,
-                )
-
-
-def _child(path: str, rounds: int, max_bytes: int, sizes_bytes: list[int]) -> None:
-    cpus = sorted(os.sched_getaffinity(0))
-    if path == "device":
-        _ip("link", "set", "lo", "up")
-        _add_swallowing_device("np0")
-        _ip("addr", "add", f"{OUR_ADDRESS}/{PREFIX}", "dev", "np0")
-        _ip("link", "set", "np0", "up")
-        ports = iter(range(20000, 60000))
-        os.sched_setaffinity(0, cpus[:1])
-        _runs(path, sizes_bytes, rounds, max_bytes, lambda: _unreal_peer(next(ports), cpus), None)
-        return
-    with _sink_process("127.0.0.1" if path == "loopback" else PEER_ADDRESS) as (peer, address):
-        os.sched_setaffinity(peer, cpus[-1:])
-        os.sched_setaffinity(0, cpus[:1])
-        _runs(path, sizes_bytes, rounds, max_bytes, lambda: _connected(address), peer)
-
-
-def main(argv: list[str]) -> int:
-    """The child's entry: "sink ADDRESS", or PATH ROUNDS MAX_BYTES SIZE..."""
-    _native.die_with_parent(15)
-    if argv[0] == "sink":
-        _sink(argv[1])
-        return 0
-    _child(argv[0], int(argv[1]), int(argv[2]), [int(text) for text in argv[3:]])
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+KIND = Zerocopy()
