@@ -60,6 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "_files": {"_core", "_native/files", "errors"},
     "_server": set(),
     "bench": {"__init__", "loop", "offload", "sched"},
+    "bench/kinds": {"__init__", "bench"},
     # Cython.
     "_core": {"_native", "errors"},
     "_native": set(),

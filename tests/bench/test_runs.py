@@ -26,9 +26,9 @@ from netpoll.bench.clocks import CpuTime, cpu_time
 from netpoll.bench.command import EXIT_USAGE
 from netpoll.bench.cores import choose_pinning
 from netpoll.bench.document import document_of, read_json
-from netpoll.bench.echo import EchoPlan
 from netpoll.bench.environment import describe
 from netpoll.bench.errors import ServerError
+from netpoll.bench.kinds.echo import EchoPlan
 from netpoll.bench.loaded import Servers, Subject
 from netpoll.bench.page import page
 from netpoll.bench.process import Child, Server, check_arms, child_environment

@@ -56,7 +56,7 @@ def test_an_arm_that_is_missing_is_skipped(
 ) -> None:
     missing = {"uvloop": {"unavailable": "not installed"}}
     monkeypatch.setattr(
-        "netpoll.bench.sched.check_arms", lambda arms: missing if list(arms) else {}
+        "netpoll.bench.kinds.sched.check_arms", lambda arms: missing if list(arms) else {}
     )
     json_path = tmp_path / "sched.json"
     args = ["sched", "--arms", "asyncio,uvloop", "--works", "post", "--scale", "0.001"]
@@ -69,7 +69,7 @@ def test_an_arm_that_is_missing_is_skipped(
 
 
 def test_an_arm_that_finds_out_late_says_why() -> None:
-    words = ["netpoll.bench.sched", "uvloop", json.dumps({"operations": [], "scale": 0.001})]
+    words = ["netpoll.bench.kinds.sched", "uvloop", json.dumps({"operations": [], "scale": 0.001})]
     code = f"""if True:
         import sys
         sys.modules["uvloop"] = None  # an import that fails

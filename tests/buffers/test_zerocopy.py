@@ -7,8 +7,8 @@ from netpoll import probe
 pytest.importorskip("psutil", reason="the benchmark's extra is not installed")
 
 from netpoll.bench.cores import choose_pinning
+from netpoll.bench.kinds.zerocopy import summarize
 from netpoll.bench.sendpaths import measure, why_not
-from netpoll.bench.zerocopy import summarize
 
 SIZE_BYTES = 65536
 TOTAL_BYTES = 4 << 20

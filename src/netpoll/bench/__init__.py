@@ -3,8 +3,7 @@
 docs/benchmarks.md lists the commands and says how a new kind is written; how it measures, and why
 so, is written in benchmarks/README.md. The parts, each of which uses only those below it:
 
-    echo, micro, idle, files, sched, zerocopy, accept, proxy, broadcast, bursts
-                    one file per command: its options, plan, measurement, rows, tables, charts
+    kinds/          one file per command: its options, plan, measurement, rows, tables, charts
 
     cli             the command line
     command         what every command does once, whatever its kind

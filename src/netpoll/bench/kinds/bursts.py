@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netpoll.bench.broadcast import BroadcastKind
+from netpoll.bench.kinds.broadcast import BroadcastKind
 
 __all__ = ["KIND"]
 
