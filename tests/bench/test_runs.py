@@ -271,6 +271,76 @@ def test_a_browser_draws_the_charts(echo_files: tuple[dict, Path], tmp_path: Pat
         assert "floor-epoll" in drawn
 
 
+# What the page's script asks of a browser; what it draws is told as JSON.
+BROWSER_STUB = """
+const page = require("fs").readFileSync(process.argv[2], "utf8");
+const inside = (start, end) => page.split(start)[1].split(end)[0];
+const end = "</script>";
+const texts = { data: inside('id="data">', end), plotly: inside('id="plotly">', end) };
+const drawn = {}, pressed = {};
+const figures = {}, element = id => figures[id] ??= { hidden: null };
+globalThis.Plotly = { react: (place, traces) => { drawn[place.id] = traces; } };
+globalThis.getComputedStyle = () => ({ getPropertyValue: () => "#000000" });
+globalThis.matchMedia = () => ({ addEventListener() {} });
+const button = (key, value) => ({
+  dataset: { value }, listeners: {},
+  setAttribute(name, on) { pressed[`${key} ${value}`] = on; },
+  addEventListener(name, listener) { this.listeners[name] = listener; },
+  dispatchEvent(event) { this.listeners[event.type](); },
+});
+const rows = [...page.matchAll(/class="choices" data-key="(\\w+)">(.*?)<\\/div>/g)];
+const groups = rows.map(([, key, html]) => {
+  const buttons = [...html.matchAll(/data-value="([^"]*)"/g)].map(m => button(key, m[1]));
+  return { dataset: { key }, querySelectorAll: () => buttons, buttons };
+});
+globalThis.document = {
+  documentElement: { dataset: {} }, head: { append() {} }, createElement: () => ({}),
+  getElementById: id => id in texts ? { textContent: texts[id] }
+    : { id, closest: () => element(id) },
+  querySelectorAll: what => what === ".choices" ? groups : [],
+};
+eval(page.slice(page.lastIndexOf("<script>") + 8, page.lastIndexOf("</script>")));
+setTimeout(() => {
+  const first = JSON.parse(JSON.stringify({ drawn, figures, pressed }));
+  groups[0].buttons.at(-1).listeners.click();
+  console.log(JSON.stringify({
+    charts: document.documentElement.dataset.charts, first, last: { drawn, figures, pressed } }));
+}, 300);
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here")
+def test_the_script_draws_what_is_chosen(echo_files: tuple[dict, Path], tmp_path: Path) -> None:
+    """The script alone, without a browser: which charts it draws, of whom, and with which bars."""
+    stub = tmp_path / "stub.js"
+    stub.write_text(BROWSER_STUB)
+    done = subprocess.run(
+        ["node", str(stub), str(echo_files[1])], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["charts"] == "drawn"
+    rows = {
+        row["arm"]: row
+        for row in echo_files[0]["rows"]
+        if row["cell"] == "4 × 64 B" and row["mode"] in ("protocol", "-")
+    }
+    first = said["first"]
+    bars = first["drawn"]["cpu"][0]
+    assert bars["y"] == sorted(rows, key=lambda arm: rows[arm]["cpu_us"]["median"])
+    kernel, user = (trace["x"] for trace in first["drawn"]["cpu"][:2])
+    lengths = list(map(sum, zip(kernel, user, strict=True)))
+    assert lengths == pytest.approx([rows[arm]["cpu_us"]["median"] for arm in bars["y"]])
+    assert {curve["name"] for curve in first["drawn"]["latency"]} == set(rows)
+    assert first["figures"]["rate"]["hidden"] is False
+    assert first["figures"]["rate-bulk"]["hidden"] is True
+    assert first["pressed"]["cell 4 × 64 B"] is True
+    last = said["last"]  # a click later: the cell with large messages
+    assert last["pressed"] == first["pressed"] | {"cell 4 × 64 B": False, "cell 2 × 128 KiB": True}
+    assert last["figures"]["rate"]["hidden"] is True
+    assert last["figures"]["rate-bulk"]["hidden"] is False
+
+
 # ---- micro and idle -------------------------------------------------------------------------
 
 
