@@ -20,8 +20,8 @@ so, is written in benchmarks/README.md. The parts, each of which uses only those
     blocks          what a result consists of, to look at
     arguments       types of arguments
 
-    process, server children: their start and end; the echo servers
-    arms            who takes part: loops, stdlib sockets, the floors in C
+    process, server, supervisor     children: their start and end; the echo servers; other programs
+    arms            who takes part: loops, stdlib sockets, the floors in C, programs
     clocks, cores   CPU time, read from outside; which core is whose
     primitives, schedworks, sendpaths   the work that micro, sched and zerocopy measure
     watch           Ctrl-C and the time limit

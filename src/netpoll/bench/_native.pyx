@@ -38,7 +38,7 @@ cdef extern from "sys/un.h" nogil:
 
 
 cdef extern from "sys/prctl.h" nogil:
-    enum: PR_SET_PDEATHSIG
+    enum: PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG
     int prctl(int option, ...)
 
 
@@ -324,3 +324,9 @@ def die_with_parent(signum: int) -> None:
     """Asks the kernel to send `signum` to this process when its parent ends."""
     if prctl(PR_SET_PDEATHSIG, <unsigned long>signum) < 0:
         raise OSError("prctl(PR_SET_PDEATHSIG) failed")
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of those descendants whose own parent ends."""
+    if prctl(PR_SET_CHILD_SUBREAPER, <unsigned long>1) < 0:
+        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed")

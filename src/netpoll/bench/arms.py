@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark: event loops, stdlib sockets, and the floors in C.
+"""Who takes part in a benchmark: event loops, stdlib sockets, the floors in C, other programs.
 
 An arm is only a description here. Whether a `SocketArm` can run is found out in a child process
 (``python -m netpoll.bench.server --arm X --check``), so that a peer that crashes at its import
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -30,6 +32,7 @@ __all__ = [
     "TLS_MODE",
     "UDP_MODE",
     "Arm",
+    "CommandArm",
     "SocketArm",
 ]
 
@@ -68,6 +71,37 @@ class Arm:
             return version(self.distribution)
         except PackageNotFoundError:
             return None
+
+
+@dataclass(frozen=True)
+class CommandArm(Arm):
+    """A server that is a program of its own: `process.Program` runs it.
+
+    command: its words; "{port}" stands for the port that it has to listen on, "{python}" for this
+        interpreter.
+    module: what has to be importable, for a program of Python; environment: added to ours.
+    """
+
+    command: tuple[str, ...] = field(kw_only=True)
+    module: str = field(default="", kw_only=True)
+    environment: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+
+    def words(self, port: int) -> list[str]:
+        """The command that listens on this port of 127.0.0.1."""
+        places = {"{port}": str(port), "{python}": sys.executable}
+        words = list(self.command)
+        for place, word in places.items():
+            words = [each.replace(place, word) for each in words]
+        return words
+
+    def check(self) -> dict:
+        """What it is here ({"version"}). Raises ArmUnavailable when it is not installed."""
+        program = self.words(0)[0]
+        if shutil.which(program) is None:
+            raise ArmUnavailable(f"there is no program {program!r} here")
+        if self.module and importlib.util.find_spec(self.module) is None:
+            raise ArmUnavailable(f"not installed (pip install {self.distribution or self.module})")
+        return {"version": self.installed_version()}
 
 
 @dataclass(frozen=True)

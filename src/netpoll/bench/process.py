@@ -1,6 +1,6 @@
-"""Child processes of this package, which answer in JSON.
+"""Child processes: those of this package, which answer in JSON, and programs of others.
 
-They say what CPU time they have used (`cpu_time`), which is read from outside.
+Both say what CPU time they have used (`cpu_time`), which is read from outside.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+import tempfile
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Self
 
 from netpoll.bench import _native
-from netpoll.bench.arms import MALLOC_TUNED, Arm, SocketArm
-from netpoll.bench.clocks import CpuTime, cpu_time, run_delay_ns
-from netpoll.bench.errors import ServerError
+from netpoll.bench.arms import MALLOC_TUNED, Arm, CommandArm, SocketArm
+from netpoll.bench.clocks import CpuTime, cpu_time, run_delay_ns, tree_cpu_time
+from netpoll.bench.errors import ArmUnavailable, ServerError
 
 __all__ = [
     "Child",
+    "Program",
     "Server",
     "check_arms",
+    "check_commands",
     "child_environment",
     "die_with_parent",
     "malloc_settings",
@@ -32,6 +37,7 @@ __all__ = [
 ]
 
 START_TIMEOUT_S = 20.0
+ANSWER_PAUSE_S = 0.01
 SERVER = ("-m", "netpoll.bench.server")
 
 # Variables that would change what is measured.
@@ -208,3 +214,116 @@ def check_arms(arms: Iterable[SocketArm]) -> dict[str, dict]:
         for child in children.values():
             child.kill()
     return facts
+
+
+def check_commands(arms: Iterable[CommandArm]) -> dict[str, dict]:
+    """As `check_arms`, of programs: whether they are installed."""
+    facts = {}
+    for arm in arms:
+        try:
+            facts[arm.name] = arm.check()
+        except ArmUnavailable as error:
+            facts[arm.name] = {"unavailable": str(error)}
+    return facts
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def accepts(address: tuple[str, int]) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        socket.create_connection(address, timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+class Program:
+    """A running server that is a program of others, with all the processes that it starts.
+
+    `address` is where it listens; the constructor returns once `answers(address)` is true. Its CPU
+    time is that of the whole tree of processes, all threads, those that have ended included. The
+    whole tree is pinned to `cpu`, and ends with `kill()`, or with the harness, however that ends:
+    `supervisor.py` stands between the two. What it prints is kept for `last_words()`. Use it as a
+    context manager. Raises ServerError when it ends, or does not answer in time.
+    """
+
+    def __init__(
+        self,
+        arm: CommandArm,
+        *,
+        cpu: int | None,
+        malloc: str = "none",
+        answers: Callable[[tuple[str, int]], bool] = accepts,
+        timeout_s: float = START_TIMEOUT_S,
+    ):
+        self.address = ("127.0.0.1", free_port())
+        self._output = tempfile.TemporaryFile()
+        command = [sys.executable, "-m", "netpoll.bench.supervisor"]
+        command += ["-" if cpu is None else str(cpu), *arm.words(self.address[1])]
+        env = child_environment(arm, malloc) | dict(arm.environment)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            env=env | {_PARENT_PID: str(os.getpid())},
+            process_group=0,
+        )
+        try:
+            self._wait_until(answers, timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_until(self, answers: Callable[[tuple[str, int]], bool], timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not answers(self.address):
+            if self.has_ended():
+                raise ServerError(self.last_words())
+            if time.monotonic() > deadline_s:
+                raise ServerError(f"it did not answer within {timeout_s:g} s")
+            time.sleep(ANSWER_PAUSE_S)
+
+    @property
+    def pid(self) -> int:
+        """The process at the root of the tree."""
+        return self.process.pid
+
+    def cpu_time(self) -> CpuTime:
+        """CPU time so far of all its processes. Raises OSError when it is gone."""
+        return tree_cpu_time(self.pid)
+
+    def run_delay_ns(self) -> int | None:
+        """None: its processes share a core, and wait for each other."""
+        return None
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def last_words(self) -> str:
+        """How it ended, and the last line that it printed. It has ended, or is about to."""
+        try:
+            code = self.process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            return "it closed its port"
+        self._output.seek(0)
+        return _how_it_ended(code, self._output.read())
+
+    def kill(self) -> None:
+        """Ends all its processes. May be called again."""
+        if self.process.poll() is None:
+            self.process.terminate()  # the supervisor ends the tree, then itself
+        self.process.wait()
+        self._output.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
