@@ -1,8 +1,9 @@
 """The site's reference: what mkdocstrings reads of the docstrings, made fit for a page.
 
-mkdocs.yml names this griffe extension. It does three things:
+mkdocs.yml names this griffe extension. It does this:
     - a native module has its signatures in a stub and its docstrings in the extension module, so
       these are taken from there (netpoll has to be built);
+    - a class that takes a function as its method (`sock_recv = sock.sock_recv`) shows the function;
     - "name: what it means" at the beginning of lines becomes a list;
     - a page of docs/ that is named becomes a link to it;
     - methods with names such as __len__ are left out: the text of their class says what they do.
@@ -10,6 +11,7 @@ mkdocs.yml names this griffe extension. It does three things:
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import re
@@ -19,7 +21,7 @@ from typing import Any
 
 import griffe
 
-NAME = r"\*{0,2}\w+(?:\([\w, ]*\))?"
+NAME = r"\*{0,2}[a-z_]\w*(?:\([\w, ]*\))?"
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 FIELD = re.compile(rf"({NAME}(?:, {NAME})*)(?: \((\w+)\))?: (?=\S)")
 PAGE = re.compile(r"\bdocs/([\w-]+)\.md\b")
@@ -42,6 +44,9 @@ class Docstrings(griffe.Extension):
                     thing.docstring = griffe.Docstring(text, parent=thing)
             if thing.docstring is not None:
                 thing.docstring.value = for_a_page(thing.docstring.value)
+        for thing in list(objects_of(pkg)):
+            if isinstance(thing, griffe.Attribute) and isinstance(thing.parent, griffe.Class):
+                take_function(thing)
 
 
 def objects_of(parent: griffe.Object) -> Iterator[griffe.Object]:
@@ -49,6 +54,22 @@ def objects_of(parent: griffe.Object) -> Iterator[griffe.Object]:
     for member in parent.members.values():
         if isinstance(member, griffe.Object):
             yield from objects_of(member)
+
+
+def take_function(attribute: griffe.Attribute) -> None:
+    """Replaces an attribute of a class whose value is a function that the module has."""
+    if attribute.parent is None:
+        return
+    try:
+        function = attribute.module[str(attribute.value)]
+        function = function.final_target if function.is_alias else function
+    except (KeyError, ValueError, griffe.GriffeError):  # another value, or not of this package
+        return
+    if isinstance(function, griffe.Function):
+        method = copy.copy(function)
+        method.name = attribute.name
+        method.parameters = griffe.Parameters(*list(function.parameters)[1:])
+        attribute.parent.set_member(attribute.name, method)
 
 
 def native_docstring(thing: griffe.Object) -> str | None:

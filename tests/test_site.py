@@ -88,9 +88,16 @@ def test_the_reference_has_what_handlers_get(site: Path) -> None:
     assert [name for name in wanted if name not in found] == []
 
 
-def test_native_docstrings_are_shown(site: Path) -> None:
-    page = (site / "reference" / "server" / "index.html").read_text()
-    assert "A Lease on the next n bytes" in page
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("server", "A Lease on the next n bytes"),  # of a native method
+        ("loop", "the number of bytes written into buf."),  # of a native function, a method here
+        ("loop", "numeric addresses at once, names in the executor."),
+    ],
+)
+def test_docstrings_are_shown(site: Path, page: str, text: str) -> None:
+    assert text in (site / "reference" / page / "index.html").read_text()
 
 
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
@@ -122,7 +129,8 @@ def docstrings() -> ModuleType:
         ("size: in bytes.\nfd: a file.", "- `size`: in bytes.\n- `fd`: a file."),
         ("size, count: in bytes\n    or not.", "- `size`, `count`: in bytes\n    or not."),
         ("on_close(conn): called.", "- `on_close(conn)`: called."),
-        ("Raises: nothing,\nand that is all.", "Raises: nothing,\nand that is all."),
+        ("Awaitable: bytes.", "Awaitable: bytes."),
+        ("size: nothing,\nand that is all.", "size: nothing,\nand that is all."),
         ("See docs/turn.md.", "See [The turn](../../turn/)."),
     ],
 )
