@@ -29,6 +29,6 @@ so, is written in benchmarks/README.md. The parts, each of which uses only those
     environment     what the figures depend on: kernel, CPU, versions, settings
     syscalls        system calls per request, counted from outside
     tcp, tls        how sockets are set up; a certificate
-    errors          what ends in one sentence
+    errors, records what ends in one sentence; what a result is made of
     _native         the load generator and the floors (C, without the GIL)
 """

@@ -9,10 +9,10 @@ from typing import Any
 __all__ = ["list_of", "number_in", "one_of"]
 
 
-def list_of(parse: Callable[[str], Any], what: str) -> Callable[[str], tuple]:
+def list_of(parse: Callable[[str], Any], what: str) -> Callable[[str], tuple[Any, ...]]:
     """The type of "a,b,c"; `parse` raises ValueError with a sentence."""
 
-    def convert(text: str) -> tuple:
+    def convert(text: str) -> tuple[Any, ...]:
         try:
             items = tuple(parse(part.strip()) for part in text.split(",") if part.strip())
         except ValueError as error:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Any
 
 from netpoll.bench.errors import ArmUnavailable
+from netpoll.bench.records import Facts
 
 __all__ = [
     "ARMS",
@@ -35,6 +35,8 @@ __all__ = [
     "CommandArm",
     "SocketArm",
 ]
+
+LoopFactory = Callable[..., asyncio.AbstractEventLoop]
 
 # Of an event loop over connections; and all that `bench echo` can measure.
 LOOP_MODES = ("protocol", "streams", "sock")
@@ -94,7 +96,7 @@ class CommandArm(Arm):
             words = [each.replace(place, word) for each in words]
         return words
 
-    def check(self) -> dict:
+    def check(self) -> Facts:
         """What it is here ({"version"}). Raises ArmUnavailable when it is not installed."""
         program = self.words(0)[0]
         if shutil.which(program) is None:
@@ -119,7 +121,7 @@ class SocketArm(Arm):
     interface: str = "epoll"
     udp: bool = True
     module: str = ""
-    loop_options: dict = field(default_factory=dict)
+    loop_options: dict[str, str] = field(default_factory=dict)
     over: str = ""
 
     @property
@@ -149,7 +151,7 @@ class SocketArm(Arm):
         except Exception as error:
             raise ArmUnavailable(f"it makes no loop here: {error}") from error
 
-    def loop_factory(self, module: ModuleType) -> Callable[..., Any] | None:
+    def loop_factory(self, module: ModuleType) -> LoopFactory | None:
         """What makes the loops of this arm's module."""
         if not self.over:
             return getattr(module, "new_event_loop", None)
@@ -157,7 +159,8 @@ class SocketArm(Arm):
             below = importlib.import_module(self.over).new_event_loop
         except ImportError:
             raise ArmUnavailable(f"not installed (pip install {self.over})") from None
-        return module.loop_factory(below)
+        factory: LoopFactory = module.loop_factory(below)
+        return factory
 
 
 def _peer(name: str) -> SocketArm:

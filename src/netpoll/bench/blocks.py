@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from netpoll.bench.records import Row
+
 __all__ = [
     "Bar",
     "Bars",
@@ -93,8 +95,8 @@ def judged(value: float | None, suffix: str = "") -> Figure:
 class Line:
     """A line of a table: of an arm, or of an operation.
 
-    failure: why there are no figures. own: it is of netpoll. faint: it has no event loop.
-    disturbed: something else ran on its core.
+    figures: none when it was not measured; failure: what went wrong. own: it is of netpoll.
+    faint: it has no event loop. disturbed: something else ran on its core.
     """
 
     head: str
@@ -129,17 +131,16 @@ class Column:
     """A column whose lines are rows of a document: its title, and the figure of a row."""
 
     title: str
-    figure: Callable[[dict], Figure]
+    figure: Callable[[Row], Figure]
 
 
-def line_of(row: dict, columns: Iterable[Column]) -> Line:
+def line_of(row: Row, columns: Iterable[Column]) -> Line:
     """The line of a row of a document: the arm, and its figures if it was measured."""
     arm = row["arm"]
-    measured = bool(row["rounds"])
     return Line(
         arm,
-        [column.figure(row) for column in columns] if measured else (),
-        failure="" if measured else row["fault"] or "not measured",
+        [column.figure(row) for column in columns] if row["rounds"] else (),
+        failure=row["fault"] or "",
         own=arm.startswith("netpoll"),
         faint=row["mode"] == "-",
         disturbed=bool(row.get("disturbed_rounds")),

@@ -217,7 +217,7 @@ def chosen_cells(options: argparse.Namespace) -> tuple[Cell, ...]:
     if len(ways) > 1:
         raise UsageError(f"{' and '.join(ways)} both say what to measure: give one of them")
     if options.cells:
-        return options.cells
+        return tuple(options.cells)
     if by_grid:
         return grid(options.sizes or SIZES_BYTES, options.connections or CONNECTIONS)
     if options.modes and options.modes[0] in LONE_MODES:

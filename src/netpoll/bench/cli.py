@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     """``python -m netpoll.bench``; errors become one sentence. Returns the exit code."""
     options = parser().parse_args(argv)
     try:
-        return options.run(options)
+        return int(options.run(options))
     except (UsageError, ValueError) as error:
         print(f"netpoll bench: {error}", file=sys.stderr)
         return EXIT_USAGE

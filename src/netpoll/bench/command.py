@@ -21,6 +21,7 @@ from netpoll.bench.document import document_of, write_whole
 from netpoll.bench.environment import describe
 from netpoll.bench.errors import UsageError
 from netpoll.bench.kind import Kind, Terms
+from netpoll.bench.records import Document, Facts
 from netpoll.bench.rounds import Plan, run_plan
 from netpoll.bench.watch import INTERRUPTED
 
@@ -119,7 +120,7 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _able(checked: dict[str, dict], noun: str, console: Console) -> tuple[str, ...]:
+def _able(checked: dict[str, Facts], noun: str, console: Console) -> tuple[str, ...]:
     """Which arms can run; says who is skipped."""
     from rich.text import Text
 
@@ -174,7 +175,7 @@ def run_command(kind: Kind, options: argparse.Namespace) -> int:
     return _exit_code(document)
 
 
-def _write(kind: Kind, document: dict, options: argparse.Namespace, console: Console) -> None:
+def _write(kind: Kind, document: Document, options: argparse.Namespace, console: Console) -> None:
     """The two files. Raises UsageError when one cannot be written."""
     from netpoll.bench.page import page
 
@@ -188,7 +189,7 @@ def _write(kind: Kind, document: dict, options: argparse.Namespace, console: Con
     console.print(f"result: {json_path}   page: {html_path}", highlight=False, soft_wrap=True)
 
 
-def _exit_code(document: dict) -> int:
+def _exit_code(document: Document) -> int:
     if document["stopped"] == INTERRUPTED:
         return EXIT_INTERRUPTED
     rows = document["rows"]

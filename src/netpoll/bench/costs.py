@@ -23,6 +23,7 @@ from netpoll.bench.blocks import (
     ratio,
 )
 from netpoll.bench.kind import Kind, distinct, measured
+from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Run
 from netpoll.bench.stats import Spread, paired_ratio
 
@@ -43,15 +44,15 @@ class CostKind(Kind):
 
     def measured_operations(self, plan: Any, arm: str) -> Sequence[str]:
         """What this arm can do, out of what the plan asks for."""
-        return plan.operations
+        return tuple(plan.operations)
 
     # ---- the document
 
-    def row_facts(self, operation: str) -> dict:
+    def row_facts(self, operation: str) -> Facts:
         """What a row says of its operation."""
         return {"workload": operation, "title": self.operations[operation]}
 
-    def rows(self, run: Run) -> list[dict]:
+    def rows(self, run: Run) -> list[Row]:
         def by_round(arm: str, operation: str) -> dict[int, float]:
             samples = run.samples.get(arm, {})
             return {r: figures[operation] for r, figures in samples.items()}
@@ -80,11 +81,11 @@ class CostKind(Kind):
 
     # ---- to look at
 
-    def line_title(self, row: dict) -> str:
+    def line_title(self, row: Row) -> str:
         """The head of an operation's line on the page."""
-        return row["title"]
+        return str(row["title"])
 
-    def figure(self, row: dict | None, best: float) -> Figure:
+    def figure(self, row: Row | None, best: float) -> Figure:
         """The cost, with its ratio to the control; the best of the operation stands out."""
         if row is None:
             return Figure("–")
@@ -92,7 +93,7 @@ class CostKind(Kind):
         sub = "" if versus is None else ratio(versus)
         return Figure(number(value), sub, tone="best" if value == best else "", shade=versus)
 
-    def operation_table(self, document: dict, title: str = "", caption: str = "") -> Table:
+    def operation_table(self, document: Document, title: str = "", caption: str = "") -> Table:
         """A line per operation, a column per arm."""
         rows = measured(document)
         arms = distinct(rows, "arm")
@@ -104,10 +105,10 @@ class CostKind(Kind):
             lines.append(Line(head, [self.figure(line.get(arm), best) for arm in arms]))
         return Table(["operation", *arms], [Group("", lines)], title, caption)
 
-    def tables(self, document: dict, wide: bool) -> list[Table]:
+    def tables(self, document: Document, wide: bool) -> list[Table]:
         return [self.operation_table(document, f"{self.unit} (and × {self.control})")]
 
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         return [
             f"{counted(document['settings']['rounds'], 'round')}, arms interleaved; the median."
         ]
@@ -115,7 +116,7 @@ class CostKind(Kind):
     def page_caption(self) -> str:
         return f"{self.unit}, and in small figures the ratio to {self.control}."
 
-    def section(self, document: dict) -> list[Block]:
+    def section(self, document: Document) -> list[Block]:
         rows = measured(document)
         charts = []
         for operation in distinct(rows, "workload"):
@@ -126,7 +127,7 @@ class CostKind(Kind):
         return [Heading("Figures"), table, Heading("Charts"), *charts]
 
 
-def spread_figures(spread: dict) -> list[Figure]:
+def spread_figures(spread: Facts) -> list[Figure]:
     """A median, the least, and half the range in per cent."""
     return [
         Figure(number(spread["median"]), tone="key"),

@@ -12,6 +12,7 @@ from rich.text import Text
 from netpoll.bench.blocks import Figure, Line, Table
 from netpoll.bench.document import problems
 from netpoll.bench.environment import sentences
+from netpoll.bench.records import Document
 from netpoll.bench.registry import kind_of
 from netpoll.bench.rounds import Progress
 
@@ -84,11 +85,11 @@ def drawn(table: Table, wide: bool) -> RichTable:
             result.add_row(Text(group.title, style="cyan"))
         for line in group.lines:
             figures = [_figure(figure) for figure in line.figures]
-            result.add_row(_head(line), *(figures or ["failed" if line.failure else "–"]))
+            result.add_row(_head(line), *(figures or [Text("failed" if line.failure else "–")]))
     return result
 
 
-def show(console: Console, document: dict) -> None:
+def show(console: Console, document: Document) -> None:
     """The tables of any document, what one has to know to read them, what was skipped or failed."""
     wide = console.width >= WIDE_COLUMNS
     kind = kind_of(document)

@@ -14,13 +14,14 @@ from pathlib import Path
 from netpoll.bench.arms import Arm
 from netpoll.bench.kind import Kind
 from netpoll.bench.process import malloc_settings
+from netpoll.bench.records import Document, Facts
 from netpoll.bench.registry import kind_of
 from netpoll.bench.rounds import Run
 
 __all__ = ["document_of", "malloc_note", "problems", "read_json", "write_whole"]
 
 
-def arm_facts(arms: Mapping[str, Arm], checked: dict[str, dict], malloc: str) -> dict:
+def arm_facts(arms: Mapping[str, Arm], checked: dict[str, Facts], malloc: str) -> Facts:
     """Per arm: what it is, its version, the reason when it was skipped, its malloc settings."""
     return {
         name: {
@@ -36,8 +37,8 @@ def arm_facts(arms: Mapping[str, Arm], checked: dict[str, dict], malloc: str) ->
 
 
 def document_of(
-    kind: Kind, run: Run, checked: dict[str, dict], environment: dict, command: list[str]
-) -> dict:
+    kind: Kind, run: Run, checked: dict[str, Facts], environment: Facts, command: list[str]
+) -> Document:
     """The document of a run. `checked` is what `kind.check` found, of every arm that was asked
     for; `command` the arguments."""
     return {
@@ -60,18 +61,18 @@ def write_whole(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> Document:
     """A document that was written before. Raises ValueError when it is something else, OSError
     when it cannot be read."""
     try:
-        document = json.loads(path.read_text())
+        document: Document = json.loads(path.read_text())
         kind_of(document)
     except ValueError as error:
         raise ValueError(f"cannot show {path}: {error}") from None
     return document
 
 
-def problems(document: dict) -> list[str]:
+def problems(document: Document) -> list[str]:
     """What was skipped, what failed, and why the run is not complete; one sentence each."""
     lines = [
         f"skipped: {name}: {facts['skipped']}."
@@ -89,7 +90,7 @@ def problems(document: dict) -> list[str]:
     return lines
 
 
-def malloc_note(document: dict) -> str:
+def malloc_note(document: Document) -> str:
     """Which servers ran with which glibc settings; empty when none did."""
     ran = {name: facts for name, facts in document["arms"].items() if not facts["skipped"]}
     tuned = [name for name, facts in ran.items() if facts["malloc"]]

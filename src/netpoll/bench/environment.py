@@ -10,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 from netpoll.bench.cores import Pinning
+from netpoll.bench.records import Facts
 from netpoll.bench.tcp import congestion_control, system_congestion_control
 
 __all__ = ["describe", "sentences"]
@@ -30,7 +31,7 @@ def cpu_model() -> str:
     return platform.machine()
 
 
-def netpoll_facts() -> dict:
+def netpoll_facts() -> Facts:
     """`netpoll.probe()`, or why there is none: the harness also measures the others without it."""
     try:
         import netpoll
@@ -40,7 +41,7 @@ def netpoll_facts() -> dict:
         return {"unavailable": f"{type(error).__name__}: {error}"}
 
 
-def describe(pinning: Pinning) -> dict:
+def describe(pinning: Pinning) -> Facts:
     """Everything about this machine and this interpreter that a reader has to know."""
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -66,7 +67,7 @@ def describe(pinning: Pinning) -> dict:
     }
 
 
-def sentences(environment: dict) -> list[str]:
+def sentences(environment: Facts) -> list[str]:
     """The few lines that go above a table."""
     e = environment
     virtual = " (virtual machine)" if e["hypervisor"] else ""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from netpoll.bench.arms import Arm
 from netpoll.bench.blocks import Block, Table
 from netpoll.bench.cores import Pinning
+from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Plan, Run
 from netpoll.bench.watch import Watch
 
@@ -77,7 +78,7 @@ class Kind(ABC):
         return arms
 
     @abstractmethod
-    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+    def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         """By arm: what it is here ({"version", "loop"}), or {"unavailable": reason}."""
 
     @abstractmethod
@@ -96,22 +97,22 @@ class Kind(ABC):
 
     # ---- the document
 
-    def settings(self, plan: Any) -> dict:
+    def settings(self, plan: Any) -> Facts:
         """What a reader of the figures has to know of the plan."""
         return {"rounds": plan.rounds}
 
     @abstractmethod
-    def rows(self, run: Run) -> list[dict]:
+    def rows(self, run: Run) -> list[Row]:
         """The results. Each has `arm`, `mode` ("-" where there are none), `rounds` (0: it was not
         measured) and `fault` (a sentence or None)."""
 
-    def more(self, run: Run) -> dict:
+    def more(self, run: Run) -> Facts:
         """What else belongs into the document."""
         return {}
 
-    def owns(self, document: dict) -> bool:
+    def owns(self, document: Document) -> bool:
         """Whether this kind wrote the document."""
-        return document["schema"] == self.full_schema
+        return str(document["schema"]) == self.full_schema
 
     @property
     def full_schema(self) -> str:
@@ -120,23 +121,23 @@ class Kind(ABC):
     # ---- to look at
 
     @abstractmethod
-    def tables(self, document: dict, wide: bool) -> list[Table]:
+    def tables(self, document: Document, wide: bool) -> list[Table]:
         """For the terminal; `wide`: it has room for every column."""
 
     @abstractmethod
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         """What has to be known to read the tables of the terminal; "" is an empty line."""
 
     @abstractmethod
-    def section(self, document: dict) -> list[Block]:
+    def section(self, document: Document) -> list[Block]:
         """The kind's part of the page."""
 
 
-def measured(document: dict) -> list[dict]:
+def measured(document: Document) -> list[Row]:
     """The rows that have figures."""
     return [row for row in document["rows"] if row["rounds"]]
 
 
-def distinct(rows: Sequence[dict], key: str) -> list[Any]:
+def distinct(rows: Sequence[Row], key: str) -> list[Any]:
     """The values of a key, each once, in order of appearance."""
     return list(dict.fromkeys(row[key] for row in rows))

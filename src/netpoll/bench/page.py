@@ -30,6 +30,7 @@ from netpoll.bench.blocks import (
 )
 from netpoll.bench.document import problems
 from netpoll.bench.environment import sentences
+from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.registry import kind_of
 
 __all__ = ["page"]
@@ -76,10 +77,11 @@ def _figure(figure: Figure) -> str:
 def _line(line: Line, width: int) -> str:
     mark = ' <span title="disturbed">!</span>' if line.disturbed else ""
     head = _tag("th", escape(line.head) + mark, scope="row", class_="own" if line.own else "")
-    if line.failure:
-        cells = _tag("td", escape(line.failure), class_="failed", colspan=str(width))
-    else:
+    if line.figures:
         cells = "".join(map(_figure, line.figures))
+    else:
+        why = escape(line.failure or "not measured")
+        cells = _tag("td", why, class_="failed", colspan=str(width))
     return f"<tr>{head}{cells}</tr>"
 
 
@@ -138,9 +140,9 @@ DRAWN: dict[type, Callable[[Any], str]] = {
 }
 
 
-def _data(blocks: Sequence[Block]) -> dict:
+def _data(blocks: Sequence[Block]) -> Facts:
     """What the charts are drawn from, for page.html."""
-    charts: list[dict] = []
+    charts: list[Row] = []
     for block in blocks:
         if isinstance(block, Bars):
             charts.append(
@@ -174,7 +176,7 @@ def _data(blocks: Sequence[Block]) -> dict:
 # ---- the page ---------------------------------------------------------------------------------
 
 
-def _probe_text(probe: dict) -> str:
+def _probe_text(probe: Facts) -> str:
     """What netpoll found on this machine, in one line."""
     if "unavailable" in probe:
         return str(probe["unavailable"])
@@ -185,7 +187,7 @@ def _probe_text(probe: dict) -> str:
     )
 
 
-def _facts(document: dict) -> str:
+def _facts(document: Document) -> str:
     """Everything the figures depend on, as a list of terms."""
     e, settings = document["environment"], document["settings"]
     versions = ", ".join(
@@ -218,7 +220,7 @@ def _facts(document: dict) -> str:
     return _tag("div", _tag("dl", items), class_="card")
 
 
-def _notices(document: dict) -> str:
+def _notices(document: Document) -> str:
     lines = problems(document)
     if not lines:
         return ""
@@ -237,7 +239,7 @@ def _embedded(value: object) -> str:
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def page(document: dict) -> str:
+def page(document: Document) -> str:
     """The HTML of any document. Raises ValueError when no kind wrote it."""
     kind = kind_of(document)
     minutes, seconds = divmod(round(document["elapsed_s"]), 60)

@@ -23,6 +23,7 @@ from netpoll.bench import _native
 from netpoll.bench.arms import MALLOC_TUNED, Arm, CommandArm, SocketArm
 from netpoll.bench.clocks import CpuTime, cpu_time, run_delay_ns, tree_cpu_time
 from netpoll.bench.errors import ArmUnavailable, ServerError
+from netpoll.bench.records import Facts
 
 __all__ = [
     "Child",
@@ -117,7 +118,7 @@ class Child:
     def has_ended(self) -> bool:
         return self.process.poll() is not None
 
-    def answer(self, timeout_s: float = START_TIMEOUT_S) -> dict:
+    def answer(self, timeout_s: float = START_TIMEOUT_S) -> Facts:
         """The next line. Raises ServerError when none comes in time or the child has ended."""
         output = self.process.stdout
         assert output is not None
@@ -127,7 +128,8 @@ class Child:
         line = output.readline()
         if not line:
             raise ServerError(self.last_words())
-        return json.loads(line)
+        facts: Facts = json.loads(line)
+        return facts
 
     def command(self, line: str) -> None:
         """Tells a child that listens. Raises BrokenPipeError when it has ended."""
@@ -196,11 +198,11 @@ class Server(Child):
         self.address = address if isinstance(address, str) else tuple(address)
 
 
-def check_arms(arms: Iterable[SocketArm]) -> dict[str, dict]:
+def check_arms(arms: Iterable[SocketArm]) -> dict[str, Facts]:
     """What each arm is here ({"version", "loop"}), or {"unavailable": reason}; asks a child per
     arm, all at once."""
     children = {}
-    facts: dict[str, dict] = {}
+    facts: dict[str, Facts] = {}
     try:
         for arm in arms:
             env = child_environment(arm)
@@ -216,7 +218,7 @@ def check_arms(arms: Iterable[SocketArm]) -> dict[str, dict]:
     return facts
 
 
-def check_commands(arms: Iterable[CommandArm]) -> dict[str, dict]:
+def check_commands(arms: Iterable[CommandArm]) -> dict[str, Facts]:
     """As `check_arms`, of programs: whether they are installed."""
     facts = {}
     for arm in arms:
@@ -231,7 +233,7 @@ def free_port() -> int:
     """A port of 127.0.0.1 on which nobody listens now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+        return int(sock.getsockname()[1])
 
 
 def accepts(address: tuple[str, int]) -> bool:

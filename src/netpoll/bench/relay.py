@@ -37,6 +37,7 @@ from netpoll.bench.process import (
     die_with_parent,
     raise_fd_limit,
 )
+from netpoll.bench.records import Document, Facts
 from netpoll.bench.rounds import Measure, Plan
 from netpoll.bench.tcp import tune
 from netpoll.bench.watch import Watch
@@ -103,7 +104,7 @@ medians over the rounds; a dot is one round.
     def add_options(self, parser: argparse._ArgumentGroup) -> None:
         """What a relay does is fixed."""
 
-    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+    def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         return check_arms(ARMS[name] for name in arms)
 
     def plan(self, options: argparse.Namespace, terms: Terms) -> RelayPlan:
@@ -134,14 +135,14 @@ medians over the rounds; a dot is one round.
 
     # ---- the document and its looks
 
-    def settings(self, plan: RelayPlan) -> dict:
+    def settings(self, plan: RelayPlan) -> Facts:
         return {"rounds": plan.rounds, "work": self.name}
 
-    def owns(self, document: dict) -> bool:
+    def owns(self, document: Document) -> bool:
         """Documents of all relays have one schema."""
         return super().owns(document) and document["settings"].get("work") == self.name
 
-    def tables(self, document: dict, wide: bool) -> list[Table]:
+    def tables(self, document: Document, wide: bool) -> list[Table]:
         """A line per arm, the cheapest first: there is one operation only."""
         rows = sorted(measured(document), key=lambda row: row["ns"]["median"])
         lines = [
@@ -155,7 +156,7 @@ medians over the rounds; a dot is one round.
         head = ["arm", "ns", "min", "±%", "×uvl"]
         return [Table(head, [Group("", lines)], f"{self.what} (and × {self.control})")]
 
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         (note,) = super().notes(document, wide)
         return [f"{note} CPU time of the server, user and system."]
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from netpoll.bench._native import Load
 from netpoll.bench.errors import ArmUnavailable
@@ -316,16 +316,17 @@ class InlineProtocol(asyncio.Protocol):
         self.handler = handler
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self.transport.write(self.handler(data))  # type: ignore[attr-defined]
+        if (answer := self.handler(data)) is not None:
+            self.transport.write(answer)
 
 
 def _serve(runner: Runner, handler: Callable[[bytes], bytes | None], duration_s: float) -> float:
     """All connections on one loop; ns per message, at CONNECTIONS messages in flight."""
-    is_ours = not isinstance(runner, LoopRunner | RingRunner)
-    loop = new_event_loop() if is_ours else runner.loop
+    has_loop = isinstance(runner, LoopRunner | RingRunner)
+    loop = runner.loop if isinstance(runner, LoopRunner | RingRunner) else new_event_loop()
 
     async def main() -> float:
         factory: Callable[[], asyncio.Protocol]
@@ -341,7 +342,7 @@ def _serve(runner: Runner, handler: Callable[[bytes], bytes | None], duration_s:
             await loop.run_in_executor(pool, load.run, duration_s / 10)
             start_ns = time.perf_counter_ns()
             figures = await loop.run_in_executor(pool, load.run, duration_s)
-            return (time.perf_counter_ns() - start_ns) / figures["requests_all"]
+            return (time.perf_counter_ns() - start_ns) / int(figures["requests_all"])
         finally:
             load.close()
             server.close()
@@ -353,7 +354,7 @@ def _serve(runner: Runner, handler: Callable[[bytes], bytes | None], duration_s:
                 return asyncio.run_coroutine_threadsafe(main(), loop).result()
             return loop.run_until_complete(main())
     finally:
-        if is_ours:
+        if not has_loop:
             loop.close()
 
 

@@ -39,6 +39,7 @@ from dataclasses import dataclass
 from netpoll.bench import _native
 from netpoll.bench.clocks import cpu_time
 from netpoll.bench.errors import ServerError
+from netpoll.bench.records import Row
 from netpoll.bench.rounds import rotated
 from netpoll.bench.tcp import tune
 
@@ -95,7 +96,7 @@ def why_not(path: str) -> str | None:
 
 def measure(
     path: str, sizes_bytes: Sequence[int], round_number: int, max_bytes: int, cpus: tuple[int, int]
-) -> list[dict]:
+) -> list[Row]:
     """One round: every size in every way, each begun elsewhere than in the round before. `cpus`:
     the cores of the sender and of the peer. Raises ServerError when it cannot be measured."""
     words = [path, str(round_number), str(max_bytes), *map(str, cpus), *map(str, sizes_bytes)]
@@ -194,7 +195,7 @@ def _connected(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 
 def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -213,7 +214,8 @@ def _acknowledgement(port: int, number: int) -> bytes:
 
 
 def _queued(sock: socket.socket, what: int) -> int:
-    return struct.unpack("i", fcntl.ioctl(sock, what, bytes(4)))[0]
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, what, bytes(4)))
+    return int(count)
 
 
 def _acknowledge(sock: socket.socket, port: int, cpu: int, stop: threading.Event) -> None:
@@ -291,9 +293,9 @@ class Round:
 
     @classmethod
     def parse(cls, words: list[str]) -> Round:
-        path, number, max_bytes, cpu, peer_cpu, *sizes_bytes = words
-        numbers = map(int, (number, max_bytes, cpu, peer_cpu))
-        return cls(path, *numbers, sizes_bytes=tuple(map(int, sizes_bytes)))
+        path, *numbers = words
+        number, max_bytes, cpu, peer_cpu, *sizes_bytes = map(int, numbers)
+        return cls(path, number, max_bytes, cpu, peer_cpu, tuple(sizes_bytes))
 
 
 def _sends(told: Round, connect: Connect, peer: int | None) -> None:

@@ -19,13 +19,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import netpoll
 from netpoll.bench import _native, tls
 from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE, SocketArm
 from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.process import die_with_parent
+from netpoll.bench.records import Facts
 from netpoll.bench.tcp import tune
 
 BACKLOG = 4096
@@ -135,7 +136,7 @@ class EchoDatagrams(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
 
-    def datagram_received(self, data: bytes, addr: tuple) -> None:
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self.transport.sendto(data, addr)
 
 
@@ -247,7 +248,7 @@ def serve_floor(floor: Callable[[int, int], None], listener: socket.socket) -> N
     floor(listener.fileno(), never_readable)
 
 
-def check(arm: SocketArm) -> dict:
+def check(arm: SocketArm) -> Facts:
     """What the arm is here; raises ArmUnavailable when it cannot run."""
     if arm.name == "floor-uring" and (reason := _native.floor_uring_probe()):
         raise ArmUnavailable(f"io_uring is refused here: {reason}")
@@ -283,7 +284,7 @@ def raise_fd_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def say(facts: dict) -> None:
+def say(facts: Facts) -> None:
     print(json.dumps(facts), flush=True)
 
 

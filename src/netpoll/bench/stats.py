@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
+from netpoll.bench.records import Facts
+
 __all__ = ["PERCENTILES", "Sample", "Spread", "merge", "paired_ratio", "percentile_ns"]
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
@@ -105,7 +107,7 @@ class Spread:
         """Half the distance from the lowest to the highest, in per cent of the median."""
         return (self.max - self.min) / 2 / self.median * 100 if self.median else 0.0
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> Facts:
         return asdict(self) | {"spread_percent": self.percent}
 
 

@@ -96,7 +96,7 @@ class SyscallCounter:
             text = output.read()
             counts.update(parse_perf(text) if self.name == "perf" else parse_strace(text))
 
-    def _wait_until_attached(self, tool: subprocess.Popen, pid: int) -> None:
+    def _wait_until_attached(self, tool: subprocess.Popen[bytes], pid: int) -> None:
         deadline = time.monotonic() + ATTACH_S
         while time.monotonic() < deadline:
             if tool.poll() is not None:

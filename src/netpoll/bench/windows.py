@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from netpoll.bench.blocks import Bar, Column, Curve, Curves, Figure, number, rate
 from netpoll.bench.clocks import CpuTime
+from netpoll.bench.records import Facts, Row
 from netpoll.bench.stats import PERCENTILES, Sample, Spread, merge, percentile_ns
 
 __all__ = ["COST_LEGEND", "Columns", "bar_of", "cost_key", "curve_of", "figures", "latency_chart"]
@@ -83,7 +84,7 @@ def measure(server: Measured, load: Load, duration_s: float, round_number: int) 
 # ---- rows -------------------------------------------------------------------------------------
 
 
-def figures(samples: Sequence[Sample], size_bytes: int) -> dict:
+def figures(samples: Sequence[Sample], size_bytes: int) -> Facts:
     """What a row says about the windows of all rounds; each answer has `size_bytes`."""
     histogram = merge(s.histogram for s in samples)
     latency = {f"p{p:g}": percentile_ns(histogram, p) / 1e3 for p in PERCENTILES}
@@ -113,14 +114,14 @@ def disturbed_rounds(samples: Iterable[Sample]) -> int:
     return sum(s.wait_share > DISTURBED_SHARE for s in samples)
 
 
-def sample_dict(sample: Sample) -> dict:
+def sample_dict(sample: Sample) -> Facts:
     """A window as it stands in a document; its histogram is in the row."""
     facts = asdict(sample)
     del facts["histogram"]
     return facts
 
 
-def cost_key(row: dict) -> float:
+def cost_key(row: Row) -> float:
     """Sorts rows: the cheapest first, failures last."""
     return row["cpu_us"]["median"] if row["rounds"] else float("inf")
 
@@ -128,18 +129,18 @@ def cost_key(row: dict) -> float:
 # ---- columns ----------------------------------------------------------------------------------
 
 
-def _plain(value: Callable[[dict], float | None]) -> Callable[[dict], Figure]:
+def _plain(value: Callable[[Row], float | None]) -> Callable[[Row], Figure]:
     return lambda row: Figure(number(value(row)))
 
 
-def _latency(name: str) -> Callable[[dict], Figure]:
+def _latency(name: str) -> Callable[[Row], Figure]:
     return _plain(lambda row: row["latency_us"][name])
 
 
-def cost_with_bar(most_us: float) -> Callable[[dict], Figure]:
+def cost_with_bar(most_us: float) -> Callable[[Row], Figure]:
     """The cost with its spread, and a bar behind it against the largest of the table."""
 
-    def figure(row: dict) -> Figure:
+    def figure(row: Row) -> Figure:
         cpu = row["cpu_us"]
         share = cpu["median"] / most_us if most_us else 0.0
         return Figure(
@@ -182,7 +183,7 @@ def _points(histogram: Sequence[Sequence[int]]) -> list[tuple[float, float]]:
     return points
 
 
-def bar_of(row: dict, where: Mapping[str, str]) -> Bar:
+def bar_of(row: Row, where: Mapping[str, str]) -> Bar:
     """The cost, divided into kernel and user space where that is known."""
     user, system = row["cpu_user_us"] or 0.0, row["cpu_system_us"]
     parts = (row["cpu_us"]["median"] if system is None else system, user)
@@ -192,7 +193,7 @@ def bar_of(row: dict, where: Mapping[str, str]) -> Bar:
 COST_PARTS = ("in the kernel", "in user space")
 
 
-def curve_of(row: dict, where: Mapping[str, str]) -> Curve:
+def curve_of(row: Row, where: Mapping[str, str]) -> Curve:
     return Curve(row["arm"], _points(row["histogram_ns"]), row["mode"] == "-", where)
 
 

@@ -24,6 +24,7 @@ from netpoll.bench.costs import CostKind
 from netpoll.bench.errors import ArmUnavailable, ServerError
 from netpoll.bench.kind import Terms
 from netpoll.bench.process import Child, child_environment, die_with_parent
+from netpoll.bench.records import Facts
 from netpoll.bench.rounds import Measure, Plan
 from netpoll.bench.watch import Watch
 
@@ -58,7 +59,7 @@ class WorksPlan(Plan):
 class WorkChild(Child):
     """One arm's process, waiting to be told to run a round. `settings` is for its `worker`."""
 
-    def __init__(self, kind: WorksKind, arm: str, settings: dict, cpu: int | None):
+    def __init__(self, kind: WorksKind, arm: str, settings: Facts, cpu: int | None):
         words = [type(kind).__module__, arm, json.dumps(settings)]
         env = child_environment(kind.arms[arm])
         super().__init__(["-m", "netpoll.bench.works", *words], env, cpu, commands=True)
@@ -113,16 +114,16 @@ class WorksKind(CostKind):
         arms, operations = len(plan.arms), len(plan.operations)
         return f"{counted(arms, self.arm_noun)}, {counted(operations, 'operation')}"
 
-    def settings(self, plan: WorksPlan) -> dict:
+    def settings(self, plan: Any) -> Facts:
         return {"rounds": plan.rounds, "scale": plan.scale}
 
-    def worker_settings(self, plan: Any, arm: str) -> dict:
+    def worker_settings(self, plan: Any, arm: str) -> Facts:
         """What `worker` has to know."""
         operations = self.measured_operations(plan, arm)
         return {"operations": list(operations), "scale": plan.scale}
 
     @contextmanager
-    def measuring(self, plan: WorksPlan, watch: Watch) -> Iterator[Measure]:
+    def measuring(self, plan: Any, watch: Watch) -> Iterator[Measure]:
         cpu = plan.pinning.server_cpu if self.pinned else None
         children: dict[str, WorkChild] = {}
         try:

@@ -64,6 +64,7 @@ from netpoll.bench.loaded import (
     samples_of,
 )
 from netpoll.bench.process import Server, check_arms, raise_fd_limit
+from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Run, no_garbage_collection
 from netpoll.bench.stats import paired_ratio
 from netpoll.bench.syscalls import SyscallCounter
@@ -181,7 +182,7 @@ def _row(run: Run, cell: Cell, entry: Entry) -> dict[str, Any]:
 # ---- columns ----------------------------------------------------------------------------------
 
 
-def _near_floor(row: dict) -> Figure:
+def _near_floor(row: Row) -> Figure:
     """The ratio to the floor of the arm's own kernel interface, else to the other; and its letter
     ("u" for io_uring, "e" for epoll)."""
     near = row["near_floor"]
@@ -227,7 +228,7 @@ LEGEND = (
 )
 
 
-def _groups(rows: Sequence[dict], columns: Sequence[Column]) -> list[Group]:
+def _groups(rows: Sequence[Row], columns: Sequence[Column]) -> list[Group]:
     """Mode by mode; the cheapest first, failures last."""
     by_cost = sorted(rows, key=cost_key)
     return [
@@ -236,7 +237,7 @@ def _groups(rows: Sequence[dict], columns: Sequence[Column]) -> list[Group]:
     ]
 
 
-def _by_cell(document: dict) -> Iterator[tuple[str, list[dict], bool]]:
+def _by_cell(document: Document) -> Iterator[tuple[str, list[Row], bool]]:
     """Each cell where somebody was measured, its rows, and whether system calls were counted."""
     rows = document["rows"]
     for cell in distinct(rows, "cell"):
@@ -245,7 +246,7 @@ def _by_cell(document: dict) -> Iterator[tuple[str, list[dict], bool]]:
             yield cell, here, any(row.get("syscalls_per_request") for row in here)
 
 
-def _footnotes(document: dict) -> list[str]:
+def _footnotes(document: Document) -> list[str]:
     """What the tables do not say by themselves."""
     notes = []
     if note := malloc_note(document):
@@ -265,11 +266,11 @@ def _footnotes(document: dict) -> list[str]:
 # ---- the page ---------------------------------------------------------------------------------
 
 
-def _overview(rows: Sequence[dict]) -> Table:
+def _overview(rows: Sequence[Row]) -> Table:
     """All cells at once: CPU per request, shaded by the ratio to asyncio."""
     cells = distinct(rows, "cell")
 
-    def figure(row: dict | None) -> Figure:
+    def figure(row: Row | None) -> Figure:
         if row is None:
             return Figure("–")
         versus = row["cpu_vs_asyncio"]
@@ -291,14 +292,14 @@ def _overview(rows: Sequence[dict]) -> Table:
     return Table(["connections × message", *cells], groups, caption=caption)
 
 
-def _page_table(cell: str, rows: Sequence[dict], with_calls: bool) -> Table:
+def _page_table(cell: str, rows: Sequence[Row], with_calls: bool) -> Table:
     most_us = max(row["cpu_us"]["median"] for row in rows if row["rounds"])
     columns = [Column("CPU µs", cost_with_bar(most_us)), *OF_PAGE]
     columns += CALLS_OF_PAGE if with_calls else ()
     return Table(["arm", *(c.title for c in columns)], _groups(rows, columns), cell)
 
 
-def _rate_chart(rows: Sequence[dict], is_bulk: bool) -> Bars:
+def _rate_chart(rows: Sequence[Row], is_bulk: bool) -> Bars:
     """Requests per second of small messages, MB of large ones."""
     key, unit = ("mb_per_s", "MB/s") if is_bulk else ("requests_per_s", "/s")
     bars = [
@@ -311,11 +312,11 @@ def _rate_chart(rows: Sequence[dict], is_bulk: bool) -> Bars:
     return Bars(identity, title, bars, "More is better.", unit, more_is_better=True)
 
 
-def _where(row: dict) -> dict[str, str]:
+def _where(row: Row) -> dict[str, str]:
     return {"cell": row["cell"], "mode": row["mode"]}
 
 
-def _charts(rows: Sequence[dict]) -> list[Block]:
+def _charts(rows: Sequence[Row]) -> list[Block]:
     modes = [mode for mode in distinct(rows, "mode") if mode != "-"] or ["-"]
     return [
         Choice("cell", distinct(rows, "cell")),
@@ -391,7 +392,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
             raise UsageError(f"a datagram of UDP has at most {MAX_DATAGRAM_BYTES} bytes")
         return tuple(name for name in super().chosen_arms(options) if entries([name], modes))
 
-    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+    def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         return check_arms(ARMS[name] for name in arms)
 
     def plan(self, options: argparse.Namespace, terms: Terms) -> EchoPlan:
@@ -426,7 +427,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
 
     # ---- the document
 
-    def settings(self, plan: EchoPlan) -> dict:
+    def settings(self, plan: EchoPlan) -> Facts:
         return {
             "modes": plan.modes,
             "cells": [asdict(cell) | {"label": str(cell)} for cell in plan.cells],
@@ -438,11 +439,11 @@ ratios round by round, so that what slows the whole machine for a while cancels 
             "syscall_counter": plan.counter.name if plan.counter else None,
         }
 
-    def rows(self, run: Run) -> list[dict]:
+    def rows(self, run: Run) -> list[Row]:
         plan = run.plan
         return [_row(run, cell, entry) for cell in plan.cells for entry in plan.entries]
 
-    def more(self, run: Run) -> dict:
+    def more(self, run: Run) -> Facts:
         """Every window."""
         return {
             "samples": [
@@ -455,7 +456,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
 
     # ---- to look at
 
-    def tables(self, document: dict, wide: bool) -> list[Table]:
+    def tables(self, document: Document, wide: bool) -> list[Table]:
         tables = []
         for cell, rows, with_calls in _by_cell(document):
             columns = (*(WIDE if wide else NARROW), *(CALLS if with_calls else ()))
@@ -464,7 +465,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
             tables.append(Table(head, _groups(rows, columns), title))
         return tables
 
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         settings = document["settings"]
         notes = [
             (
@@ -478,7 +479,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
             notes.append("More columns (p99.9, min, user, sys, ×uvl) fit into a wider terminal.")
         return notes + _footnotes(document)
 
-    def section(self, document: dict) -> list[Block]:
+    def section(self, document: Document) -> list[Block]:
         rows = measured(document)
         return [
             Heading("All cells"),

@@ -25,6 +25,7 @@ import netpoll
 from netpoll.bench.arms import ARMS, Arm
 from netpoll.bench.errors import ArmUnavailable, UsageError
 from netpoll.bench.kind import Terms
+from netpoll.bench.records import Document, Facts
 from netpoll.bench.rounds import Measure
 from netpoll.bench.watch import Watch
 from netpoll.bench.works import RunRound, WorksKind, WorksPlan
@@ -248,8 +249,8 @@ cache. Figures are medians over the rounds; a dot is one round.
             raise UsageError(f"{options.directory} is not a directory")
         return super().chosen_arms(options)
 
-    def check(self, arms: Sequence[str]) -> dict[str, dict]:
-        facts: dict[str, dict] = {}
+    def check(self, arms: Sequence[str]) -> dict[str, Facts]:
+        facts: dict[str, Facts] = {}
         for name in arms:
             try:
                 if loop := new_loop(name):
@@ -264,7 +265,7 @@ cache. Figures are medians over the rounds; a dot is one round.
 
     # ---- the run
 
-    def worker_settings(self, plan: FilesPlan, arm: str) -> dict:
+    def worker_settings(self, plan: FilesPlan, arm: str) -> Facts:
         return super().worker_settings(plan, arm) | {"path": str(plan.path)}
 
     @contextmanager
@@ -296,10 +297,10 @@ cache. Figures are medians over the rounds; a dot is one round.
 
     # ---- the document and its looks
 
-    def settings(self, plan: FilesPlan) -> dict:
+    def settings(self, plan: FilesPlan) -> Facts:
         return super().settings(plan) | {"directory": str(plan.directory)}
 
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         (note,) = super().notes(document, wide)
         where = document["settings"]["directory"]
         cpu = "CPU time of the process, user and system, all threads"

@@ -35,6 +35,7 @@ from netpoll.bench.cores import on_cpu
 from netpoll.bench.costs import spread_figures
 from netpoll.bench.kind import Kind, Terms, distinct, measured
 from netpoll.bench.process import Server, check_arms, raise_fd_limit
+from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Plan, Run, no_garbage_collection
 from netpoll.bench.stats import Spread, paired_ratio
 from netpoll.bench.watch import Watch
@@ -68,7 +69,7 @@ def user_memory_bytes(pid: int) -> int:
     """Memory that only this process has (its unique set size)."""
     import psutil  # of the extra: the kind has to be described without it, too
 
-    return psutil.Process(pid).memory_full_info().uss
+    return int(psutil.Process(pid).memory_full_info().uss)
 
 
 def _connect(server: Server, connections: int, stop_fd: int) -> Load:
@@ -140,7 +141,7 @@ is one round.
             help="as in bench echo; default: none",
         )
 
-    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+    def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         return check_arms(ARMS[name] for name in arms)
 
     def plan(self, options: argparse.Namespace, terms: Terms) -> IdlePlan:
@@ -170,7 +171,7 @@ is one round.
 
     # ---- the document
 
-    def settings(self, plan: IdlePlan) -> dict:
+    def settings(self, plan: IdlePlan) -> Facts:
         return {
             "rounds": plan.rounds,
             "connections": plan.connections,
@@ -179,7 +180,7 @@ is one round.
             "malloc": plan.malloc,
         }
 
-    def rows(self, run: Run) -> list[dict]:
+    def rows(self, run: Run) -> list[Row]:
         rows = []
         for entry in run.plan.subjects:
             by_round = run.samples.get(entry, {})
@@ -201,10 +202,10 @@ is one round.
 
     # ---- to look at
 
-    def _groups(self, rows: list[dict], figures: Callable[[dict], list[Figure]]) -> list[Group]:
+    def _groups(self, rows: list[Row], figures: Callable[[Row], list[Figure]]) -> list[Group]:
         """Mode by mode, the least memory first."""
 
-        def line(row: dict) -> Line:
+        def line(row: Row) -> Line:
             own, faint = row["arm"].startswith("netpoll"), row["mode"] == "-"
             return Line(row["arm"], figures(row), own=own, faint=faint)
 
@@ -214,7 +215,7 @@ is one round.
             for mode in distinct(rows, "mode")
         ]
 
-    def tables(self, document: dict, wide: bool) -> list[Table]:
+    def tables(self, document: Document, wide: bool) -> list[Table]:
         count = document["settings"]["connections"]
         groups = self._groups(
             measured(document),
@@ -223,17 +224,17 @@ is one round.
         title = f"User memory per idle connection, {count} connections"
         return [Table(["arm", "bytes", "min", "±%", "×aio"], groups, title)]
 
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         settings = document["settings"]
         rounds = counted(settings["rounds"], "round")
         memory = "Private memory of the server process, after one message on each connection"
         return [f"{memory}, less what it had with {settings['seasoned']}; {rounds}, the median."]
 
-    def section(self, document: dict) -> list[Block]:
+    def section(self, document: Document) -> list[Block]:
         rows = measured(document)
         most = max((row["bytes"]["median"] for row in rows), default=0)
 
-        def figures(row: dict) -> list[Figure]:
+        def figures(row: Row) -> list[Figure]:
             spread = row["bytes"]
             sub, share = f"±{spread['spread_percent']:.0f} %", spread["median"] / most
             return [

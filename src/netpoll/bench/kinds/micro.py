@@ -12,6 +12,7 @@ from netpoll.bench.arms import ARMS, LOOP_ARMS, PEER_ARMS
 from netpoll.bench.errors import UsageError
 from netpoll.bench.primitives import WORKLOADS, run_workload
 from netpoll.bench.process import check_arms
+from netpoll.bench.records import Document, Facts
 from netpoll.bench.works import RunRound, WorksKind
 
 __all__ = ["KIND"]
@@ -46,10 +47,10 @@ a dot is one round.
                 raise UsageError(f"{name} is not an event loop: it has no part in bench micro")
         return arms
 
-    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+    def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         return check_arms(ARMS[name] for name in arms)
 
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         (note,) = super().notes(document, wide)
         notes = [f"{note} Process CPU time, so that neighbours on the core do not count."]
         if document["settings"]["scale"] != 1.0:

@@ -88,7 +88,7 @@ class Proxy(RelayKind):
 
     def load(self, address: Address) -> int:
         with Load(address, CONNECTIONS, MESSAGE_BYTES, stall_s=10.0) as load:
-            return load.run(WINDOW_S)["requests_all"] * MESSAGE_BYTES * 2 // 1024
+            return int(load.run(WINDOW_S)["requests_all"]) * MESSAGE_BYTES * 2 // 1024
 
     def protocol(self, far: Address) -> Callable[[], asyncio.Protocol]:
         return functools.partial(ProxySide, far)

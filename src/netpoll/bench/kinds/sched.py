@@ -11,6 +11,7 @@ from netpoll.bench.arms import ARMS, Arm
 from netpoll.bench.blocks import Figure, Group, Line, Table
 from netpoll.bench.kind import distinct, measured
 from netpoll.bench.process import check_arms
+from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.schedworks import RUNNERS, SUMMARIES, WORKS
 from netpoll.bench.works import RunRound, WorksKind
 
@@ -48,7 +49,7 @@ queued at any time. Figures are medians over the rounds; a dot is one round.
     def measured_operations(self, plan: Any, arm: str) -> Sequence[str]:
         return [name for name in plan.operations if arm in WORKS[name].arms]
 
-    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+    def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         """Only uvloop may be missing."""
         missing = {
             name: facts
@@ -74,16 +75,16 @@ queued at any time. Figures are medians over the rounds; a dot is one round.
 
     # ---- the document and its looks
 
-    def row_facts(self, operation: str) -> dict:
+    def row_facts(self, operation: str) -> Facts:
         return super().row_facts(operation) | {"control": self.control_of(operation)}
 
-    def line_title(self, row: dict) -> str:
+    def line_title(self, row: Row) -> str:
         return f"{row['title']}, × {row['control']}"
 
     def page_caption(self) -> str:
         return "ns per operation, and in small figures the ratio to the arm that the line names."
 
-    def tables(self, document: dict, wide: bool) -> list[Table]:
+    def tables(self, document: Document, wide: bool) -> list[Table]:
         """A line per arm, for there are more arms than columns."""
         rows = measured(document)
         operations = distinct(rows, "workload")
@@ -92,7 +93,7 @@ queued at any time. Figures are medians over the rounds; a dot is one round.
             for i in range(0, len(operations), COLUMNS)
         ]
 
-    def _table(self, rows: list[dict], operations: list[str], title: str) -> Table:
+    def _table(self, rows: list[Row], operations: list[str], title: str) -> Table:
         here = {(r["arm"], r["workload"]): r for r in rows if r["workload"] in operations}
         best = {
             operation: min(r["ns"]["median"] for (_, o), r in here.items() if o == operation)
@@ -106,7 +107,7 @@ queued at any time. Figures are medians over the rounds; a dot is one round.
         lines = [Line(arm, figures(arm), own=arm.startswith("netpoll")) for arm in arms]
         return Table(["arm", *operations], [Group("", lines)], title)
 
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         (note,) = super().notes(document, wide)
         described = dict.fromkeys(
             f"{row['workload']}: {row['title']}, × {row['control']}" for row in document["rows"]

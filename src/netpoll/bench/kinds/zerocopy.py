@@ -25,6 +25,7 @@ from netpoll.bench.blocks import (
 )
 from netpoll.bench.cells import parse_size, size_text
 from netpoll.bench.kind import Kind, Terms, distinct, measured
+from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Plan, Run
 from netpoll.bench.sendpaths import TOTAL_MAX_BYTES, WAYS, measure, why_not
 from netpoll.bench.watch import Watch
@@ -49,12 +50,12 @@ class ZerocopyPlan(Plan):
         return START_S + SIZE_S * share * len(self.sizes_bytes)
 
 
-def summarize(path: str, sends: Sequence[dict]) -> list[dict]:
+def summarize(path: str, sends: Sequence[Row]) -> list[Row]:
     """One row per size and way: medians, and the cost against plain sends."""
-    groups: dict[tuple[int, str], list[dict]] = {}
+    groups: dict[tuple[int, str], list[Row]] = {}
     for send in sends:
         groups.setdefault((send["size_bytes"], send["way"]), []).append(send)
-    rows: list[dict] = []
+    rows: list[Row] = []
     for (size, way), group in groups.items():
         costs = [1024 * send["cpu_ns"] / send["sent_bytes"] for send in group]
         peer_costs = [1024 * send["peer_cpu_ns"] / send["sent_bytes"] for send in group]
@@ -90,16 +91,16 @@ def summarize(path: str, sends: Sequence[dict]) -> list[dict]:
 # ---- columns ----------------------------------------------------------------------------------
 
 
-def _cost(key: str, tone: str = "") -> Callable[[dict], Figure]:
+def _cost(key: str, tone: str = "") -> Callable[[Row], Figure]:
     return lambda row: Figure(f"{row[key]:.0f}", tone=tone)
 
 
-def _reported(key: str) -> Callable[[dict], Figure]:
+def _reported(key: str) -> Callable[[Row], Figure]:
     """What the kernel says of zero-copy sends; plain ones have no report."""
     return lambda row: Figure(f"{row[key]:.0%}" if row["way"] != "plain" else "")
 
 
-def _of_peer(row: dict) -> Figure:
+def _of_peer(row: Row) -> Figure:
     """Behind the device nobody reads."""
     return Figure("" if row["path"] == "device" else f"{row['peer_cpu_ns_per_kib']:.0f}")
 
@@ -160,7 +161,7 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
             help="sent at most, per size, way and round; default: 256MiB",
         )
 
-    def check(self, arms: Sequence[str]) -> dict[str, dict]:
+    def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         reasons = {path: why_not(path) for path in arms}
         return {path: {"unavailable": why} if why else {} for path, why in reasons.items()}
 
@@ -178,15 +179,15 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
 
     # ---- the document
 
-    def settings(self, plan: ZerocopyPlan) -> dict:
+    def settings(self, plan: ZerocopyPlan) -> Facts:
         return {
             "rounds": plan.rounds,
             "sizes_bytes": plan.sizes_bytes,
             "max_bytes": plan.max_bytes,
         }
 
-    def rows(self, run: Run) -> list[dict]:
-        rows: list[dict] = []
+    def rows(self, run: Run) -> list[Row]:
+        rows: list[Row] = []
         for path in run.plan.arms:
             rounds = run.samples.get(path, {}).values()
             rows += summarize(path, [send for sends in rounds for send in sends])
@@ -196,7 +197,7 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
 
     # ---- to look at
 
-    def _table(self, rows: Sequence[dict], path: str) -> Table:
+    def _table(self, rows: Sequence[Row], path: str) -> Table:
         here = [row for row in rows if row["path"] == path]
         groups = []
         for size in distinct(here, "size_bytes"):
@@ -205,17 +206,17 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
             groups.append(Group(f"sends of {size_text(size)}", lines))
         return Table(["way", *(c.title for c in COLUMNS)], groups, f"{path}: CPU of the sender")
 
-    def tables(self, document: dict, wide: bool) -> list[Table]:
+    def tables(self, document: Document, wide: bool) -> list[Table]:
         rows = measured(document)
         return [self._table(rows, path) for path in distinct(rows, "path")]
 
-    def notes(self, document: dict, wide: bool) -> list[str]:
+    def notes(self, document: Document, wide: bool) -> list[str]:
         rounds = counted(document["settings"]["rounds"], "round")
         return [
             f"{rounds}, paths and ways interleaved; the median. Not copied: the kernel's report."
         ]
 
-    def section(self, document: dict) -> list[Block]:
+    def section(self, document: Document) -> list[Block]:
         rows = measured(document)
         blocks: list[Block] = []
         for path in distinct(rows, "path"):
