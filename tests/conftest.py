@@ -54,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "control_since(version): not on the control before it")
     config.addinivalue_line("markers", "netpoll_only: not on the control, whatever the module says")
     config.addinivalue_line("markers", "conformance: CPython's own asyncio tests")
+    config.addinivalue_line("markers", "xdist_group(name): in one process, one after another")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,6 +16,9 @@ from typing import Any
 SLOWNESS = 4.0 if os.environ.get("NETPOLL_SANITIZED") else 1.0
 TEST_TIMEOUT_S = 30.0 * SLOWNESS * (10 if os.environ.get("NETPOLL_SOAK") else 1)
 
+# Tests with hypothesis make this many times their usual number of examples (the long lane: 10).
+EXAMPLES_FACTOR = int(os.environ.get("NETPOLL_EXAMPLES_FACTOR", "1"))
+
 # A child that hangs says where, and ends, before whoever waits for it loses patience.
 CHILD_DEADLINE_S = 45.0 * SLOWNESS
 

@@ -1,18 +1,36 @@
-"""CPython's and uvloop's own tests on both backends: a test here is one module on one backend."""
+"""CPython's and uvloop's own tests on both backends: a test here is one module on one backend.
+
+NETPOLL_CONFORMANCE=cpython,uvloop says which suites; the long lane runs both.
+"""
+
+import os
 
 import pytest
 
 from . import lane
+
+SUITES = os.environ.get("NETPOLL_CONFORMANCE", "cpython").split(",")
+
+
+def reason_against(suite: str) -> str | None:
+    """Why this suite is not run, or None."""
+    if suite not in SUITES:
+        return f"{suite}'s tests are for the long lane (./test long)"
+    return lane.missing_reason(suite)
 
 
 def cases() -> list[object]:
     """(suite, module) for everything in scope, or a test that says why there is nothing."""
     found: list[object] = []
     for suite in lane.SUITES:
-        reason = lane.missing_reason(suite)
+        reason = reason_against(suite)
         if reason is not None:
             found.append(pytest.param(suite, "none", marks=pytest.mark.skip(reason=reason)))
-        found += [pytest.param(suite, module) for module in lane.modules_here(suite)]
+            continue
+        for module in lane.modules_here(suite):
+            # In one process, so that the control of a module is run once.
+            mark = pytest.mark.xdist_group(f"{suite}-{module}")
+            found.append(pytest.param(suite, module, marks=mark))
     return found
 
 

@@ -8,6 +8,8 @@ from netpoll import Priority, TaskGroup
 from netpoll.sched import sleep, timeout, yield_now
 from netpoll.testing import DeadlockError, DeterministicScheduler
 
+from ..support import EXAMPLES_FACTOR
+
 
 def order_of(seed: int | None) -> tuple[list[int], list[int]]:
     log: list[int] = []
@@ -113,7 +115,7 @@ ACTIONS = st.lists(
 )
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=150 * EXAMPLES_FACTOR, deadline=None)
 @hypothesis.given(
     actions=ACTIONS,
     seed=st.integers(0, 2**32),

@@ -1,7 +1,7 @@
 """Checksummed torture: random sizes, pauses, closes and resets, on rings of one to eight buffers.
 
-A second or two for each ring by default; NETPOLL_SOAK_S=600 makes it the long lane, meant for the
-sanitizer build (docs/testing.md).
+A second or two for each ring by default; NETPOLL_SOAK_S=600 makes it ten minutes in all, meant for
+the sanitizer build (docs/testing.md).
 """
 
 import hashlib

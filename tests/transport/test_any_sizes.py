@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from ..support import BufferedRecorder, Recorder, digest, pair, pattern, socket_pair, stream_pair
+from ..support import (
+    EXAMPLES_FACTOR,
+    BufferedRecorder,
+    Recorder,
+    digest,
+    pair,
+    pattern,
+    socket_pair,
+    stream_pair,
+)
 from .test_streams import finish
 
 # Not to be had on free-threaded builds.
@@ -16,7 +25,7 @@ from hypothesis import strategies as st
 pytestmark = pytest.mark.control
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30 * EXAMPLES_FACTOR, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(1, 200_000), min_size=1, max_size=8),
     takes=st.lists(st.integers(1, 150_000), min_size=1, max_size=8),
@@ -53,7 +62,7 @@ def test_any_sizes_of_socket_calls(loop: Any, sizes: list[int], takes: list[int]
     loop.run_until_complete(main())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25 * EXAMPLES_FACTOR, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(0, 100_000), min_size=1, max_size=20),
     buffer_bytes=st.integers(1, 70_000),
@@ -94,7 +103,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60 * EXAMPLES_FACTOR, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=12),
     operations=OPERATIONS,

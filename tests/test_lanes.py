@@ -1,0 +1,107 @@
+"""The test command: lanes are listed, run under both of their names, fail when a part does."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = ROOT / "test"
+LISTED = COMMAND.read_text().split("<<'END'")[1].split("\nEND\n")[0]
+LANES = re.findall(r"^(\w+) +\./test", LISTED, re.MULTILINE)
+
+
+class Tree:
+    """The command in a folder of its own, where what it calls only says how it is called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copy(COMMAND, folder / "test")
+        for name in ("setup-env", "test-pythons"):
+            self.stub(f"scripts/{name}")
+        self.stub("bin/make")
+        for environment in (".venv", ".venv-sanitize"):
+            self.stub(f"{environment}/bin/python")
+
+    def stub(self, name: str, body: str = "") -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'#!/bin/sh\necho "{name} $*"\n{body}\n')
+        path.chmod(0o755)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", str(self.folder / "test"), *arguments],
+            capture_output=True,
+            text=True,
+            env={"PATH": f"{self.folder}/bin:/usr/bin:/bin", "NETPOLL_JOBS": "3"},
+        )
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def test_the_list_starts_nothing(tree: Tree) -> None:
+    done = tree.run("--list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == LISTED.lstrip("\n") + "\n"
+    for lane in LANES:
+        assert re.search(rf"^{lane} +\./test.* +\d+  \w+", done.stdout, re.MULTILINE), lane
+    named = {"default", "long", "c", "sanitize", "pythons", "integration", "suites", "lint"}
+    assert named <= set(LANES)
+
+
+def test_the_docs_have_every_lane() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text()
+    for lane in LANES:
+        assert f"| `{lane}` | `./test" in page, lane
+
+
+def test_a_lane_that_is_not_there(tree: Tree) -> None:
+    done = tree.run("frobnicate")
+    assert done.returncode == 2
+    assert done.stderr == "netpoll: there is no lane 'frobnicate': ./test --list shows them.\n"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_lane_by_its_names(tree: Tree, lane: str) -> None:
+    plain, dashed = tree.run(lane, "-k", "one word"), tree.run(f"--{lane}", "-k", "one word")
+    assert (plain.stdout, plain.returncode) == (dashed.stdout, 0)
+    assert lane == "c" or "-k one word" in plain.stdout
+    if lane == "default":
+        assert tree.run().stdout == plain.stdout.replace(" -k one word", "")
+
+
+def test_options_of_pytest_and_paths_run_python_tests_only(tree: Tree) -> None:
+    (tree.folder / "tests").mkdir()
+    for arguments in (["-k", "threadsafe"], ["tests"], ["tests/loop", "-x"], ["--loops", "uring"]):
+        done = tree.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith(f".venv/bin/python -m pytest {' '.join(arguments)}\n")
+        assert "make" not in done.stdout and "lint" not in done.stdout.splitlines()[-1]
+
+
+def test_an_option_that_nobody_knows(tree: Tree) -> None:
+    tree.stub(".venv/bin/python", "exit 4")
+    done = tree.run("--lnit")
+    assert done.returncode == 4
+    assert "neither a lane (./test --list shows them) nor" in done.stderr
+
+
+@pytest.mark.parametrize(("part", "name"), [("bin/make", "the C tests"), ("lint", "the lint")])
+def test_a_part_that_fails(tree: Tree, part: str, name: str) -> None:
+    """The others are run all the same, the Python tests last."""
+    if part == "lint":
+        tree.stub(".venv/bin/python", '[ "$1" != scripts/lint ]')
+    else:
+        tree.stub(part, "exit 2")
+    done = tree.run()
+    assert done.returncode == 1
+    assert done.stderr == f"netpoll: failed, see above: {name}\n"
+    assert "bin/make" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(".venv/bin/python -m pytest -n 3")
