@@ -137,7 +137,7 @@ def liar() -> Iterator[SimpleNamespace]:
             client.sendall(data[::-1])
 
     with scripted(lie, 2) as address:
-        yield SimpleNamespace(address=address, has_ended=lambda: False, kill=lambda: None)
+        yield SimpleNamespace(address=address, has_ended=lambda within_s: False, kill=lambda: None)
 
 
 def test_a_liar_gets_a_sentence_and_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:

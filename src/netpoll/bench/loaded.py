@@ -25,6 +25,7 @@ SETTLE_S = 0.02  # connections, readings, the last answers of a window
 SHORTEST_WINDOW_S, USUAL_WINDOW_S = 0.05, 1.0
 WARMUP_S, QUICK_WARMUP_S = 0.2, 0.08
 QUICK_STALL_S = 2.0
+END_S = 0.5  # of patience with a server that seems to have ended
 ROTATE_BY = 5  # so that another sort of arm is the first in each round
 
 
@@ -98,7 +99,7 @@ class RunningServer(Measured, Protocol):
 
     @property
     def pid(self) -> int: ...
-    def has_ended(self) -> bool: ...
+    def has_ended(self, within_s: float) -> bool: ...
     def last_words(self) -> str: ...
     def kill(self) -> None: ...
 
@@ -167,9 +168,10 @@ class Servers:
             server.kill()
 
     def fault_text(self, subject: Subject, error: Exception) -> str:
-        """What happened; when the server process ended, its last words are the better reason."""
+        """What happened; when the server has ended, its last words are the better reason. A
+        connection breaks a moment before its server is known to have ended."""
         server = self.running.get(self.shared_by(subject))
-        if server is not None and server.has_ended():
+        if server is not None and server.has_ended(END_S):
             return server.last_words()
         return str(error)
 

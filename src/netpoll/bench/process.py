@@ -115,8 +115,9 @@ class Child:
         """How long it waited for its core so far; None where that is not known."""
         return run_delay_ns(self.pid)
 
-    def has_ended(self) -> bool:
-        return self.process.poll() is not None
+    def has_ended(self, within_s: float = 0.0) -> bool:
+        """Whether it has ended, or does so in the next `within_s` seconds."""
+        return _has_ended(self.process, within_s)
 
     def answer(self, timeout_s: float = START_TIMEOUT_S) -> Facts:
         """The next line. Raises ServerError when none comes in time or the child has ended."""
@@ -160,6 +161,14 @@ class Child:
 
     def __exit__(self, *exc: object) -> None:
         self.kill()
+
+
+def _has_ended(process: subprocess.Popen[bytes], within_s: float) -> bool:
+    try:
+        process.wait(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _how_it_ended(code: int, output: bytes) -> str:
@@ -305,8 +314,9 @@ class Program:
         """None: its processes share a core, and wait for each other."""
         return None
 
-    def has_ended(self) -> bool:
-        return self.process.poll() is not None
+    def has_ended(self, within_s: float = 0.0) -> bool:
+        """Whether it has ended, or does so in the next `within_s` seconds."""
+        return _has_ended(self.process, within_s)
 
     def last_words(self) -> str:
         """How it ended, and the last line that it printed. It has ended, or is about to."""

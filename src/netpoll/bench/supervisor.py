@@ -72,7 +72,8 @@ def main(argv: list[str]) -> int:
         cpu, *command = argv
         if cpu != "-":
             os.sched_setaffinity(0, {int(cpu)})
-        program = subprocess.Popen(command)
+        # In a group of its own: a program that kills its group does not mean us.
+        program = subprocess.Popen(command, process_group=0)
         code = wait_for(program.pid)
     except Told:
         return 0
