@@ -255,7 +255,12 @@ def test_a_missing_package_is_named(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", json.dumps({"schema": "netpoll.bench.echo/99"})]
+    "content",
+    [
+        *("", "{", "[]", "{}"),
+        json.dumps({"schema": "netpoll.bench.echo/99"}),
+        json.dumps({"schema": "netpoll.bench.relay/1"}),
+    ],
 )
 def test_files_that_are_no_results_are_refused(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -140,7 +140,8 @@ medians over the rounds; a dot is one round.
 
     def owns(self, document: Document) -> bool:
         """Documents of all relays have one schema."""
-        return super().owns(document) and document["settings"].get("work") == self.name
+        settings = document.get("settings", {})
+        return super().owns(document) and settings.get("work") == self.name
 
     def tables(self, document: Document, wide: bool) -> list[Table]:
         """A line per arm, the cheapest first: there is one operation only."""
