@@ -1,4 +1,4 @@
-"""netpoll: an asyncio event loop on io_uring, with epoll behind the same verbs.
+"""netpoll: an asyncio event loop on io_uring, or on epoll where io_uring is not available.
 
 Usage:
 

@@ -655,7 +655,7 @@ cdef class Loop(FdTables):
         if head.slab.live_count:
             n = 1
             if self.ops.enable(self.be) < 0:
-                np_backend_abandon(self.be)  # cannot be had in this thread: given up with its ring
+                np_backend_abandon(self.be)  # not in this thread: given up with its ring
                 return 0
             for slot in range(head.slab.chunks_count * NP_OP_CHUNK_SLOTS):
                 op = np_op_at(&head.slab, slot)

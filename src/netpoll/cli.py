@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m netpoll",
-        description="netpoll: an asyncio event loop on io_uring, with epoll behind the same verbs.",
+        description="netpoll: an asyncio event loop on io_uring, or on epoll where io_uring is "
+        "not available.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     command = commands.add_parser(
@@ -54,9 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     command = commands.add_parser(
         "serve",
-        help="serve with a handler of yours: serve module:handler --port 8000",
-        description="Imports the handler, a plain function or an async def, and serves with it "
-        "until Ctrl-C or SIGTERM: see docs/server.md.",
+        help="serve connections with your handler: serve module:handler --port 8000",
+        description="Imports the handler, a plain function or an async def, and serves "
+        "connections with it until Ctrl-C or SIGTERM. See docs/server.md.",
     )
     command.add_argument("handler", metavar="MODULE:HANDLER")
     command.add_argument("--host", default="127.0.0.1")

@@ -1,4 +1,4 @@
-"""What can be set about a loop before it is made."""
+"""The configuration of a loop and of a pool of buffers."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class LoopConfig:
     cq_entries: completion queue, entries.
     buf_count: shared receive buffers; a power of two.
     buf_bytes: size of each, bytes. On epoll, buf_count * buf_bytes is the scratch memory.
-    features_off: names from ``loop.stats()["features"]`` not to use even where the kernel has
-        them, for tests and comparisons.
-    sqpoll_idle_ms: experimental; io_uring: 0, or for how long a kernel thread looks for
-        submissions by itself without finding any before it sleeps, milliseconds. The loop then
-        makes hardly any system call under load; it and the thread keep a core busy each.
-        Ignored on epoll.
+    features_off: names from ``loop.stats()["features"]``. The loop does not use these features,
+        even where the kernel has them. For tests and comparisons.
+    sqpoll_idle_ms: experimental. With io_uring and a number above 0, a kernel thread looks for
+        submissions, and sleeps when it has found none for so many milliseconds. The loop then makes
+        hardly any system call under load; the loop and the thread keep one core busy each. Ignored
+        on epoll.
 
     Raises ValueError for sizes that no kernel takes and for unknown features. The uring backend
     cannot do without defer_taskrun and buf_ring: a loop on it raises BackendUnavailableError.
@@ -69,7 +69,9 @@ class LoopConfig:
             raise ValueError(f"buf_count must be a power of two up to 32768, not {self.buf_count}")
         for name in self.features_off:
             if name not in FEATURES:
-                raise ValueError(f"unknown feature {name!r}: there are {', '.join(FEATURES)}")
+                raise ValueError(
+                    f"unknown feature {name!r}; the features are {', '.join(FEATURES)}"
+                )
         if self.cq_entries and self.cq_entries < (self.sq_entries or 512):
             raise ValueError("cq_entries must not be smaller than sq_entries (512 by default)")
 
@@ -95,15 +97,17 @@ class BufferConfig:
         if not 0 < self.size_bytes < 1 << 46:
             raise ValueError(f"size_bytes must be between 1 and 2**46 - 1, not {self.size_bytes}")
         if not 0 < len(self.classes) <= CLASSES_MAX_COUNT:
-            raise ValueError(f"a pool has 1 to {CLASSES_MAX_COUNT} classes")
+            raise ValueError(
+                f"a pool must have 1 to {CLASSES_MAX_COUNT} classes, not {len(self.classes)}"
+            )
         for size in self.classes:
             if not _power_of_two(size) or not BLOCK_MIN_BYTES <= size <= BLOCK_MAX_BYTES:
                 raise ValueError(
-                    f"a class is a power of two from {BLOCK_MIN_BYTES} to {BLOCK_MAX_BYTES} "
+                    f"a class must be a power of two from {BLOCK_MIN_BYTES} to {BLOCK_MAX_BYTES} "
                     f"bytes, not {size}"
                 )
         if list(self.classes) != sorted(set(self.classes)):
-            raise ValueError("the classes must ascend")
+            raise ValueError("the classes must be in ascending order, each once")
         if self.hugepages not in ("auto", "require", "off"):
             raise ValueError(
                 f"hugepages must be 'auto', 'require' or 'off', not {self.hugepages!r}"

@@ -1,29 +1,29 @@
-"""Exceptions that are netpoll's own. Everything else raises what asyncio raises."""
+"""The exceptions of netpoll. Other errors are those that asyncio raises in the same case."""
 
 import errno
 import os
 
 __all__ = ["BackendUnavailableError", "PoolExhaustedError"]
 
-# What a system call answers that is not to be had here: one that is newer than the kernel, or than
-# the filter of a container. Any of them may also be the call's own answer, so try the older call:
-# an error that was real it meets, too. In C: csrc/base/np_refused.h.
+# What a system call answers when it is not available here: the kernel is older than the call, or
+# a container's filter refuses it. Each of these may also be the call's own answer. So the caller
+# tries an older call: that one meets a real error, too. In C: csrc/base/np_refused.h.
 REFUSED_ERRNOS = frozenset(
     (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL)
 )
 
 
 class BackendUnavailableError(OSError):
-    """The backend that was asked for by name cannot be had here.
+    """The backend that was asked for by name is not available here.
 
-    `errno` is what the kernel answered, the message says why and what to do about it.
+    `errno` is what the kernel answered. The message says why, and what to do about it.
     """
 
 
 class PoolExhaustedError(OSError):
     """No block of a BufferPool is free: all of them are being filled or sent. errno is ENOBUFS.
 
-    Backpressure rather than a failure: blocks come back as sends end.
+    This is backpressure, not a failure: blocks come back when sends end.
     """
 
 

@@ -1,9 +1,11 @@
 """The event loop: asyncio's interface over the native turn of _core.
 
-What happens once per loop or connection (resolving names, happy eyeballs, executors, servers,
-signals) is asyncio's own code, inherited, so it behaves as the running Python documents it. What
-happens per event is native: callbacks and timers in _core, the rest below _native: transports of
-streams, datagrams and pipes (transport/), TLS (tls/), socket calls and readiness (loop/).
+What happens once per loop or connection is asyncio's own code, inherited: resolving names, happy
+eyeballs, executors, servers, signals. So it behaves as the running Python documents it.
+
+What happens once per event is native. Callbacks and timers are in _core. The rest is in folders of
+_native: transports of streams, datagrams and pipes (transport/), TLS (tls/), socket calls and
+readiness (loop/).
 """
 
 from __future__ import annotations
@@ -65,14 +67,14 @@ __all__ = ["EventLoop", "install", "new_event_loop", "run"]
 class EventLoop(Host):
     """An asyncio event loop on io_uring or epoll.
 
-    backend: "auto" takes io_uring where it works and epoll where it does not; "uring" and "epoll"
-        insist. "auto" heeds the environment variable NETPOLL_BACKEND.
+    backend: "auto" takes io_uring where it works, and epoll elsewhere. "uring" and "epoll" take
+        that one and no other. The environment variable NETPOLL_BACKEND stands in for "auto".
     config: capacities, see LoopConfig.
 
-    Made in any thread, run by one thread at a time. Raises BackendUnavailableError when "uring" is
-    asked for and refused, ValueError for an unknown backend.
+    A loop may be made in any thread, and is run by one thread at a time. Raises
+    BackendUnavailableError when "uring" is not available, ValueError for an unknown backend.
 
-    backend (attribute) is "uring" or "epoll"; stats() gives the counters.
+    The attribute `backend` is "uring" or "epoll"; stats() gives the counters.
     """
 
     def __init__(self, backend: str = "auto", config: LoopConfig | None = None) -> None:
@@ -253,9 +255,9 @@ class EventLoop(Host):
     ) -> None:
         """Calls callback(*args) in the loop when the signal arrives. Main thread only.
 
-        From the first handler to the removal of the last signal.set_wakeup_fd() is the loop's, as
-        on asyncio; without handlers it is the program's, and Ctrl-C needs it not: it interrupts the
-        loop's wait, and Python's own handlers run between turns.
+        While there is a handler, the loop uses signal.set_wakeup_fd(), as on asyncio. Without
+        handlers it is the program's. Ctrl-C does not need it: the signal interrupts the wait of
+        the loop, and Python's own handlers run between turns.
         """
         self._check_closed()
         wake_end = self._make_self_pipe()
@@ -558,8 +560,8 @@ def run(
 ) -> Any:
     """asyncio.run on a netpoll loop: runs main, cancels what is left, closes the loop.
 
-    loop_factory makes the loop where more than its backend is to be chosen (a LoopConfig, a
-    subclass); backend then means nothing.
+    loop_factory makes the loop, where the program chooses more than its backend: a LoopConfig, or a
+    subclass. The argument backend is then not used.
 
     Returns what main returns. Raises RuntimeError when a loop is running in this thread, TypeError
     when loop_factory makes another library's loop.
@@ -581,7 +583,7 @@ def run(
 def install() -> None:
     """Makes netpoll's the loop that asyncio.run and asyncio.new_event_loop make.
 
-    For programs whose call to asyncio.run you cannot change; else prefer netpoll.run. Raises
+    For programs whose call of asyncio.run you cannot change; elsewhere use netpoll.run. Raises
     RuntimeError on Pythons without event loop policies (3.16 and later).
     """
     if EventLoopPolicy is None:

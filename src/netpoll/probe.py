@@ -271,7 +271,9 @@ def _requested(backend: str) -> tuple[str, str]:
     if backend == "auto" and os.environ.get(ENV_BACKEND):
         backend, who = os.environ[ENV_BACKEND], ENV_BACKEND
     if backend not in BACKENDS:
-        raise ValueError(f"{who} is {backend!r}; it may be {', '.join(map(repr, BACKENDS))}")
+        raise ValueError(
+            f"{who} is {backend!r}; it must be one of {', '.join(map(repr, BACKENDS))}"
+        )
     return backend, who
 
 
@@ -282,7 +284,7 @@ def _decide(requested: str, who: str, refusal: int, reason: str) -> tuple[str, s
         return ("epoll", reason) if refusal else ("uring", reason)
     if refusal:
         raise BackendUnavailableError(
-            refusal, f"{who}='uring' cannot be had: {reason}. 'auto' or 'epoll' work here"
+            refusal, f"{who}='uring' is not available: {reason}. 'auto' and 'epoll' work here"
         )
     return "uring", f"asked for by {who}={requested!r}"
 
@@ -320,13 +322,13 @@ def _feature_detail(code: int | None, since: str) -> str:
     if code == 0:
         return f"since Linux {since}"
     if code is None:
-        return f"not asked, as there is no ring; since Linux {since}"
+        return f"not tested, because there is no ring; it came with Linux {since}"
     if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-        return f"this kernel has it not; it came with Linux {since}"
+        return f"this kernel does not have it; it came with Linux {since}"
     if code == errno.ENOMEM:
         return f"not enough lockable memory (RLIMIT_MEMLOCK is {_memlock_words()})"
     name = errno.errorcode.get(code, str(code))
-    return f"refused with {name} ({os.strerror(code)}); Linux {since} has it"
+    return f"refused with {name} ({os.strerror(code)}); it came with Linux {since}"
 
 
 def _features(facts: dict[str, int | None]) -> tuple[Feature, ...]:
@@ -388,8 +390,8 @@ def _python_words(free_threaded: bool, gil_enabled: bool) -> str:
 def probe(*, root: str | os.PathLike[str] = "/") -> ProbeResult:
     """Asks the kernel for everything netpoll can use, by trying it. Takes some milliseconds.
 
-    `root` is where /proc and /sys are read from. Never raises because of what it finds: a backend
-    that NETPOLL_BACKEND names but cannot be had shows in `backend_reason`. Any thread.
+    `root` is where /proc and /sys are read from. What is missing raises nothing: if the backend
+    that NETPOLL_BACKEND names is not available, `backend_reason` says why. Any thread may call it.
     """
     system = System(root)
     release = platform.release()

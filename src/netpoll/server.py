@@ -182,36 +182,40 @@ class Server:
 
     handler: a plain function on_data(conn), called when bytes are there, which must not block; or
         an `async def session(conn)`: one coroutine per connection, which closes when it returns.
-    host, port: where to listen; host None or "" is every address, port 0 a free one (see `port`).
-    unix: the path of a Unix socket instead, or an abstract name. sockets: listening sockets
-        instead, the server's now.
-    ssl: the server's ssl.SSLContext: what is accepted speaks TLS, and handlers see plaintext. A
-        connection whose handshake takes longer than handshake_timeout_s ends.
-    workers: so many threads with a ring each; connections go to the least loaded one. With 1,
-        start() within a running netpoll loop serves inside that loop.
+    host, port: where to listen. host None or "" is every address; port 0 is a free port (see
+        `port`).
+    unix: instead of them, the path of a Unix socket, or an abstract name.
+    sockets: instead of them, listening sockets. They belong to the server from then on.
+    ssl: an ssl.SSLContext with the server's certificate. Connections then speak TLS, and handlers
+        see plaintext.
+    handshake_timeout_s: a connection whose TLS handshake takes longer ends.
+    workers: how many threads, each with a ring of its own. A new connection goes to the least
+        loaded one. With 1, start() within a running netpoll loop serves inside that loop.
     backlog: connections that the kernel keeps until they are accepted.
     reuse_port: SO_REUSEPORT, to share the port with other processes.
-    idle_timeout_s: a connection that makes no progress for so long ends: nothing read by the
-        handler, nothing taken by the peer. None: never.
+    idle_timeout_s: a connection ends when for so long its handler has read nothing and its peer has
+        taken nothing. None: never.
     max_connections: accepting pauses while there are so many.
-    max_pending_bytes: unsent bytes of one connection. Above, it is not read from until half is
-        gone; who writes even so, beyond twice as much, gets BufferError, and with
-        when_full="close" (else "raise") the connection ends.
-    on_connect(conn), on_close(conn, error): called at both ends; error is None or why.
-    backend: "auto", "uring" or "epoll". buffers: the pool that Connection.reserve() takes from,
-        made when it is first used. config: capacities of the workers' loops, see LoopConfig.
-    max_unread_bytes: of one connection: a session pauses its peer there, an on_data handler that
-        leaves more unread loses the connection.
-    max_retained_bytes: of one connection's retained leases: above, its reading pauses; twice as
-        many are refused.
+    max_pending_bytes: a limit for the unsent bytes of one connection. Above it, the connection is
+        not read from until half of them are sent. At twice as much, a write raises BufferError.
+    when_full: "close" ends the connection then, too; "raise" only raises.
+    on_connect(conn), on_close(conn, error): called when a connection begins and when it ends; error
+        is None, or the reason.
+    backend: "auto", "uring" or "epoll".
+    buffers: the pool that Connection.reserve() takes from. It is made when it is first used.
+    config: capacities of the workers' loops, see LoopConfig.
+    max_unread_bytes: a limit for the unread bytes of one connection. A session's peer is paused
+        there; an on_data handler that leaves more unread loses the connection.
+    max_retained_bytes: a limit for the retained leases of one connection. Above it, reading pauses;
+        at twice as much, retain() is refused.
 
     A worker's thread that ends by itself (SystemExit in a handler, a loop that fails) takes the
     server with it: the loop's exception handler is told, the other workers stop with grace, and
     stop() raises what it was. In a child process that was forked the server is not the child's:
     there, stop() closes the copies of its descriptors and touches nothing else.
 
-    Raises OSError when an address cannot be had (start), ValueError and TypeError for arguments
-    that make no sense. start, stop: any thread but the workers' own.
+    Raises ValueError and TypeError for arguments that make no sense; start() raises OSError when an
+    address is not available. start and stop may be called in any thread but the workers' own.
     """
 
     def __init__(
@@ -725,7 +729,7 @@ def _check(
     if sum(way is not None for way in ways) != 1:
         raise ValueError("say where to listen in one way: host and port, unix, or sockets")
     if when_full not in ("close", "raise"):
-        raise ValueError("when_full is 'close' or 'raise'")
+        raise ValueError("when_full must be 'close' or 'raise'")
     for name, limit in limits.items():
         if limit < 1:
             raise ValueError(f"{name} must be at least 1")
@@ -736,7 +740,7 @@ def _check_times(idle_timeout_s: float | None, context: object, handshake_timeou
     if idle_timeout_s is not None and not idle_timeout_s > 0:
         raise ValueError("idle_timeout_s must be positive, or None")
     if context is not None and not isinstance(context, _ssl.SSLContext):
-        raise TypeError(f"ssl is an ssl.SSLContext with a certificate, not {context!r}")
+        raise TypeError(f"ssl must be an ssl.SSLContext with a certificate, not {context!r}")
     if not handshake_timeout_s > 0:
         raise ValueError("handshake_timeout_s must be positive")
 

@@ -9,9 +9,10 @@
     lib.io_uring_prep_statx(sqe, uring.AT_FDCWD, path, 0, uring.STATX_SIZE, about)
     await uring.submit(sqe, keep=(path, about))
 
-lib and ffi are cffi's, over liburing 2.3 and what later kernels added (csrc/io/uring/np_prep.h). A
-Ring is an io_uring of one's own, without any loop. Needs cffi, when netpoll is built and when it
-runs; the rest of netpoll does not. See docs/raw-ring.md.
+`lib` and `ffi` come from cffi: they give liburing 2.3, and what later kernels added to it
+(csrc/io/uring/np_prep.h). A Ring is an io_uring of the program's own, without a loop. This module
+needs cffi when netpoll is built and when it runs; the rest of netpoll does not. docs/raw-ring.md
+explains it.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ def _submit(entries: Iterable[Any], keep: Any) -> list[Operation]:
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise ValueError(
-                "this entry would break the loop: IOSQE_CQE_SKIP_SUCCESS, IOSQE_IO_DRAIN, an open "
-                "IOSQE_IO_LINK, and buffer group 0 are not to be had on its ring"
+                "this entry would break the loop: on its ring a program must not use "
+                "IOSQE_CQE_SKIP_SUCCESS, IOSQE_IO_DRAIN, an open IOSQE_IO_LINK or buffer group 0"
             ) from None
         if error.errno == errno.E2BIG:
             raise ValueError("a chain has to fit into the submission queue") from None
@@ -231,7 +232,7 @@ class Ring:
         while (result := lib.io_uring_wait_cqe_timeout(ring, place, limit)) == -errno.EINTR:
             pass
         if result == -errno.ETIME:
-            raise TimeoutError(errno.ETIMEDOUT, "no completion in time")
+            raise TimeoutError(errno.ETIMEDOUT, "no completion came in time")
         _checked(result, "waiting for a completion")
         return self._take(place[0])
 

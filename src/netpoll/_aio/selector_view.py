@@ -68,7 +68,7 @@ class SelectorView:
         return self.get_map()[fileobj]
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Refused: whoever calls it is a loop of his own, patched over netpoll's."""
+        """Refused: only a turn that was patched over netpoll's own calls it."""
         raise RuntimeError(
             "a netpoll event loop has no selector to wait with; what replaces its _run_once() "
             "has to call the original"

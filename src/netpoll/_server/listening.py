@@ -75,8 +75,8 @@ def _remove_stale(path: str | bytes) -> None:
 def inet_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.socket]:
     """A bound socket for each address of host; with port 0 all get the same free one.
 
-    host None or "" is every address. An address of a family that this machine has not (IPv6 is
-    off, say) is left out when another one can be had. Raises OSError.
+    host None or "" is every address. An address of a family that this machine does not have (IPv6
+    is off, say) is left out when there is another one. Raises OSError.
     """
     found = list(
         dict.fromkeys(

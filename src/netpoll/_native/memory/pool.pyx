@@ -93,8 +93,8 @@ cdef class BufferPool:
         with nogil:
             err = np_pool_open(&self.pool, size, sizes, count, flags)
         if err == -ENOMEM and flags == NP_ARENA_HUGETLB_ONLY:
-            raise OSError(ENOMEM, f"{size_bytes} bytes of reserved huge pages cannot be had: "
-                                  "raise vm.nr_hugepages, or take hugepages='auto'")
+            raise OSError(ENOMEM, f"{size_bytes} bytes of reserved huge pages are not available: "
+                                  "raise vm.nr_hugepages, or use hugepages='auto'")
         if err == -ENOMEM:
             raise MemoryError(f"a buffer pool of {size_bytes} bytes")
         if err < 0:
@@ -173,7 +173,7 @@ cdef class BufferPool:
         native.check_open()
         err = native.ops.attach(native.be, self.pool.arena.base, self.pool.size_bytes, NP_ATTACH_ON)
         if err == -EEXIST:
-            raise RuntimeError("attach() is for the loop's own thread once the loop has run")
+            raise RuntimeError("attach() must be called in the loop's own thread once the loop has run")
         if err < 0:
             self.refusals[native] = refusal_text(err)
         self.loops.add(native)

@@ -384,7 +384,7 @@ cdef class SchedulerCore(Core):
         if index >= self.workers_count:
             raise IndexError(f"there are {self.workers_count} workers")
         if bool(self.sched.config.is_virtual) != is_virtual:
-            raise RuntimeError("virtual workers have no threads, others have nothing else")
+            raise RuntimeError("a virtual worker has no thread, and only a virtual worker is stepped")
         return &self.workers[index]
 
     cdef int push_native(self, np_task *task) noexcept:
@@ -403,7 +403,7 @@ cdef class SchedulerCore(Core):
         cdef np_worker *native = worker.native
         cdef int found
         if worker.has_thread:
-            raise RuntimeError("this worker has its thread")
+            raise RuntimeError("this worker has a thread already")
         worker.has_thread = True
         set_thread_worker(worker)
         try:

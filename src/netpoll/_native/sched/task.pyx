@@ -102,7 +102,7 @@ cdef class Suspension:
 cdef object asked(Suspension what, bint *is_asked):
     """What an await gives to the task. Who only iterates would get it without end."""
     if is_asked[0]:
-        raise RuntimeError(f"{type(what).__name__.lower()} is for `await` in a task of a Scheduler")
+        raise RuntimeError(f"{type(what).__name__.lower()} can only be awaited in a task of a Scheduler")
     is_asked[0] = True
     return what
 
@@ -389,7 +389,7 @@ cdef class Task(Suspension):
         if not np_flag_get(&self.is_done):
             yield self.__next__()
             if not np_flag_get(&self.is_done):
-                raise RuntimeError("a Task is for `await`, not for iterating over")
+                raise RuntimeError("a Task can be awaited, but not iterated over")
         return outcome(self)
 
     def __next__(self):

@@ -298,7 +298,7 @@ cdef class Lease:
         if size == 0:
             return <const uint8_t*>EMPTY
         if self.exports:
-            raise BufferError("its pieces are in use: release their memoryviews first")
+            raise BufferError("pieces of this lease are in use: release their memoryviews first")
         self.join()
         return self.one.base + offset
 
@@ -439,7 +439,7 @@ cdef class Piece:
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         if self.lease is None:
-            raise BufferError("a piece of no lease")
+            raise BufferError("this piece belongs to no lease")
         self.lease.export(self, view, flags, self.offset, self.size_bytes)
 
     def __releasebuffer__(self, Py_buffer *view):

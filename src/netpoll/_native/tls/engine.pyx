@@ -130,7 +130,7 @@ cdef int choose() except -1:
     global ENGINE, REASON
     wanted = os.environ.get("NETPOLL_TLS", "auto")
     if wanted not in ("auto", "native", "ssl"):
-        raise ValueError(f"NETPOLL_TLS is {wanted!r}; it can be auto, native or ssl")
+        raise ValueError(f"NETPOLL_TLS is {wanted!r}; it must be auto, native or ssl")
     if wanted == "ssl":
         ENGINE, REASON = "ssl", "NETPOLL_TLS=ssl"
         return 0
@@ -263,7 +263,7 @@ cdef class Session:
         return self.incoming.pending or self.inner.pending()
 
     cdef bytes read_all(self):
-        """All plaintext that can be had; `status` says how it ended."""
+        """All plaintext that has arrived; `status` says how it ended."""
         cdef list pieces = []
         while True:
             data = self.read_python(TLS_READ_BYTES)

@@ -224,7 +224,7 @@ cdef class ReadOp(Awaitable):
         return 0
 
     cdef object attempt(self):
-        """The result if it can be had now, None if not."""
+        """The result if it is complete, None if not."""
         cdef ReaderCore core = self.core
         cdef Py_ssize_t there
         if core.exception is not None and (self.kind != ANY or self.future is not None):
