@@ -1,4 +1,4 @@
-/* np_refused.h - is a system call not to be had here, or did it fail?
+/* np_refused.h - is a system call not available here, or did it fail?
  *
  * Purpose   A call that is newer than the kernel answers ENOSYS (a flag of it: EINVAL). The filter
  *           of a container that is older than the call answers whatever its author chose: ENOSYS,

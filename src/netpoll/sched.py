@@ -455,7 +455,7 @@ class TaskGroup:
         if self._parent is None or self._state == "over" or self._is_aborting:
             if isinstance(target, Coroutine):
                 target.close()
-            raise RuntimeError("this TaskGroup was not entered, or is shutting down")
+            raise RuntimeError("this TaskGroup is not open, or is shutting down")
         task: Task = self._parent.scheduler.spawn(target, *args, **options)
         with self._lock:
             self._tasks.add(task)

@@ -16,7 +16,7 @@ TOTAL_BYTES = 4 << 20
 
 def reports(path: str) -> dict[str, dict]:
     if not probe().uring_available:
-        pytest.skip("io_uring is not to be had here")
+        pytest.skip("io_uring is not available here")
     if reason := why_not(path):
         pytest.skip(reason)
     pinning = choose_pinning()

@@ -2,7 +2,7 @@
 
 pip fetches the source distribution of the uvloop that is installed; only its tests and the module
 that they share are kept, in build/uvloop-tests. Does nothing when they are there. Exit code 1 with
-a sentence when they cannot be had.
+a sentence when they are not available.
 """
 
 import importlib.metadata
@@ -30,7 +30,7 @@ def main() -> int:
         done = subprocess.run(command, capture_output=True, text=True)
         archives = list(Path(folder).glob("uvloop-*.tar.gz"))
         if done.returncode or not archives:
-            print(f"the source distribution of uvloop {target.name} is not to be had:")
+            print(f"the source distribution of uvloop {target.name} is not available:")
             print(done.stderr.strip()[-500:])
             return 1
         with tarfile.open(archives[0]) as archive:

@@ -109,13 +109,13 @@ def test_ten_thousand_connects_at_once(backend: str) -> None:
         assert child(CROWD, backend) == "done\n"
     except AssertionError as error:
         if "refused:" in str(error):
-            pytest.skip("10 200 descriptors are not to be had by this user")
+            pytest.skip("this user may not open 10 200 descriptors")
         raise
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 64 << 10, 8 << 20])
 def test_little_locked_memory(limit_bytes: int) -> None:
-    """Whatever the limit: it serves, without a ring where that cannot be had."""
+    """Whatever the limit: it serves, without a ring where none can be made."""
     try:
         text = child(LOCKED, "auto", str(limit_bytes))
     except AssertionError as error:

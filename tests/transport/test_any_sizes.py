@@ -17,7 +17,7 @@ from ..support import (
 )
 from .test_streams import finish
 
-# Not to be had on free-threaded builds.
+# Not available on free-threaded builds.
 pytest.importorskip("hypothesis", reason="hypothesis does not install on this Python")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -173,7 +173,7 @@ cdef class BufferPool:
         native.check_open()
         err = native.ops.attach(native.be, self.pool.arena.base, self.pool.size_bytes, NP_ATTACH_ON)
         if err == -EEXIST:
-            raise RuntimeError("attach() must be called in the loop's own thread once the loop has run")
+            raise RuntimeError("attach() needs the loop's own thread once the loop has run")
         if err < 0:
             self.refusals[native] = refusal_text(err)
         self.loops.add(native)

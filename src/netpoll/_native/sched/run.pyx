@@ -384,7 +384,7 @@ cdef class SchedulerCore(Core):
         if index >= self.workers_count:
             raise IndexError(f"there are {self.workers_count} workers")
         if bool(self.sched.config.is_virtual) != is_virtual:
-            raise RuntimeError("a virtual worker has no thread, and only a virtual worker is stepped")
+            raise RuntimeError("only virtual workers take steps; only others have threads")
         return &self.workers[index]
 
     cdef int push_native(self, np_task *task) noexcept:

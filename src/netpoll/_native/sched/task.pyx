@@ -102,7 +102,8 @@ cdef class Suspension:
 cdef object asked(Suspension what, bint *is_asked):
     """What an await gives to the task. Who only iterates would get it without end."""
     if is_asked[0]:
-        raise RuntimeError(f"{type(what).__name__.lower()} can only be awaited in a task of a Scheduler")
+        raise RuntimeError(
+            f"{type(what).__name__.lower()} can only be awaited in a task of a Scheduler")
     is_asked[0] = True
     return what
 

@@ -97,7 +97,7 @@ cdef class Worker(Receiver):
         self.dealt_count += 1
         cdef np_conn *conn = self.begin(fd)
         if conn is NULL:
-            raise ConnectionAbortedError(errno.ECONNABORTED, "the server takes no connections any more")
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the server takes no connections now")
         try:
             face = self.face_of(conn)
         finally:
