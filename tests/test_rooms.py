@@ -82,6 +82,7 @@ ROOMS: dict[str, set[str]] = {
     # C.
     "csrc/base": set(),
     "csrc/bench": {"csrc/base", "csrc/io"},
+    "csrc/http": {"csrc/base", "csrc/mem"},
     "csrc/io": {"csrc/base", "csrc/mem"},
     "csrc/io/uring": {"csrc/base", "csrc/io", "csrc/mem"},
     "csrc/mem": {"csrc/base"},

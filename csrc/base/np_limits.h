@@ -164,4 +164,26 @@
 
 #define NP_WORKERS_MAX_COUNT 1024
 
+/* HTTP: the defaults of what a request may be. A line of 16 KiB holds what browsers and proxies let
+ * pass (8 KiB), twice; RFC 9112 3 asks for 8000 octets at least. */
+#define NP_HTTP_LINE_MAX_BYTES (16 * 1024)
+#define NP_HTTP_HEAD_MAX_BYTES (64 * 1024)
+#define NP_HTTP_FIELDS_MAX_COUNT 100
+
+/* The longest registered method has 17 letters (UPDATEREDIRECTREF). */
+#define NP_HTTP_METHOD_MAX_BYTES 32
+
+/* A head that arrives in parts is gathered in steps of this size, so that no more than this of a
+ * body behind it is copied in vain; a usual head is one step. */
+#define NP_HTTP_GATHER_BYTES 1024
+
+/* Sixteen digits are 64 bits: more is a mistake or an attack, whatever the first ones are. */
+#define NP_HTTP_CHUNK_DIGITS_MAX_COUNT 16
+
+/* Framing of a chunked body (sizes, extensions, CR LF) that is granted beyond a byte for each byte
+ * of data. Chunks of one byte are 5 bytes of framing, and each costs as much as one of a MiB. */
+#define NP_HTTP_FRAMING_FREE_BYTES (16 * 1024)
+
+#define NP_PORT_MAX_COUNT 65535
+
 #endif

@@ -48,4 +48,13 @@ int np_iov_advance(struct np_iov *iov, size_t taken_bytes, void **owners, int ma
 /* Drops the oldest chunk whatever is left of it; returns its owner, NULL when empty. */
 void *np_iov_pop(struct np_iov *iov);
 
+/* The i-th chunk from the oldest on (i < count), without what was already taken of it. */
+static inline const uint8_t *np_iov_piece(const struct np_iov *iov, uint32_t i, size_t *len_bytes)
+{
+    const struct np_chunk *chunk = &iov->chunks[(iov->head + i) & (iov->cap - 1)];
+    size_t skip_bytes = i == 0 ? iov->skip_bytes : 0;
+    *len_bytes = chunk->len_bytes - skip_bytes;
+    return chunk->base + skip_bytes;
+}
+
 #endif
