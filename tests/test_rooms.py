@@ -64,6 +64,7 @@ ROOMS: dict[str, set[str]] = {
     # Cython.
     "_core": {"_native", "errors"},
     "_native": set(),
+    "_native/http": {"_native"},
     "_native/files": {"_core", "_native", "_native/loop"},
     "_native/loop": {"_core", "_native"},
     "_native/memory": {"_core", "_native", "config", "errors", "loop"},

@@ -16,6 +16,7 @@ from typing import Any
 import netpoll
 from netpoll._files.operations import is_ring
 from netpoll._native.files import operations as native_files
+from netpoll._native.http import parser as native_http
 from netpoll._native.loop import sendfile as native_sendfile
 from netpoll._native.sched import task as native_task
 from netpoll._native.tls import transport as native_tls
@@ -239,6 +240,13 @@ async def pools() -> AsyncIterator[list[Any]]:
     yield [buffer, pool.reserve(4096), pool]
     with contextlib.suppress(Exception):
         buffer.release()
+
+
+@maker
+async def parsers() -> AsyncIterator[list[Any]]:
+    parser = native_http.RequestParser()
+    parser.feed(b"GET / HTTP/1.1\r\nHo")
+    yield [parser]
 
 
 @maker

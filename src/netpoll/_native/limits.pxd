@@ -110,6 +110,11 @@ cdef enum:
     # flags of its task. With so many it sends otherwise.
     SHIPMENTS_MAX_COUNT = 255
 
+    # ---- HTTP ---------------------------------------------------------------------------------
+    # Places of a body's data that one call finds: 1 KiB of stack, and a large receive of usual
+    # chunks (4 KiB and more) at once.
+    HTTP_SPANS_COUNT = 64
+
     # ---- the scheduler ------------------------------------------------------------------------
     # Tasks between two looks at the clock.
     SLICE_COUNT = 256
