@@ -75,7 +75,7 @@ def compile_flags() -> list[str]:
     # The last one counts: CPython's own flags may ask for debug information.
     flags += ["-Wall", "-Wextra", "-Wtype-limits", "-g" if SYMBOLS else "-g0"]
     if not DEBUG:
-        return flags + ["-O2", "-DNDEBUG"]
+        return [*flags, "-O2", "-DNDEBUG"]
     flags += ["-O1", "-UNDEBUG", "-DNP_DEBUG=1", "-fno-omit-frame-pointer"]
     if SANITIZE:
         flags += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]

@@ -123,7 +123,7 @@ def test_the_environment_stands_in_for_auto_only(monkeypatch: pytest.MonkeyPatch
 
 def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETPOLL_BACKEND", "fast")
-    with pytest.raises(ValueError, match="NETPOLL_BACKEND.*'fast'"):
+    with pytest.raises(ValueError, match=r"NETPOLL_BACKEND.*'fast'"):
         choose_backend("auto")
     result = netpoll.probe()
     assert result.backend == "none"

@@ -210,7 +210,7 @@ def circle_in(graph: Mapping[str, Iterable[str]]) -> list[str]:
 def rooms_in(table: str) -> dict[str, set[str]]:
     """The rows `| room | may use | ...` of the page's tables, those of tests excepted."""
     found = {}
-    for line in table.split("### Tests")[0].splitlines():
+    for line in table.split("### Tests", maxsplit=1)[0].splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         room = re.fullmatch(r"`([\w/]+)`", cells[1]) if len(cells) > 3 else None
         if room:

@@ -266,8 +266,8 @@ def untyped(function: object, name: str) -> list[str]:
 def public_members(cls: type) -> Iterator[tuple[str, object]]:
     for name, member in vars(cls).items():
         if not name.startswith("_"):
-            member = getattr(member, "__func__", member)  # classmethod, staticmethod
-            yield name, getattr(member, "fget", member)  # property
+            function = getattr(member, "__func__", member)  # classmethod, staticmethod
+            yield name, getattr(function, "fget", function)  # property
 
 
 def stubs_of(module: str, class_name: str) -> set[str]:

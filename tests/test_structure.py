@@ -6,6 +6,7 @@ list of the order has to be kept: any order will do, as long as there is one. In
 at in test_rooms.py; they do not show this, because files that share a header may call each other.
 """
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ def circle_in(uses: Uses) -> str:
         TopologicalSorter({source: list(targets) for source, targets in uses.items()}).prepare()
     except CycleError as error:
         path = error.args[1][::-1]  # from a node to one that it uses
-        steps = zip(path, path[1:], strict=False)
+        steps = itertools.pairwise(path)
         return "\n".join(f"{a} -> {b}: {', '.join(sorted(uses[a][b]))}" for a, b in steps)
     return ""
 
@@ -117,7 +118,7 @@ TABLES = {"np_epoll_ops": "io/np_epoll.c", "np_uring_ops": "io/uring/np_uring.c"
 def body_of(text: str, beginning: str) -> str:
     """From `beginning` to the brace that ends it in the first column."""
     assert text.count(beginning) == 1, beginning
-    return text.split(beginning)[1].split("\n};")[0]
+    return text.split(beginning)[1].split("\n};", maxsplit=1)[0]
 
 
 @pytest.fixture(scope="module")

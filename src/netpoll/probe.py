@@ -145,7 +145,7 @@ class System:
 
 def kernel_version(release: str) -> tuple[int, int]:
     """(6, 1) of "6.1.0-13-amd64"; (0, 0) of what does not look like a release."""
-    parts = release.split("-")[0].split(".")
+    parts = release.split("-", maxsplit=1)[0].split(".")
     try:
         return int(parts[0]), int(parts[1])
     except (IndexError, ValueError):

@@ -5,6 +5,7 @@ uvloop as the control. The rule: what passes with the control must pass with net
 exceptions.toml lists.
 """
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -306,10 +307,8 @@ class _Run:
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 

@@ -83,7 +83,8 @@ def refuse(syscalls: dict[str, int]) -> None:
         return struct.pack("HBBI", code, if_true, if_false, value)
 
     program = instruction(BPF_LOAD_WORD, 0)  # the system call's number
-    for name, code in syscalls.items():
+    for what, code in syscalls.items():
+        name = what
         refusal = instruction(BPF_RETURN, SECCOMP_RET_ERRNO | code)
         if name in FIRST_ARGUMENT:
             name, value = FIRST_ARGUMENT[name]

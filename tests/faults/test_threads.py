@@ -123,7 +123,7 @@ def test_closed_by_another_thread(loop: Any) -> None:
 
     async def main() -> Any:
         server = await loop.create_server(Echo, "127.0.0.1", 0)
-        transport, protocol = await loop.create_connection(
+        transport, _protocol = await loop.create_connection(
             Recorder, *server.sockets[0].getsockname()
         )
         await asyncio.sleep(0.01)

@@ -1,6 +1,7 @@
 """add_reader, add_writer and their removal."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from typing import Any
@@ -91,10 +92,8 @@ async def test_a_writer_waits_for_room(loop: Any) -> None:
     await asyncio.sleep(0.01)
     assert not ready.done()
     while not ready.done():
-        try:
+        with contextlib.suppress(BlockingIOError):
             right.recv(1 << 20)
-        except BlockingIOError:
-            pass
         await asyncio.sleep(0.001)
     loop.remove_writer(left)
     left.close()

@@ -166,7 +166,7 @@ async def test_local_address(loop: Any) -> None:
     assert transport.get_extra_info("sockname")[0] == "127.0.0.2"
     transport.close()
     await protocol.lost
-    with pytest.raises(OSError, match="bind|assign"):
+    with pytest.raises(OSError, match=r"bind|assign"):
         await loop.create_connection(Recorder, *address, local_addr=("192.0.2.1", 0))
     server.close()
 

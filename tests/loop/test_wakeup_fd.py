@@ -221,7 +221,7 @@ def _served() -> None:
 
     thread = threading.Thread(target=lambda: print(os.read(read_end, 1), flush=True))
     thread.start()
-    netpoll.serve(print, "127.0.0.1", 0, ready=ready, backend=BACKEND)  # type: ignore
+    netpoll.serve(print, "127.0.0.1", 0, ready=ready, backend=BACKEND)
     thread.join()
     print(signal.set_wakeup_fd(-1) == write_end)
 

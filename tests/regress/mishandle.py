@@ -440,10 +440,10 @@ class Child:
 def run_all(pieces: list[tuple[str, Callable[[], Any]]]) -> tuple[list[str], list[Any]]:
     """All pieces, a few at once: (faults, what they returned)."""
     faults, results, running = [], [], []
-    pieces = list(reversed(pieces))
-    while pieces or running:
-        while pieces and len(running) < CHILDREN_COUNT:
-            running.append(Child(*pieces.pop()))
+    waiting = pieces[::-1]
+    while waiting or running:
+        while waiting and len(running) < CHILDREN_COUNT:
+            running.append(Child(*waiting.pop()))
         child = running.pop(0)
         fault = child.fault()
         if fault is not None:

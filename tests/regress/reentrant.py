@@ -215,6 +215,7 @@ def read_stream(program: Program, stream: Stream) -> None:
     else:
         what = reader.read(size)
     program.start(stream.read(what))
+    return None
 
 
 def feed_stream(program: Program, stream: Stream) -> None:

@@ -268,7 +268,7 @@ async def test_pipes_that_are_aborted(loop: Any) -> None:
 async def test_streams_over_sockets(loop: Any) -> None:
     async def cycle() -> None:
         left, right = socket.socketpair()
-        reader, writer = await asyncio.open_connection(sock=left)
+        _reader, writer = await asyncio.open_connection(sock=left)
         far_reader, far_writer = await asyncio.open_connection(sock=right)
         writer.write(b"x" * 10_000 + b"\n")
         assert len(await far_reader.readline()) == 10_001

@@ -223,7 +223,7 @@ def test_yield_now_lets_the_others_run(make_scheduler: MakeScheduler) -> None:
 
 def test_timeout(scheduler: Scheduler) -> None:
     async def main() -> None:
-        with pytest.raises(TimeoutError, match="0.01 s"):
+        with pytest.raises(TimeoutError, match=r"0\.01 s"):
             async with timeout(0.01) as limit:
                 await sleep(60)
         assert limit.expired and current_task().cancelling() == 0

@@ -161,10 +161,10 @@ REFUSALS = [
 def test_a_family_that_is_switched_off(
     serving: Serving, monkeypatch: Any, call: str, number: int, host: str | None
 ) -> None:
-    """The other one is served, on one port; nothing that can be had is an error."""
+    """The other one is served, on one port; an address that is not available is no error."""
 
     class Socket(socket.socket):
-        refused = {socket.AF_INET6}
+        refused = frozenset({socket.AF_INET6})
 
         def __init__(self, family: int = -1, *args: Any, **options: Any) -> None:
             if call == "socket" and family in self.refused:

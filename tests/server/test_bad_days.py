@@ -1,6 +1,7 @@
 """Slow readers, slowloris, resets, too many of everything, stopping under load."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import resource
@@ -82,10 +83,8 @@ def test_no_progress_ends_a_connection(serving: Serving) -> None:
     silent, slowloris, busy = (serving.connect() for _ in range(3))
     deadline_s = time.monotonic() + 1.2 * SLOWNESS
     while time.monotonic() < deadline_s:
-        try:
+        with contextlib.suppress(OSError):
             slowloris.sendall(b"x")
-        except OSError:
-            pass
         busy.sendall(b"ping\n")
         assert read_exactly(busy, 5) == b"ping\n"
         time.sleep(0.05)

@@ -1,5 +1,6 @@
 """Leases: who owns received bytes, and for how long."""
 
+import contextlib
 import queue
 import threading
 from typing import Any
@@ -127,10 +128,8 @@ def test_a_hoarder_is_refused_and_the_others_go_on(serving: Serving) -> None:
     hoarder, other = serving.connect(), serving.connect()
     hoarder.setblocking(False)
     for i in range(300):
-        try:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
             hoarder.send(b"h" * 1000)
-        except (BlockingIOError, ConnectionError):
-            pass
         data = b"%04d" % i * 250
         other.sendall(data)
         assert read_exactly(other, 1000) == data

@@ -139,7 +139,7 @@ def _fetch_from_debian(project: Project, scratch: Path, target: Path) -> None:
 
 def debian_archive() -> str:
     """The archive that this system's apt is set up for."""
-    for path in sorted(Path("/etc/apt").glob("sources.list*/*")) + [Path("/etc/apt/sources.list")]:
+    for path in [*sorted(Path("/etc/apt").glob("sources.list*/*")), Path("/etc/apt/sources.list")]:
         text = path.read_text(errors="replace") if path.is_file() else ""
         for line in text.splitlines():
             words = line.split()

@@ -141,7 +141,7 @@ def failing(callback: str, base: Any = Recorder) -> Any:
     ],
 )
 async def test_answered_then_failed(loop: Any, callback: str, base: Any, errors: Any) -> None:
-    transport, protocol, peer = await over(loop, socket_pair(), failing(callback, base))
+    _transport, protocol, peer = await over(loop, socket_pair(), failing(callback, base))
     if callback == "eof_received":
         peer.shutdown(socket.SHUT_WR)
     else:

@@ -157,7 +157,7 @@ async def test_streams_honour_a_replaced_write(loop: Any, tls: bool) -> None:
 
 
 async def test_streams_honour_replaced_flow_control(loop: Any) -> None:
-    (reader, writer), (_, other) = await stream_pair(loop, limit=16)
+    (_reader, writer), (_, other) = await stream_pair(loop, limit=16)
     transport: Any = writer.transport
     with mock.patch.object(transport, "pause_reading") as pause:
         other.write(bytes(4096))

@@ -135,7 +135,7 @@ async def test_local_addr(loop: Any) -> None:
     assert transport.get_extra_info("sockname") == local
     transport.close()
     await protocol.lost
-    with pytest.raises(OSError, match="192.0.2.1"):
+    with pytest.raises(OSError, match=r"192\.0\.2\.1"):
         await loop.create_connection(Recorder, *address, local_addr=("192.0.2.1", 0))
     server.close()
     await server.wait_closed()

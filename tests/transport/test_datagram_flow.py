@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import resource
 import socket
@@ -421,5 +422,5 @@ async def test_a_flood_does_not_hold_the_loop(loop: Any) -> None:
         await asyncio.sleep(0)
         seen.append(len(served.data))
     assert seen[-1] == 500
-    assert max(after - before for before, after in zip(seen, seen[1:], strict=False)) <= 256
+    assert max(after - before for before, after in itertools.pairwise(seen)) <= 256
     await closed(server, client)

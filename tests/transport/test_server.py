@@ -167,7 +167,7 @@ async def test_port_in_use(loop: Any) -> None:
 
 
 async def test_an_address_that_is_not_ours(loop: Any) -> None:
-    with pytest.raises(OSError, match="192.0.2.1"):
+    with pytest.raises(OSError, match=r"192\.0\.2\.1"):
         await loop.create_server(Echo, "192.0.2.1", 0)
 
 

@@ -1,6 +1,7 @@
 """start_server, open_connection, StreamReader and StreamWriter over real connections."""
 
 import asyncio
+import contextlib
 import socket
 import sys
 from typing import Any
@@ -16,10 +17,8 @@ async def finish(*writers: asyncio.StreamWriter) -> None:
     for writer in writers:
         writer.close()
     for writer in writers:
-        try:
+        with contextlib.suppress(OSError):
             await writer.wait_closed()
-        except OSError:
-            pass
 
 
 async def test_read(loop: Any) -> None:

@@ -427,7 +427,7 @@ async def test_a_paused_reader_buffers_no_more_than_its_limit(loop: Any) -> None
     connected.transport.pause_reading()
     served.transport.write(b"x" * (4 << 20))
     await asyncio.sleep(0.1)
-    low, high = connected.transport.get_read_buffer_limits()
+    _low, high = connected.transport.get_read_buffer_limits()
     assert connected.transport.get_read_buffer_size() < high + (300 << 10)
     await end(connected, served)
 

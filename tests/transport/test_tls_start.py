@@ -84,7 +84,7 @@ async def test_an_unknown_authority_is_refused(loop: Any) -> None:
 
 async def test_another_name_is_refused(loop: Any) -> None:
     async with serving(loop, Echo, server_context(OTHER)) as address:
-        with pytest.raises(ssl.SSLCertVerificationError, match="(?i)hostname mismatch"):
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)hostname mismatch"):
             await connect(loop, address)
     assert not Watched.made_count
 

@@ -102,7 +102,7 @@ def _bind_each(
 ) -> list[socket.socket]:
     """Puts the sockets into `made`; a caller closes them if this raises."""
     refused: OSError | None = None
-    for family, kind, proto, _, address in found:
+    for family, kind, proto, _, wanted in found:
         try:
             sock = socket.socket(family, kind, proto)
         except OSError as exc:
@@ -114,8 +114,9 @@ def _bind_each(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        address = wanted
         if port == 0 and len(made) > 1:
-            address = (address[0], made[0].getsockname()[1], *address[2:])
+            address = (wanted[0], made[0].getsockname()[1], *wanted[2:])
         try:
             sock.bind(address)
         except OSError as exc:

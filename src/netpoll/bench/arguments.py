@@ -36,7 +36,7 @@ def one_of(names: Collection[str], what: str) -> Callable[[str], str]:
 
 
 def number_in(
-    low: float, high: float, kind: type[int] | type[float] = int, unit: str = ""
+    low: float, high: float, kind: type[int | float] = int, unit: str = ""
 ) -> Callable[[str], Any]:
     """The type of a number within bounds."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import itertools
 import statistics
 import threading
 import time
@@ -431,7 +432,7 @@ def low(runner: Runner, count: int) -> float:
         runner.queue_low(note)
 
     runner.run_until(start, over)
-    gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
     return float(statistics.median(gaps)) if gaps else 0.0
 
 

@@ -3,7 +3,7 @@
 import socket
 import ssl
 from collections.abc import Awaitable, Iterable
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeAlias, final
 
 from typing_extensions import Buffer  # collections.abc has it from Python 3.12 on
 
@@ -14,7 +14,7 @@ from netpoll.loop import EventLoop
 class _HasFileno(Protocol):
     def fileno(self) -> int: ...
 
-_Data = Buffer | Lease | PoolBuffer
+_Data: TypeAlias = Buffer | Lease | PoolBuffer
 
 @final
 class Connection:
