@@ -169,19 +169,20 @@ static struct np_chunk *chunk_at(const struct np_iov *iov, uint32_t i)
     return &iov->chunks[(iov->head + i) & (iov->cap - 1)];
 }
 
-/* A second owner for a part of a chunk: another hold, or a copy. NULL without memory. */
-static void *share(void *owner, const uint8_t **base, size_t len_bytes)
+/* A second owner for a part of a chunk: another hold, or a copy. 0 or -ENOMEM. */
+static int share(void **owner, const uint8_t **base, size_t len_bytes)
 {
-    if (((uintptr_t)owner & NP_OWNER_MASK) == NP_OWNER_BUF) {
-        np_buf_hold((struct np_buf *)((uintptr_t)owner - NP_OWNER_BUF));
-        return owner;
+    if (((uintptr_t)*owner & NP_OWNER_MASK) == NP_OWNER_BUF) {
+        np_buf_hold((struct np_buf *)((uintptr_t)*owner - NP_OWNER_BUF));
+        return 0;
     }
     uint8_t *copy = malloc(len_bytes);
     if (!copy)
-        return NULL;
+        return -ENOMEM;
     memcpy(copy, *base, len_bytes);
     *base = copy;
-    return copy + NP_OWNER_HEAP;
+    *owner = copy + NP_OWNER_HEAP;
+    return 0;
 }
 
 int np_flow_move(struct np_flow *from, struct np_flow *to, size_t len_bytes)
@@ -198,8 +199,8 @@ int np_flow_move(struct np_flow *from, struct np_flow *to, size_t len_bytes)
             len_bytes -= there_bytes;
             continue;
         }
-        void *owner = share(chunk->owner, &base, len_bytes);
-        if (!owner)
+        void *owner = chunk->owner;
+        if (share(&owner, &base, len_bytes) < 0)
             return -ENOMEM;
         if (np_flow_push(to, owner, base, len_bytes) < 0) {
             np_owner_drop(owner);

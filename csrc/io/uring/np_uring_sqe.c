@@ -86,14 +86,13 @@ int np_uring_submit(struct np_backend *be, const void *sqes, uint32_t count, voi
         free(image);
         return -ENOMEM;
     }
+    np_op_find(&u->head.slab, ops[0])->buf = image; /* the first one's: it is pushed first */
     for (uint32_t i = 0; i < count; i++) {
         struct np_op *op = np_op_find(&u->head.slab, ops[i]);
-        if (now) {
+        if (now)
             fill_sqe(u, op, &from[i]);
-        } else {
-            op->buf = i == 0 ? image : NULL; /* the first one's: it is pushed first */
+        else
             np_oplist_push(&u->unpushed, &u->head.slab, op);
-        }
     }
     return 0;
 }
@@ -122,7 +121,7 @@ bool np_uring_push_group(struct np_uring *u)
     struct io_uring_sqe *image = (struct io_uring_sqe *)(uintptr_t)first->buf;
     for (uint32_t i = 0; i < count; i++) {
         struct np_op *op = np_oplist_pop(&u->unpushed, slab);
-        NP_DCHECK(op->kind == NP_OP_SQE);
+        NP_DCHECK(op && op->kind == NP_OP_SQE);
         op->buf = NULL;
         if (cancelled)
             np_uring_finish_unsubmitted(u, op, -ECANCELED);
