@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "io/np_backend.h"
+#include "io/np_inbox.h"
 #include "io/np_oplist.h"
 #include "base/np_refused.h"
 #include "io/np_sock.h"
@@ -538,9 +539,7 @@ static int epoll_turn(struct np_backend *be, struct np_event *events, int max, i
     while (n < max && e->batch_next < e->batch_count) {
         const struct epoll_event *ready = &e->batch[e->batch_next];
         if (ready->data.u64 >> 32 == NP_EPOLL_WAKE_SEQ) {
-            uint64_t counter;
-            ssize_t got = read(e->wake_fd, &counter, sizeof(counter));
-            (void)got; /* EAGAIN: an earlier read took it */
+            np_inbox_drain_wake(e->wake_fd);
         } else {
             int served = serve(e, ready, events + n, max - n);
             if (served < 0)

@@ -47,7 +47,7 @@ static inline struct np_inbox_node *np_inbox_peek(const struct np_inbox *inbox)
 int np_inbox_is_empty(struct np_inbox *inbox);
 int np_inbox_sleep(struct np_inbox *inbox);
 void np_inbox_awake(struct np_inbox *inbox);
-/* Empties the eventfd's counter after it was seen readable. */
-void np_inbox_drain_wake(struct np_inbox *inbox);
+/* Empties the counter of a wake_fd that was seen readable. Backends know the fd, not the inbox. */
+void np_inbox_drain_wake(int wake_fd);
 
 #endif

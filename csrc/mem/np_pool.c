@@ -166,7 +166,6 @@ static np_block take_from(struct np_pool *pool, uint32_t index)
     class->taken_count++;
     struct np_pool_entry *entry = &pool->entries[number];
     entry->generation++;
-    atomic_store_explicit(&entry->refs, 1, memory_order_relaxed);
     return (np_block)entry->generation << 32 | (number + 1);
 }
 
@@ -190,18 +189,11 @@ int np_pool_take(struct np_pool *pool, size_t bytes, np_block *out)
     return 0;
 }
 
-void np_pool_keep(struct np_pool *pool, np_block block)
-{
-    unsigned before = atomic_fetch_add_explicit(&entry_of(pool, block)->refs, 1,
-                                                memory_order_relaxed);
-    NP_ASSERT(before > 0);
-}
-
-static void give_back(struct np_pool *pool, np_block block)
+void np_pool_drop(struct np_pool *pool, np_block block)
 {
     uint32_t number = (uint32_t)block - 1, index = chunk_of(pool, block);
-    struct np_pool_entry *entry = &pool->entries[number];
     pthread_mutex_lock(&pool->lock);
+    struct np_pool_entry *entry = entry_of(pool, block); /* or aborts: it went back already */
     struct np_pool_chunk *chunk = &pool->chunks[index];
     struct np_pool_class *class = &pool->classes[chunk->class_index];
     np_arena_poison(pool->arena.base + (size_t)number * unit_bytes(pool), class->block_bytes);
@@ -220,29 +212,10 @@ static void give_back(struct np_pool *pool, np_block block)
     pthread_mutex_unlock(&pool->lock);
 }
 
-int np_pool_drop(struct np_pool *pool, np_block block)
-{
-    /* Release: our reads of the block are over. Acquire: and so are those of everybody who dropped
-     * before, when we are the last and give it to somebody who will write. */
-    unsigned before = atomic_fetch_sub_explicit(&entry_of(pool, block)->refs, 1,
-                                                memory_order_acq_rel);
-    NP_ASSERT(before > 0);
-    if (before > 1)
-        return 0;
-    give_back(pool, block);
-    return 1;
-}
-
 uint8_t *np_pool_base(struct np_pool *pool, np_block block)
 {
     entry_of(pool, block);
     return pool->arena.base + (size_t)((uint32_t)block - 1) * unit_bytes(pool);
-}
-
-uint32_t np_pool_capacity(struct np_pool *pool, np_block block)
-{
-    entry_of(pool, block); /* while it is in use, its chunk keeps its class */
-    return pool->classes[pool->chunks[chunk_of(pool, block)].class_index].block_bytes;
 }
 
 /* ---- counting ------------------------------------------------------------------------------ */

@@ -10,19 +10,17 @@
  *           start of the arena, so none crosses a region of registered memory.
  * Handles   np_block names a block and its generation: a handle that is used after its block went
  *           back aborts the program instead of corrupting somebody else's bytes.
- * Ownership The pool owns the memory. A block has references: one from np_pool_take, more by
- *           np_pool_keep (an operation in flight, a Python object); the last np_pool_drop gives it
- *           back. Under AddressSanitizer free blocks are poisoned.
+ * Ownership The pool owns the memory. A block is its taker's from np_pool_take to np_pool_drop; who
+ *           shares it counts by himself. Under AddressSanitizer free blocks are poisoned.
  * Errors    0 or -errno: -ENOBUFS when no block of the class is free (backpressure: some come back
  *           when sends end), -EMSGSIZE for more than the largest class.
  * Threads   Any: one pool may serve the loops of several threads. A lock is held for a few
- *           instructions; references are atomic. open and close: one thread, nobody else in it.
+ *           instructions. open and close: one thread, nobody else in it.
  */
 #ifndef NP_POOL_H
 #define NP_POOL_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,8 +46,7 @@ struct np_pool_chunk {
     uint8_t class_index;
 };
 
-struct np_pool_entry { /* per block of the smallest class; the first one speaks for a larger */
-    atomic_uint refs;
+struct np_pool_entry {   /* per block of the smallest class; the first one speaks for a larger */
     uint32_t generation; /* odd while in use */
     uint32_t next;       /* block number + 1 */
 };
@@ -79,14 +76,11 @@ int np_pool_open(struct np_pool *pool, size_t size_bytes, const uint32_t *classe
                  uint32_t classes_count, int arena_flags);
 /* Frees everything; the caller has seen to it that no block is in use. */
 void np_pool_close(struct np_pool *pool);
-/* A block of the smallest class that holds `bytes` (1 or more), with one reference. */
+/* A block of the smallest class that holds `bytes` (1 or more). */
 int np_pool_take(struct np_pool *pool, size_t bytes, np_block *out);
-void np_pool_keep(struct np_pool *pool, np_block block);
-/* 1 when that was the last reference and the block went back. */
-int np_pool_drop(struct np_pool *pool, np_block block);
+/* The block goes back. */
+void np_pool_drop(struct np_pool *pool, np_block block);
 uint8_t *np_pool_base(struct np_pool *pool, np_block block);
-/* The size of its class. */
-uint32_t np_pool_capacity(struct np_pool *pool, np_block block);
 void np_pool_get_stats(struct np_pool *pool, struct np_pool_stats *out);
 
 #endif

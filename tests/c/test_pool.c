@@ -40,13 +40,15 @@ static void a_block_has_the_smallest_class_that_fits(void **state)
     static const size_t asked[] = {1, 64, 65, 256, 257, 4096};
     static const uint32_t got[] = {64, 64, 256, 256, 4096, 4096};
     struct np_pool pool;
+    struct np_pool_stats stats;
     open_small(&pool);
     for (size_t i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
         np_block block = take(&pool, asked[i]);
-        assert_int_equal(np_pool_capacity(&pool, block), got[i]);
+        np_pool_get_stats(&pool, &stats);
+        assert_int_equal(stats.used_bytes, got[i]);
         memset(np_pool_base(&pool, block), 1, got[i]);
         assert_int_equal((np_pool_base(&pool, block) - pool.arena.base) % got[i], 0);
-        assert_int_equal(np_pool_drop(&pool, block), 1);
+        np_pool_drop(&pool, block);
     }
     np_block none;
     assert_int_equal(np_pool_take(&pool, 4097, &none), -EMSGSIZE);
@@ -79,19 +81,6 @@ static void an_exhausted_pool_says_so_and_recovers(void **state)
     np_pool_get_stats(&pool, &stats);
     assert_int_equal(stats.blocks_used_count, 0);
     assert_int_equal(stats.free_chunk_bytes, CHUNK * CHUNKS);
-    np_pool_close(&pool);
-}
-
-static void the_last_reference_gives_it_back(void **state)
-{
-    (void)state;
-    struct np_pool pool;
-    open_small(&pool);
-    np_block block = take(&pool, 100);
-    np_pool_keep(&pool, block);
-    assert_int_equal(np_pool_drop(&pool, block), 0);
-    memset(np_pool_base(&pool, block), 2, 256);
-    assert_int_equal(np_pool_drop(&pool, block), 1);
     np_pool_close(&pool);
 }
 
@@ -149,6 +138,14 @@ static void no_memory(void **state)
     assert_int_equal(np_pool_open(&pool, (size_t)1 << 50, large, 1, NP_ARENA_PLAIN_ONLY), -ENOMEM);
 }
 
+static size_t class_that_holds(size_t bytes)
+{
+    size_t i = 0;
+    while (CLASSES[i] < bytes)
+        i++;
+    return CLASSES[i];
+}
+
 /* Every live block holds its own pattern: nobody else writes into it, whatever comes and goes. */
 static void random_model(void **state)
 {
@@ -159,7 +156,6 @@ static void random_model(void **state)
         struct np_pool pool;
         np_block blocks[LIVE] = {0};
         size_t sizes[LIVE], used_bytes = 0;
-        uint32_t refs[LIVE];
         open_small(&pool);
         for (int step = 0; step < 3000; step++) {
             uint32_t i = np_random_below(&random, LIVE);
@@ -167,18 +163,9 @@ static void random_model(void **state)
                 uint8_t *base = np_pool_base(&pool, blocks[i]);
                 for (size_t at = 0; at < sizes[i]; at++)
                     assert_int_equal(base[at], (uint8_t)(i + at));
-                if (refs[i] < 3 && np_random_below(&random, 4) == 0) {
-                    np_pool_keep(&pool, blocks[i]);
-                    refs[i]++;
-                    continue;
-                }
-                size_t capacity = np_pool_capacity(&pool, blocks[i]);
-                int went = np_pool_drop(&pool, blocks[i]);
-                assert_int_equal(went, --refs[i] == 0);
-                if (went) {
-                    blocks[i] = 0;
-                    used_bytes -= capacity;
-                }
+                np_pool_drop(&pool, blocks[i]);
+                blocks[i] = 0;
+                used_bytes -= class_that_holds(sizes[i]);
                 continue;
             }
             sizes[i] = 1 + np_random_below(&random, np_random_below(&random, 3) ? 300 : CHUNK);
@@ -188,9 +175,7 @@ static void random_model(void **state)
                 blocks[i] = 0;
                 continue;
             }
-            refs[i] = 1;
-            used_bytes += np_pool_capacity(&pool, blocks[i]);
-            assert_true(np_pool_capacity(&pool, blocks[i]) >= sizes[i]);
+            used_bytes += class_that_holds(sizes[i]);
             for (size_t at = 0; at < sizes[i]; at++)
                 np_pool_base(&pool, blocks[i])[at] = (uint8_t)(i + at);
             struct np_pool_stats stats;
@@ -198,7 +183,7 @@ static void random_model(void **state)
             assert_int_equal(stats.used_bytes, used_bytes);
         }
         for (int i = 0; i < LIVE; i++)
-            while (blocks[i] && refs[i]--)
+            if (blocks[i])
                 np_pool_drop(&pool, blocks[i]);
         np_pool_close(&pool);
     }
@@ -206,7 +191,6 @@ static void random_model(void **state)
 
 struct shared {
     struct np_pool *pool;
-    np_block common;
     uint8_t mark;
 };
 
@@ -224,8 +208,6 @@ static void *hammer(void *arg)
                 NP_ASSERT(base[at] == shared->mark);
             np_pool_drop(shared->pool, block);
         }
-        np_pool_keep(shared->pool, shared->common);
-        NP_ASSERT(np_pool_drop(shared->pool, shared->common) == 0);
     }
     return NULL;
 }
@@ -238,14 +220,12 @@ static void threads_share_a_pool(void **state)
     pthread_t threads[THREADS];
     struct shared shared[THREADS];
     open_small(&pool);
-    np_block common = take(&pool, 64);
     for (int i = 0; i < THREADS; i++) {
-        shared[i] = (struct shared){&pool, common, (uint8_t)(i + 1)};
+        shared[i] = (struct shared){&pool, (uint8_t)(i + 1)};
         assert_int_equal(pthread_create(&threads[i], NULL, hammer, &shared[i]), 0);
     }
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
-    assert_int_equal(np_pool_drop(&pool, common), 1);
     np_pool_close(&pool);
 }
 
@@ -255,7 +235,6 @@ int main(void)
         cmocka_unit_test(classes_are_checked),
         cmocka_unit_test(a_block_has_the_smallest_class_that_fits),
         cmocka_unit_test(an_exhausted_pool_says_so_and_recovers),
-        cmocka_unit_test(the_last_reference_gives_it_back),
         cmocka_unit_test(misuse_aborts),
         cmocka_unit_test(no_memory),
         cmocka_unit_test(random_model),

@@ -381,7 +381,7 @@ static void *work_in_ring(void *arg)
         struct pollfd ready = {.fd = inbox.wake_fd, .events = POLLIN};
         /* Rounded up, as a loop's wait is: a little later than the watcher's look. */
         if (poll(&ready, 1, timeout_ns < 0 ? -1 : (int)(timeout_ns / 1000000) + 1) > 0)
-            np_inbox_drain_wake(&inbox);
+            np_inbox_drain_wake(inbox.wake_fd);
         np_worker_rouse(worker);
     }
     np_worker_alight(worker);

@@ -4,14 +4,8 @@
 #include <unistd.h>
 
 #include "base/np_compat.h"
+#include "io/np_inbox.h"
 #include "io/uring/np_uring.h"
-
-static void drain_wake(struct np_uring *u)
-{
-    uint64_t counter;
-    ssize_t n = read(u->wake_fd, &counter, sizeof(counter));
-    (void)n; /* EAGAIN: an earlier read took it */
-}
 
 /* The kernel notes the bits that an fd was woken with and does not look again when it reports them.
  * What the caller did in between may have used them up: its own send, its own receive. */
@@ -180,7 +174,7 @@ int np_uring_harvest(struct np_uring *u, struct np_event *events, int max)
         np_udata udata = cqe->user_data;
         if (np_udata_kind(udata) >= NP_UDATA_RESERVED) {
             if (udata == NP_UDATA_WAKE) {
-                drain_wake(u);
+                np_inbox_drain_wake(u->wake_fd);
                 u->wake_armed = cqe->flags & IORING_CQE_F_MORE;
             } else if (np_udata_kind(udata) == NP_UDATA_REGION_KIND) {
                 np_uring_region_released(u, udata);

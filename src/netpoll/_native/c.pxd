@@ -193,7 +193,7 @@ cdef extern from "mem/np_pool.h" nogil:
                      uint32_t classes_count, int arena_flags)
     void np_pool_close(np_pool *pool)
     int np_pool_take(np_pool *pool, size_t bytes, np_block *out)
-    int np_pool_drop(np_pool *pool, np_block block)
+    void np_pool_drop(np_pool *pool, np_block block)
     uint8_t *np_pool_base(np_pool *pool, np_block block)
     void np_pool_get_stats(np_pool *pool, np_pool_stats *out)
 
