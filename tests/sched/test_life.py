@@ -163,7 +163,7 @@ def test_the_interpreter_waits_for_what_is_queued() -> None:
         print("main ends", flush=True)
         """
     )
-    assert sorted(out.split()) == sorted(["main", "ends", "0", "1", "2", "3", "4", "late"])
+    assert sorted(out.split()) == sorted("main ends 0 1 2 3 4 late".split())
 
 
 def test_an_idle_scheduler_does_not_hold_the_interpreter() -> None:
