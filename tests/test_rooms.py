@@ -89,7 +89,7 @@ ROOMS: dict[str, set[str]] = {
     "csrc/mem": {"csrc/base"},
     "csrc/probe": {"csrc/base"},
     "csrc/sched": {"csrc/base", "csrc/io"},
-    "csrc/server": {"csrc/io", "csrc/mem", "csrc/sched"},
+    "csrc/server": {"csrc/base", "csrc/io", "csrc/mem", "csrc/sched"},
     "csrc/tls": {"csrc/base"},
 }
 

@@ -1,5 +1,6 @@
 """The C core's files stand in an order: each calls those below it, in no circle. States of
-operations are written in one place. And the table of verbs stays small, with every verb filled in.
+operations are written in one place. The table of verbs stays small, with every verb filled in. No
+native method only declares, and lives end in one place.
 
 A file that calls only downwards can be read, tested and changed with what is below it alone. No
 list of the order has to be kept: any order will do, as long as there is one. Includes are looked
@@ -153,3 +154,35 @@ def test_cython_sees_exactly_these_verbs(verbs: list[str]) -> None:
     pxd = CSRC.parent / "src/netpoll/_native/c.pxd"
     body = pxd.read_text().split("    struct np_backend_ops:\n")[1].split("\n\n")[0]
     assert re.findall(r"^        \w+ \(\*(\w+)\)\(np_backend ", body, re.MULTILINE) == verbs
+
+
+# ---- the native layer -----------------------------------------------------------------------
+
+NATIVE = CSRC.parent / "src" / "netpoll"
+
+
+def native_files() -> list[Path]:
+    found = [*NATIVE.glob("*.pyx"), *(NATIVE / "_native").rglob("*.pyx")]
+    assert len(found) > 30
+    return sorted(found)
+
+
+def test_every_native_method_has_a_body() -> None:
+    """A method that only declares what another file has cuts one class in two. What a program may
+    not call is refused with a sentence."""
+    declares = re.compile(r"raise NotImplementedError(?:\(\))?\s*$", re.MULTILINE)
+    assert declares.search("        raise NotImplementedError\n")
+    found = [path.name for path in native_files() if declares.search(path.read_text())]
+    assert not found
+
+
+def test_the_steps_of_a_life_are_taken_in_one_place() -> None:
+    """csrc/base/np_life.h draws the life; who else sets one of its bits has another way to end."""
+    step = re.compile(r"np_life\(|(?:\||&)= ~?NP_(?:CLOSING|LOST|GONE)\b")
+    found = {path.name for path in native_files() if step.search(path.read_text())}
+    assert found == {
+        "endpoint.pyx",  # transports
+        "pipe.pyx",  # the end of a pipe is read: no more is
+        "host.pyx",  # connections of the server
+        "secure.pyx",  # and they have to say goodbye first
+    }

@@ -11,10 +11,9 @@
  *           `generation`, which only records of the slab use, counts its pins.
  * Lifetime  Whoever may look at a connection again after something that can end it (a handler, a
  *           hook, any other Python code, a send) pins it before, and unpins it after: the struct is
- *           not put back in between, and its flags tell whether it is over (NP_CONN_LOST). A flow
+ *           not put back in between, and its flags tell whether it is over (NP_LOST). A flow
  *           is not pinned: after such a call it is fetched again.
- * Ownership A chunk of a flow owns its memory through its `owner`: see enum np_owner. What np_iov
- *           hands back goes to np_owner_drop.
+ * Ownership A chunk of a flow owns its memory through its `owner` (np_owner.h).
  * Errors    NULL or -ENOMEM when memory runs out; nothing else fails.
  * Threads   The worker's thread only; the task's verbs from any (np_task.h).
  */
@@ -23,40 +22,36 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
+#include "base/np_assert.h"
+#include "base/np_life.h"
 #include "mem/np_bufring.h"
 #include "io/np_event.h"
 #include "mem/np_iov.h"
+#include "mem/np_owner.h"
 #include "sched/np_task.h"
 #include "io/np_udata.h"
 #include "io/np_zc.h"
 
-/* What keeps a chunk's memory: the low bits of its owner. */
-enum np_owner {
-    NP_OWNER_OBJECT = 0, /* a reference to an object of the layer above */
-    NP_OWNER_BUF = 1,    /* a hold of a struct np_buf: received memory */
-    NP_OWNER_HEAP = 2,   /* malloc: bytes that had to be copied */
-    NP_OWNER_FILE = 3,   /* a reference; no memory: base counts from the file's offset (sendfile) */
-    NP_OWNER_MASK = 7
+enum np_conn_flags { /* behind the bits of its life (np_life.h); when it is GONE it is put back */
+    NP_CONN_OPEN = 1 << NP_LIFE_BITS,       /* the struct is some connection's */
+    NP_CONN_DIRTY = NP_CONN_OPEN << 1,      /* in the list of those with something to send */
+    NP_CONN_PAUSED = NP_CONN_OPEN << 2,     /* its handler does not want more bytes */
+    NP_CONN_CHOKED = NP_CONN_OPEN << 3,     /* too much unsent: not read until it has shrunk */
+    NP_CONN_FULL = NP_CONN_OPEN << 4,       /* too much unread or retained: the same */
+    NP_CONN_CANCELLED = NP_CONN_OPEN << 5,  /* the RECV was asked to end */
+    NP_CONN_EOF = NP_CONN_OPEN << 6,        /* the peer has shut its side */
+    NP_CONN_SHUT = NP_CONN_OPEN << 7,       /* our side is to be shut, or is, when all is sent */
+    NP_CONN_CORKED = NP_CONN_OPEN << 8,     /* nothing is sent before uncork */
+    NP_CONN_CALLED = NP_CONN_OPEN << 9,     /* the handler is running */
+    NP_CONN_TLS = NP_CONN_OPEN << 10,       /* bytes pass through the layer above's TLS */
+    NP_CONN_TIMED = NP_CONN_OPEN << 11,     /* in the wheel of idle time-outs */
+    /* Why nothing is received, or what comes is kept. */
+    NP_CONN_HELD = NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL,
+    NP_CONN_NOT_READING = NP_CONN_HELD | NP_CLOSING,
 };
 
-enum np_conn_flags {
-    NP_CONN_OPEN = 1 << 0,
-    NP_CONN_DIRTY = 1 << 1,     /* in the worker's list of those with something to send */
-    NP_CONN_PAUSED = 1 << 2,    /* its handler does not want more bytes */
-    NP_CONN_CHOKED = 1 << 3,    /* too much unsent: not read until it has shrunk */
-    NP_CONN_FULL = 1 << 4,      /* too much unread or retained: not read until it has shrunk */
-    NP_CONN_CANCELLED = 1 << 5, /* the RECV was asked to end */
-    NP_CONN_EOF = 1 << 6,       /* the peer has shut its side */
-    NP_CONN_CLOSING = 1 << 7,   /* no more reading; it ends when all is sent */
-    NP_CONN_LOST = 1 << 8,      /* over: waits for its operations, then it is freed */
-    NP_CONN_SHUT = 1 << 9,      /* our side is to be shut, or is, when all is sent */
-    NP_CONN_CORKED = 1 << 10,   /* nothing is sent before uncork */
-    NP_CONN_CALLED = 1 << 12,   /* the handler is running */
-    NP_CONN_TLS = 1 << 13,      /* bytes pass through the layer above's TLS */
-    NP_CONN_TIMED = 1 << 14,    /* in the wheel of idle time-outs */
-};
+NP_STATIC_ASSERT(NP_CONN_TIMED < 1 << 16, "np_conn.flags has 16 bits");
 
 struct np_flow {
     struct np_iov iov;
@@ -124,22 +119,6 @@ int64_t np_flow_find(const struct np_flow *flow, const uint8_t *wanted, size_t w
 /* The head of an outbound flow as iovecs, at most `max`; stops at a file. *total: their bytes. */
 int np_flow_gather(const struct np_flow *flow, struct iovec *out, int max, size_t *total);
 
-/* Lets go of an owner. Returns the reference that the layer above has to drop, or NULL. */
-static inline void *np_owner_drop(void *owner)
-{
-    uintptr_t tag = (uintptr_t)owner & NP_OWNER_MASK;
-    void *what = (void *)((uintptr_t)owner - tag);
-    if (tag == NP_OWNER_BUF) {
-        np_buf_release((struct np_buf *)what);
-        return NULL;
-    }
-    if (tag == NP_OWNER_HEAP) {
-        free(what);
-        return NULL;
-    }
-    return what;
-}
-
 static inline struct np_conn *np_conn_at(const struct np_conn_slab *slab, uint32_t index)
 {
     return &slab->chunks[index / NP_CONN_CHUNK_COUNT][index % NP_CONN_CHUNK_COUNT];
@@ -171,7 +150,7 @@ static inline void np_conn_pin(struct np_conn *conn)
 static inline int np_conn_unpin(struct np_conn *conn)
 {
     NP_ASSERT(conn->task.generation > 0);
-    return --conn->task.generation == 0 && (conn->flags & NP_CONN_LOST);
+    return --conn->task.generation == 0 && (conn->flags & NP_LOST);
 }
 
 static inline int np_conn_is_pinned(const struct np_conn *conn)

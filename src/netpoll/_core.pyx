@@ -85,10 +85,12 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 cdef class Completion:
     cdef int on_event(self, Loop loop, np_event *event) except -1:
-        raise NotImplementedError
+        """An operation has ended, or has something new."""
+        return ON_EVENT_QUIET
 
     cdef int on_turn_end(self, Loop loop) except -1:
-        raise NotImplementedError
+        """Of one that called mark_dirty(): the last moment before the turn's system call."""
+        return 0
 
     cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
         """The last event of an operation that was in flight when the loop was closed."""

@@ -86,6 +86,27 @@ async def test_a_protocol_is_paused_and_resumed(loop: Any, backend: str) -> None
     taker.close()
 
 
+@pytest.mark.control_since((3, 11, 7))
+async def test_reading_is_resumed_when_there_is_room_to_write(loop: Any) -> None:
+    class Careful(Recorder):
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.transport.resume_reading()
+
+    sender, taker = full_pair()
+    transport, protocol = await loop.create_datagram_endpoint(Careful, sock=sender)
+    transport.pause_reading()
+    await asyncio.sleep(0.01)
+    transport.set_write_buffer_limits(high=20_000, low=5_000)
+    while not protocol.count("pause"):
+        transport.sendto(bytes(1000))
+    await until(lambda: drain(taker) and protocol.count("resume"))
+    taker.sendto(b"go on", sender.getsockname())
+    await until(lambda: protocol.data == [b"go on"])
+    await closed(transport)
+    taker.close()
+
+
 async def test_close_waits_for_a_full_socket(loop: Any) -> None:
     sender, taker = full_pair()
     transport, protocol = await loop.create_datagram_endpoint(Recorder, sock=sender)

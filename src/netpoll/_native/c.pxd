@@ -20,6 +20,14 @@ cdef extern from "base/np_limits.h" nogil:
         NP_POOL_CLASSES_MAX_COUNT
     const int64_t NP_WAIT_MAX_NS
 
+cdef extern from "base/np_life.h" nogil:
+    enum:
+        NP_CLOSING
+        NP_LOST
+        NP_GONE
+        NP_LIFE_BITS
+    unsigned np_life(unsigned state)
+
 cdef extern from "io/np_udata.h" nogil:
     ctypedef uint64_t np_udata
 
@@ -386,6 +394,16 @@ cdef extern from "mem/np_iov.h" nogil:
     int np_iov_advance(np_iov *iov, size_t taken_bytes, void **owners, int max)
     void *np_iov_pop(np_iov *iov)
 
+cdef extern from "mem/np_owner.h" nogil:
+    enum:
+        NP_OWNER_OBJECT
+        NP_OWNER_BUF
+        NP_OWNER_HEAP
+        NP_OWNER_FILE
+        NP_OWNER_MASK
+
+    void *np_owner_drop(void *owner)
+
 cdef extern from "http/np_http.h" nogil:
     enum:
         NP_HTTP_MORE
@@ -472,11 +490,6 @@ cdef extern from "io/np_pipe.h" nogil:
 
 cdef extern from "server/np_conn.h" nogil:
     enum:
-        NP_OWNER_OBJECT
-        NP_OWNER_BUF
-        NP_OWNER_HEAP
-        NP_OWNER_FILE
-        NP_OWNER_MASK
         NP_CONN_OPEN
         NP_CONN_DIRTY
         NP_CONN_PAUSED
@@ -484,13 +497,13 @@ cdef extern from "server/np_conn.h" nogil:
         NP_CONN_FULL
         NP_CONN_CANCELLED
         NP_CONN_EOF
-        NP_CONN_CLOSING
-        NP_CONN_LOST
         NP_CONN_SHUT
         NP_CONN_CORKED
         NP_CONN_CALLED
         NP_CONN_TLS
         NP_CONN_TIMED
+        NP_CONN_HELD
+        NP_CONN_NOT_READING
         NP_CONN_CHUNK_COUNT
 
     struct np_flow:
@@ -524,7 +537,6 @@ cdef extern from "server/np_conn.h" nogil:
     int64_t np_flow_find(const np_flow *flow, const uint8_t *wanted, size_t wanted_bytes,
                          size_t start_bytes)
     int np_flow_gather(const np_flow *flow, iovec *out, int max, size_t *total)
-    void *np_owner_drop(void *owner)
     np_conn *np_conn_at(const np_conn_slab *slab, uint32_t index)
     np_flow *np_flow_at(const np_conn_slab *slab, uint32_t index)
     void *np_conn_cookie(np_conn *conn)

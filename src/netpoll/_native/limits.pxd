@@ -67,8 +67,7 @@ cdef enum:
     # What a waiting datagram counts beside its bytes (a UDP header, as in asyncio since 3.13), so
     # that empty ones cannot wait without bound.
     DATAGRAM_HEADER_BYTES = 8
-    # The queue's first size, and the one above which it gives its memory back when it is empty.
-    DATAGRAM_OUT_FIRST_COUNT = 8
+    # The size of the queue above which it gives its memory back when it is empty.
     DATAGRAM_OUT_KEPT_COUNT = 256
 
     # ---- TLS ----------------------------------------------------------------------------------
@@ -86,8 +85,6 @@ cdef enum:
     # No more is encrypted while the transport below holds this much; again from the low mark on.
     TLS_BELOW_HIGH_BYTES = 256 * 1024
     TLS_BELOW_LOW_BYTES = 64 * 1024
-    # Above this many used places at its front the list of what is to be written is made anew.
-    TLS_PLAIN_TRIM_COUNT = 256
     # Owners of plaintext that one step of a server's connection lets go.
     SECURE_OWNERS_COUNT = 64
 

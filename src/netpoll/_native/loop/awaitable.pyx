@@ -19,8 +19,9 @@ cdef dict CALLED = {}
 
 cdef class Awaitable(Completion):
     cdef object step(self):
-        """The value of the await, with is_done set; or the future to wait for."""
-        raise NotImplementedError
+        """The value of the await, with is_done set; or the future to wait for. Here: nothing to
+        wait for."""
+        self.is_done = True
 
     cdef str called(self):
         """Who made it."""

@@ -53,7 +53,8 @@ cdef inline bint is_plain_buffer(object buffer):
 
 cdef class SockOp(Awaitable):
     cdef object attempt(self):
-        raise NotImplementedError
+        """The call itself. Here: none, the socket's readiness is all that is waited for."""
+        self.is_done = self.future is not None
 
     cdef object step(self):
         if self.op:

@@ -93,10 +93,11 @@ cdef class Core:
 cdef class Suspension:
     cdef int attach(self, Task waiter) except -1:
         """Keeps the waiter, to wake it; or returns 1 when there is nothing to wait for."""
-        raise NotImplementedError
+        return 1
 
     cdef int detach(self, Task waiter) except -1:
-        raise NotImplementedError
+        """The waiter waits for it no more."""
+        return 0
 
 
 cdef object asked(Suspension what, bint *is_asked):
@@ -136,7 +137,8 @@ cdef class Timed(Suspension):
         return 0
 
     cdef int fire(self) except -1:
-        raise NotImplementedError
+        """The deadline has come."""
+        return 0
 
 
 cdef Py_ssize_t timer_offset():

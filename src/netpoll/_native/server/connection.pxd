@@ -1,10 +1,10 @@
 # The seam of server/connection.pyx.
 
-from libc.stdint cimport uint64_t, uint8_t
+from libc.stdint cimport uint8_t
 
-from netpoll._core cimport Completion, Loop
-from netpoll._native.c cimport NP_IOV_MAX, iovec, np_conn, np_conn_slab, np_conn_unpin, np_flow
+from netpoll._native.c cimport np_conn, np_flow
 from netpoll._native.loop.awaitable cimport Awaitable
+from netpoll._native.server.host cimport Host
 from netpoll._native.server.lease cimport Lease, Lender
 
 
@@ -20,45 +20,9 @@ cdef class Driver:
     cdef int resume(self) except -1
 
 
-cdef class Host(Completion):
-    """What a connection needs of the worker that it belongs to (server/worker.pyx)."""
-    cdef Loop loop
-    cdef np_conn_slab slab
-    cdef Py_ssize_t max_pending_bytes, max_unread_bytes, max_retained_bytes
-    cdef Py_ssize_t buffers_count, leased_chunks    # of the ring; of it in retained leases
-    cdef bint raises_when_full
-    cdef object make_pool       # called with the loop for the BufferPool of reserve()
-    cdef object pool            # that pool, once it was asked for
-    cdef iovec iov[NP_IOV_MAX]  # of the send that is being made
-    cdef uint64_t user_copied_bytes, pinned_bytes
-    cdef uint64_t thread_id     # of the thread that runs the loop
-    cdef np_conn *running       # whose coroutine is being driven, or NULL
-
-    cdef int send_soon(self, np_conn *conn) except -1
-    cdef int send_now(self, np_conn *conn) except -1
-    cdef int consumed(self, np_conn *conn) except -1
-    cdef int read_again(self, np_conn *conn) except -1
-    cdef int stop_reading(self, np_conn *conn) except -1
-    cdef int close_conn(self, np_conn *conn) except -1
-    cdef int fail_conn(self, np_conn *conn, object error) except -1
-    cdef int check_thread(self) except -1
-    cdef int queue_run(self, np_conn *conn) except -1
-    cdef object tls_of(self, np_conn *conn)
-    cdef Connection adopt_quietly(self, int fd)
-    cdef int session_ended(self, Driver session, object error) except -1
-    cdef int finish(self, np_conn *conn) except -1
-
-
-cdef inline int unpin(Host host, np_conn *conn) except -1:
-    """The partner of np_conn_pin."""
-    return host.finish(conn) if np_conn_unpin(conn) else 0
-
-
 cdef class Connection(Lender):
-    cdef Host host
-    cdef np_conn *conn          # NULL: the connection is over
     cdef Driver session         # None in on_data style
-    cdef Wait reading, draining  # awaits in progress
+    cdef Wait reading           # the await in progress, beside that of drain()
     cdef object error           # why it ended
     cdef public object state
     cdef object __weakref__
@@ -82,7 +46,6 @@ cdef class Connection(Lender):
     cdef int push_view(self, object data) except -1
     cdef int push_lease(self, Lease lease) except -1
     cdef int pushed(self) except -1
-    cdef int count_lease(self, Lease lease) noexcept
     cdef int wake(self, Wait wait) except -1
 
 
@@ -97,6 +60,5 @@ cdef class Wait(Awaitable):
     cdef int forget(self) except -1
 
 
-cdef class FileSpan:
-    """A file that is being sent: its own descriptor, closed when nobody sends from it any more."""
-    cdef int fd
+cdef Connection face_of(Host host, np_conn *conn)
+cdef int drop_face(Host host, np_conn *conn, Connection face) except -1

@@ -9,25 +9,25 @@ at the end of the turn in one system call.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.pythread cimport PyThread_get_thread_ident
-from libc.errno cimport EDQUOT, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from netpoll._core cimport Completion
 from netpoll._native.c cimport (
-    NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST, NP_CONN_PAUSED,
-    NP_CONN_SHUT, NP_OWNER_FILE, NP_OWNER_HEAP, PyObject, PyTypeObject, Py_DECREF, Py_INCREF,
-    np_chunk, np_conn, np_conn_in, np_conn_pin, np_flow, np_flow_copy, np_flow_find, np_flow_get,
-    np_flow_move, np_flow_push, np_iov_advance, np_owner_drop, np_sock_close)
-from netpoll._native.limits cimport GATHER_COUNT, HIGH_WATER_DEFAULT_BYTES
+    NP_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_PAUSED, NP_CONN_SHUT, NP_LOST, NP_OWNER_FILE,
+    NP_OWNER_HEAP, PyObject, PyTypeObject, Py_INCREF, Py_REFCNT, np_chunk, np_conn,
+    np_conn_in, np_conn_pin, np_flow, np_flow_copy, np_flow_find, np_flow_get, np_flow_move,
+    np_flow_push)
+from netpoll._native.limits cimport HIGH_WATER_DEFAULT_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._native.memory.pool cimport Buffer, PoolBlock
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.host cimport FileSpan, Host, unpin
 from netpoll._native.server.lease cimport Lease, Lender
+from netpoll._native.transport.out_queue cimport out_advance
 
 import asyncio
+import errno
 import os
 import socket as py_socket
 from asyncio import events as aio_events
@@ -37,63 +37,46 @@ from operator import index as index_of
 cdef object get_running_loop = aio_events._get_running_loop
 
 
-cdef class Host(Completion):
-    cdef int send_soon(self, np_conn *conn) except -1:
-        raise NotImplementedError
-
-    cdef int send_now(self, np_conn *conn) except -1:
-        raise NotImplementedError
-
-    cdef int consumed(self, np_conn *conn) except -1:
-        raise NotImplementedError
-
-    cdef int read_again(self, np_conn *conn) except -1:
-        raise NotImplementedError
-
-    cdef int stop_reading(self, np_conn *conn) except -1:
-        raise NotImplementedError
-
-    cdef int close_conn(self, np_conn *conn) except -1:
-        raise NotImplementedError
-
-    cdef int fail_conn(self, np_conn *conn, object error) except -1:
-        raise NotImplementedError
-
-    cdef int queue_run(self, np_conn *conn) except -1:
-        raise NotImplementedError
-
-    cdef Connection adopt_quietly(self, int fd):
-        raise NotImplementedError
-
-    cdef int session_ended(self, Driver session, object error) except -1:
-        raise NotImplementedError
-
-    cdef int finish(self, np_conn *conn) except -1:
-        raise NotImplementedError
-
-    cdef object tls_of(self, np_conn *conn):
-        return None
-
-    cdef int check_thread(self) except -1:
-        if PyThread_get_thread_ident() != self.thread_id:
-            raise RuntimeError(
-                "this connection belongs to another thread: use "
-                "connection.loop.call_soon_threadsafe(connection.write, data)")
+cdef class Driver:
+    cdef int resume(self) except -1:
+        """Goes on with the coroutine, if there is one."""
         return 0
 
 
-cdef class Driver:
-    cdef int resume(self) except -1:
-        raise NotImplementedError
+# To make a face may run the garbage collector, and with it anything.
+
+cdef Connection face_of(Host host, np_conn *conn):
+    """The object that stands for the connection; the connection refers to it from now on."""
+    cdef Connection face
+    if conn.task.argument is not NULL:
+        return <Connection>conn.task.argument
+    if host.spare is not NULL:
+        face = <Connection>host.spare
+        conn.task.argument = host.spare  # with its reference
+        host.spare = NULL
+    else:
+        face = Connection.__new__(Connection)
+        if conn.task.argument is not NULL:
+            return <Connection>conn.task.argument
+        face.host = host
+        conn.task.argument = <void*>face
+        Py_INCREF(<PyObject*>face)
+    face.conn = conn
+    return face
 
 
-cdef class FileSpan:
-    def __cinit__(self):
-        self.fd = -1
-
-    def __dealloc__(self):
-        if self.fd >= 0:
-            np_sock_close(self.fd)
+cdef int drop_face(Host host, np_conn *conn, Connection face) except -1:
+    """A face that nobody looks at any more is kept for the next handler call."""
+    # Two references: the connection's, and the caller's variable.
+    if Py_REFCNT(<PyObject*>face) > 2 or face.state is not None \
+            or face.session is not None or face.leases is not NULL or face.is_referred_to() \
+            or conn.task.argument is not <void*>face:
+        return 0
+    if host.spare is NULL:
+        conn.task.argument = NULL
+        face.conn = NULL
+        host.spare = <PyObject*>face
+    return 0
 
 
 @cython.final
@@ -207,21 +190,9 @@ cdef class Connection(Lender):
         return None if end < 0 else self.copied_head(end)
 
     cdef int drop_head(self, Py_ssize_t size) except -1:
-        cdef void *owners[GATHER_COUNT]
-        cdef void *reference
-        cdef int n, i
-        cdef size_t taken = size
         if size == 0:
             return 0
-        while True:
-            n = np_iov_advance(&self.unread().iov, taken, owners, GATHER_COUNT)
-            taken = 0
-            for i in range(n):
-                reference = np_owner_drop(owners[i])
-                if reference is not NULL:
-                    Py_DECREF(<PyObject*>reference)
-            if n < GATHER_COUNT:
-                break
+        out_advance(&self.unread().iov, size)
         return self.host.consumed(self.conn)
 
     cdef bytes copied_head(self, Py_ssize_t size):
@@ -297,9 +268,9 @@ cdef class Connection(Lender):
         """The outbound flow, now: after anything that may run Python code it is another, or there
         is none any more."""
         cdef np_conn *conn = self.live()
-        if conn.flags & (NP_CONN_SHUT | NP_CONN_LOST):
+        if conn.flags & (NP_CONN_SHUT | NP_LOST):
             raise ConnectionError("nothing can be written after shutdown() or close()")
-        if conn.flags & NP_CONN_CLOSING:
+        if conn.flags & NP_CLOSING:
             raise ConnectionError("nothing can be written after close()")
         if conn.out is NULL:
             conn.out = np_flow_get(&self.host.slab)
@@ -321,8 +292,8 @@ cdef class Connection(Lender):
         cdef np_conn *conn = self.conn
         np_conn_pin(conn)
         try:
-            self.host.send_now(conn)
-            if conn.flags & NP_CONN_LOST or conn.out is NULL \
+            self.host.flush(conn, True)
+            if conn.flags & NP_LOST or conn.out is NULL \
                     or <Py_ssize_t>conn.out.iov.total_bytes <= 2 * self.host.max_pending_bytes:
                 return 0
             error = BufferError(
@@ -512,13 +483,22 @@ cdef class Connection(Lender):
         In a server with sessions it has none: the coroutine that adopts it awaits its bytes. The
         socket object is detached: the connection is the closer.
         """
+        cdef Host host
         cdef int fd
         self.ours()
         sock.setblocking(False)
         fd = sock.detach()
         if fd < 0:
             raise ValueError("a closed socket cannot be adopted")
-        return self.host.adopt_quietly(fd)
+        host = self.host
+        host.dealt_count += 1
+        cdef np_conn *conn = host.begin(fd)
+        if conn is NULL:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the server takes no connections now")
+        try:
+            return face_of(host, conn)
+        finally:
+            unpin(host, conn)
 
     # ---- flow and end -------------------------------------------------------------------------
 
@@ -553,7 +533,7 @@ cdef class Connection(Lender):
     @property
     def closed(self):
         """The connection is over, or close() was called."""
-        return self.conn is NULL or bool(self.conn.flags & (NP_CONN_CLOSING | NP_CONN_LOST))
+        return self.conn is NULL or bool(self.conn.flags & NP_CLOSING)
 
     @property
     def loop(self):
@@ -596,76 +576,8 @@ cdef class Connection(Lender):
         finally:
             unpin(self.host, conn)
 
-    # ---- leases -------------------------------------------------------------------------------
-
-    cdef int admit(self, Lease lease) noexcept:
-        """Retained bytes pause reading above the limit, and are refused above twice of it."""
-        if lease.is_counted:
-            return 0
-        if self.retained_bytes + lease.size_bytes > 2 * self.host.max_retained_bytes:
-            return -EDQUOT
-        cdef int err = self.share(lease)
-        if err < 0:
-            return err
-        return self.count_lease(lease)
-
-    cdef int share(self, Lease lease) noexcept:
-        """Never the ring's last buffer: half of it stays for receiving, whatever is retained or
-        looked at. What would be too much is copied before anybody looks at it."""
-        cdef Py_ssize_t held = 0 if lease.counted_chunks else lease.buffers()
-        if held and 2 * (self.host.leased_chunks + held) > self.host.buffers_count:
-            held = lease.shed()
-            if held < 0:
-                return -ENOMEM
-            self.host.user_copied_bytes += held
-            held = 0
-        lease.counted_chunks += held
-        self.host.leased_chunks += held
-        return 0
-
-    cdef int outlives(self, Lease lease) noexcept:
-        self.count_lease(lease)
-        return -EDQUOT if self.retained_bytes > 2 * self.host.max_retained_bytes else 0
-
-    cdef int count_lease(self, Lease lease) noexcept:
-        self.retained_bytes += lease.size_bytes
-        lease.is_counted = True
-        if self.retained_bytes > self.host.max_retained_bytes and self.conn is not NULL:
-            self.conn.flags |= NP_CONN_FULL
-        return 0
-
-    cdef object refusal(self, int err, Py_ssize_t refused_bytes):
-        if self.retained_bytes + refused_bytes > 2 * self.host.max_retained_bytes:
-            return BufferError(
-                f"this connection has {self.retained_bytes + refused_bytes} bytes in leases that "
-                "were not released, or that memoryviews still use, and max_retained_bytes is "
-                f"{self.host.max_retained_bytes}: release() them, or keep copies")
-        return MemoryError()
-
-    cdef int relieve(self, Lease lease) noexcept:
-        if self.host is not None:  # else the collector has taken us and our host apart
-            self.host.leased_chunks -= lease.counted_chunks
-        lease.counted_chunks = 0
-        if lease.is_counted:
-            lease.is_counted = False
-            self.retained_bytes -= lease.size_bytes
-        return 0
-
-    cdef int relieved(self) noexcept:
-        if self.host is None or self.conn is NULL or not self.conn.flags & NP_CONN_FULL:
-            return 0
-        try:
-            if PyThread_get_thread_ident() == self.host.thread_id:
-                self._relieved()
-            else:
-                self.host.loop.call_soon_threadsafe(self._relieved)
-        except Exception:
-            pass  # the loop is closed: nothing is received any more
-        return 0
-
-    def _relieved(self):
-        if self.conn is not NULL:
-            self.host.consumed(self.conn)
+    cdef int drained(self) except -1:
+        return 0 if self.draining is None else self.wake(self.draining)
 
 
 # Where in a Connection its weak references begin.

@@ -4,17 +4,18 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport np_chunk, np_flow
+from netpoll._native.server.host cimport Face
 
 
-cdef class Lender:
+cdef class Lender(Face):
     cdef void *leases           # the newest of those that have not ended
-    cdef Py_ssize_t retained_bytes
 
     cdef int admit(self, Lease lease) noexcept
     cdef object refusal(self, int err, Py_ssize_t refused_bytes)
     cdef int end_leases(self, Loop loop, bint suspended) except -1
     cdef int share(self, Lease lease) noexcept
     cdef int outlives(self, Lease lease) noexcept
+    cdef int count_lease(self, Lease lease) noexcept
     cdef int relieve(self, Lease lease) noexcept
     cdef int relieved(self) noexcept
 

@@ -13,16 +13,18 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EDQUOT, ENOMEM
 from libc.stdint cimport uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    NP_OWNER_BUF, NP_OWNER_HEAP, NP_OWNER_MASK, NP_OWNER_OBJECT, PyObject, Py_DECREF, Py_INCREF,
-    np_buf, np_buf_hold, np_chunk, np_flow, np_inbox_wake, np_iov, np_iov_advance, np_iov_pop,
-    np_owner_drop)
+    NP_CONN_FULL, NP_OWNER_BUF, NP_OWNER_HEAP, NP_OWNER_MASK, NP_OWNER_OBJECT, PyObject, Py_DECREF,
+    Py_INCREF, np_buf, np_buf_hold, np_chunk, np_flow, np_inbox_wake, np_iov, np_iov_advance,
+    np_iov_pop, np_owner_drop)
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.host cimport Face
 
 
 cdef const char *EMPTY = ""
@@ -32,29 +34,62 @@ cdef inline np_chunk *chunk_at(np_iov *iov, Py_ssize_t i) noexcept:
     return &iov.chunks[(iov.head + i) & (iov.cap - 1)]
 
 
-cdef class Lender:
+cdef class Lender(Face):
     """Who lends: a connection's account of its leases."""
 
     cdef int admit(self, Lease lease) noexcept:
         """The lease is to outlive the handler: counts it. 0, or -errno when it is one too many.
 
-        Called, as relieve is, in the critical section of the lease's loop.
+        Retained bytes pause reading above the limit, and are refused above twice of it. Called, as
+        relieve is, in the critical section of the lease's loop.
         """
-        return 0
+        if lease.is_counted:
+            return 0
+        if self.retained_bytes + lease.size_bytes > 2 * self.host.max_retained_bytes:
+            return -EDQUOT
+        cdef int err = self.share(lease)
+        if err < 0:
+            return err
+        return self.count_lease(lease)
 
     cdef int share(self, Lease lease) noexcept:
-        """The lease's memory is about to be given out: its buffers are counted, or it is copied
-        out of them. 0, or -ENOMEM."""
+        """The lease's memory is about to be given out. 0, or -ENOMEM.
+
+        Never the ring's last buffer: half of it stays for receiving, whatever is retained or
+        looked at. What would be too much is copied before anybody looks at it.
+        """
+        cdef Py_ssize_t held = 0 if lease.counted_chunks else lease.buffers()
+        if held and 2 * (self.host.leased_chunks + held) > self.host.buffers_count:
+            held = lease.shed()
+            if held < 0:
+                return -ENOMEM
+            self.host.user_copied_bytes += held
+            held = 0
+        lease.counted_chunks += held
+        self.host.leased_chunks += held
         return 0
 
     cdef int outlives(self, Lease lease) noexcept:
         """The lease has ended but is in use, so it cannot be refused any more: counts it. 0, or
         -errno when it is one too many."""
+        self.count_lease(lease)
+        return -EDQUOT if self.retained_bytes > 2 * self.host.max_retained_bytes else 0
+
+    cdef int count_lease(self, Lease lease) noexcept:
+        self.retained_bytes += lease.size_bytes
+        lease.is_counted = True
+        if self.retained_bytes > self.host.max_retained_bytes and self.conn is not NULL:
+            self.conn.flags |= NP_CONN_FULL
         return 0
 
     cdef object refusal(self, int err, Py_ssize_t refused_bytes):
         """The exception for what admit said, of so many bytes."""
-        raise NotImplementedError
+        if self.retained_bytes + refused_bytes > 2 * self.host.max_retained_bytes:
+            return BufferError(
+                f"this connection has {self.retained_bytes + refused_bytes} bytes in leases that "
+                "were not released, or that memoryviews still use, and max_retained_bytes is "
+                f"{self.host.max_retained_bytes}: release() them, or keep copies")
+        return MemoryError()
 
     cdef int end_leases(self, Loop loop, bint suspended) except -1:
         """What the handler that has returned did not retain ends, and counts as retained while
@@ -88,11 +123,30 @@ cdef class Lender:
 
     cdef int relieve(self, Lease lease) noexcept:
         """A lease that was counted has ended: takes it off the account."""
+        if self.host is not None:  # else the collector has taken us and our host apart
+            self.host.leased_chunks -= lease.counted_chunks
+        lease.counted_chunks = 0
+        if lease.is_counted:
+            lease.is_counted = False
+            self.retained_bytes -= lease.size_bytes
         return 0
 
     cdef int relieved(self) noexcept:
         """After that: what was waiting for it may go on."""
+        if self.host is None or self.conn is NULL or not self.conn.flags & NP_CONN_FULL:
+            return 0
+        try:
+            if PyThread_get_thread_ident() == self.host.thread_id:
+                self._relieved()
+            else:
+                self.host.loop.call_soon_threadsafe(self._relieved)
+        except Exception:
+            pass  # the loop is closed: nothing is received any more
         return 0
+
+    def _relieved(self):
+        if self.conn is not NULL:
+            self.host.consumed(self.conn)
 
 
 # The collector must see leases: a retained one may be kept by what its lender refers to

@@ -2,23 +2,17 @@
 
 from libc.stdint cimport uint64_t
 
-from netpoll._core cimport Completion, Loop
-from netpoll._native.c cimport np_udata
+from netpoll._native.transport.acceptor cimport Accepting
 
 
-cdef class Listener(Completion):
-    cdef Loop loop
-    cdef object sock, told
+cdef class Listener(Accepting):
+    cdef object told
     cdef list workers
-    cdef int fd
-    cdef np_udata op
-    cdef bint is_closed, is_paused
-    cdef object retry
+    cdef bint is_paused
     cdef Py_ssize_t max_connections
     cdef list waiting           # accepted beyond max_connections: fds that nobody serves yet
     cdef uint64_t pauses_count
 
-    cdef int arm(self) except -1
     cdef int deal(self, int fd) except -1
     cdef int go_on(self) except -1
     cdef int failed(self, int err) except -1

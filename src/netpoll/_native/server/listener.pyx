@@ -5,22 +5,22 @@ Connections are dealt to the workers, the least loaded first: with SO_REUSEPORT 
 a hash, and of four workers with 64 connections the busiest has 25 % too many (docs/server.md).
 """
 
-from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from libc.errno cimport ECONNABORTED
 
-from netpoll._core cimport Completion, Loop
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    ECANCELED, NP_CANCEL_SETTLE, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
+    ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
 from netpoll._native.failing cimport os_error
-from netpoll._native.limits cimport ACCEPT_RETRY_DELAY_S
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.worker cimport Worker
+from netpoll._native.transport.acceptor cimport Accepting, is_exhausted
 
 import socket as py_socket
 
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 
 
-cdef class Listener(Completion):
+cdef class Listener(Accepting):
     """Accepts on one socket and deals the connections to the workers, the least loaded first."""
 
     def __cinit__(self, Loop loop, sock, list workers, Py_ssize_t max_connections, told):
@@ -54,20 +54,10 @@ cdef class Listener(Completion):
 
     def stop(self):
         """Ends accepting and closes the listening socket at once. In the loop's thread."""
-        if self.is_closed:
-            return
-        self.is_closed = True
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
-        if self.op and self.loop.be is not NULL:
-            self.loop.ops.cancel(self.loop.be, self.op, NP_CANCEL_SETTLE)
-        if self.loop.be is not NULL:
-            self.loop.ops.forget(self.loop.be, self.fd)
         for fd in self.waiting:
             np_sock_close(fd)
         self.waiting.clear()
-        self.sock.close()
+        Accepting.stop(self)
 
     cdef Py_ssize_t load(self) except -1:
         cdef Worker worker
@@ -129,28 +119,21 @@ cdef class Listener(Completion):
             return self.arm()
         self.is_paused = True
         self.pauses_count += 1
-        if err in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM):
+        if is_exhausted(err):
             if self.told is not None:
                 self.told(os_error(err))
                 self.told = None  # once: it may go on for long
         else:
             self.loop.call_exception_handler({
                 "message": "netpoll.Server: accepting failed", "exception": os_error(err)})
-        self.retry = self.loop.call_later(ACCEPT_RETRY_DELAY_S, self._retry)
-        return 0
-
-    def _retry(self):
-        self.retry = None
-        if not self.is_closed and not self.op:
-            self.arm()
+        return self.pause()
 
     def connection_ended(self):
         """A place is free: who waits for one is served, and accepting goes on."""
         while self.waiting and self.load() < self.max_connections:
             self.deal(self.waiting.pop(0))
-        if self.is_paused and self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
+        if self.is_paused:
+            self.end_pause()
         self.go_on()
 
 

@@ -14,20 +14,20 @@ Which engine encrypts is tls/engine.pyx's affair.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
-from libc.string cimport memcpy
 from posix.unistd cimport pread
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    NP_CONN_CHUNK_COUNT, NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_LOST, NP_CONN_OPEN,
-    NP_CONN_SHUT, NP_CONN_TLS, NP_OWNER_FILE, NP_OWNER_MASK, PyObject, Py_DECREF, Py_INCREF, iovec,
+    NP_CONN_CHUNK_COUNT, NP_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_LOST, NP_CONN_OPEN,
+    NP_CONN_SHUT, NP_CONN_TLS, NP_OWNER_MASK, PyObject, Py_DECREF, Py_INCREF, iovec,
     np_chunk, np_conn, np_conn_at, np_conn_in, np_event, np_flow, np_flow_get, np_flow_push,
-    np_flow_push_front, np_iov_advance, np_owner_drop, np_sock_send)
+    np_flow_push_front, np_iov_advance, np_life, np_owner_drop, np_sock_send)
 from netpoll._native.limits cimport SECURE_BATCH_BYTES, SECURE_OWNERS_COUNT, TLS_RECORD_BYTES
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.connection cimport FileSpan
+from netpoll._native.server.host cimport FileSpan
 from netpoll._native.server.worker cimport Worker
 from netpoll._native.tls.engine cimport TLS_AGAIN, TLS_FAILED, open_session
+from netpoll._native.tls.records cimport is_file, next_record
 
 import ssl as py_ssl
 
@@ -67,7 +67,7 @@ cdef class SecureWorker(Worker):
             side.session = open_session(self.context, True, None)
         except Exception as exc:
             return self.broke(conn, side, exc)
-        if not conn.flags & NP_CONN_LOST:
+        if not conn.flags & NP_LOST:
             side.timer = self.loop.call_later(
                 self.handshake_timeout_s, self._handshake_is_late, conn.index, side)
         return 0
@@ -109,14 +109,14 @@ cdef class SecureWorker(Worker):
     cdef int on_bytes(self, np_conn *conn, np_event *event) except -1:
         if not conn.flags & NP_CONN_TLS:
             return Worker.on_bytes(self, conn, event)
-        if conn.flags & (NP_CONN_CLOSING | NP_CONN_EOF):
+        if conn.flags & (NP_CLOSING | NP_CONN_EOF):
             return 0  # nobody's: also what comes after the peer's goodbye
         self.recv_bytes += event.res
         return self.on_cipher(conn, event, <Secured>self.secured[conn.index])
 
     cdef int receive_ended(self, np_conn *conn, int res) except -1:
         cdef Secured side
-        if res == 0 and conn.flags & NP_CONN_TLS and not conn.flags & NP_CONN_LOST:
+        if res == 0 and conn.flags & NP_CONN_TLS and not conn.flags & NP_LOST:
             side = <Secured>self.secured[conn.index]
             if not side.is_announced:
                 return self.broke(conn, side, ConnectionResetError(
@@ -140,23 +140,23 @@ cdef class SecureWorker(Worker):
             return self.broke(conn, side, exc)
         finally:
             session.settle()
-        if conn.flags & NP_CONN_LOST:  # by a callback of the handshake
+        if conn.flags & NP_LOST:  # by a callback of the handshake
             return 0
         if session.output_bytes():
             self.put_output(conn, side)
         if side.is_shaken and not side.is_announced:
             side.is_announced = True
             Worker.announce(self, conn)
-        if conn.flags & (NP_CONN_LOST | NP_CONN_CLOSING):
+        if conn.flags & NP_CLOSING:
             return 0
         if conn.out is not NULL and not side.cipher_bytes:
             self.send_soon(conn)  # perhaps it had to read before it could write
         if PyBytes_GET_SIZE(data):
             self.keep_plain(conn, data)
-            if conn.flags & NP_CONN_LOST:
+            if conn.flags & NP_LOST:
                 return 0
             self.arrived(conn, event_flags)
-        if status <= 1 or conn.flags & (NP_CONN_LOST | NP_CONN_CLOSING):
+        if status <= 1 or conn.flags & NP_CLOSING:
             return 0
         if status == TLS_FAILED:
             return self.broke(conn, side, session.error)
@@ -204,7 +204,7 @@ cdef class SecureWorker(Worker):
         cdef Secured side
         if not conn.flags & NP_CONN_TLS:
             return Worker.flush(self, conn, now)
-        if flow is NULL or flow.op or conn.flags & (NP_CONN_CORKED | NP_CONN_LOST):
+        if flow is NULL or flow.op or conn.flags & (NP_CONN_CORKED | NP_LOST):
             return 0
         side = <Secured>self.secured[conn.index]
         if not side.cipher_bytes:
@@ -243,29 +243,14 @@ cdef class SecureWorker(Worker):
         return self.put_first(conn, side, session.take_output())
 
     cdef Py_ssize_t next_piece(self, np_flow *flow, Py_ssize_t most, const char **data) except -1:
-        """Where the next bytes to be encrypted are, and how many. Small pieces are put together:
-        one record."""
+        """Where the next bytes to be encrypted are, and how many."""
         cdef np_chunk *chunk = &flow.iov.chunks[flow.iov.head]
         cdef size_t skip_bytes = flow.iov.skip_bytes
-        cdef Py_ssize_t there = chunk.len_bytes - skip_bytes, size = 0, i = 0
-        if (<uintptr_t>chunk.owner & NP_OWNER_MASK) == NP_OWNER_FILE:
+        if is_file(chunk):
             data[0] = <const char*>self.scratch
-            return self.read_file(chunk, skip_bytes, min(there, most))
-        if there >= min(most, <Py_ssize_t>TLS_RECORD_BYTES):
-            data[0] = <const char*>(chunk.base + skip_bytes)
-            return min(there, most)
-        most = min(most, <Py_ssize_t>TLS_RECORD_BYTES)
-        while size < most and i < <Py_ssize_t>flow.iov.count:
-            chunk = &flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)]
-            if (<uintptr_t>chunk.owner & NP_OWNER_MASK) == NP_OWNER_FILE:
-                break
-            there = min(<Py_ssize_t>(chunk.len_bytes - skip_bytes), most - size)
-            memcpy(self.scratch + size, chunk.base + skip_bytes, there)
-            size += there
-            skip_bytes = 0
-            i += 1
-        data[0] = <const char*>self.scratch
-        return size
+            return self.read_file(chunk, skip_bytes,
+                                  min(<Py_ssize_t>(chunk.len_bytes - skip_bytes), most))
+        return next_record(&flow.iov, most, <char*>self.scratch, data)
 
     cdef Py_ssize_t read_file(self, np_chunk *chunk, size_t skip_bytes, Py_ssize_t size) except -1:
         cdef FileSpan span = <FileSpan><void*>(<uintptr_t>chunk.owner & ~<uintptr_t>NP_OWNER_MASK)
@@ -283,9 +268,9 @@ cdef class SecureWorker(Worker):
 
     cdef int all_sent(self, np_conn *conn) except -1:
         cdef Secured side
-        if conn.flags & NP_CONN_TLS and not conn.flags & NP_CONN_LOST:
+        if conn.flags & NP_CONN_TLS and not conn.flags & NP_LOST:
             side = <Secured>self.secured[conn.index]
-            if conn.flags & (NP_CONN_CLOSING | NP_CONN_SHUT) and side.is_announced:
+            if conn.flags & (NP_CLOSING | NP_CONN_SHUT) and side.is_announced:
                 self.say_goodbye(conn, side)
             if side.session.output_bytes():
                 self.put_output(conn, side)
@@ -307,10 +292,10 @@ cdef class SecureWorker(Worker):
 
     cdef int close_conn(self, np_conn *conn) except -1:
         cdef Secured side
-        if conn.flags & NP_CONN_TLS and not conn.flags & (NP_CONN_CLOSING | NP_CONN_LOST):
+        if conn.flags & NP_CONN_TLS and not conn.flags & NP_CLOSING:
             side = <Secured>self.secured[conn.index]
             if side.is_announced:
-                conn.flags |= NP_CONN_CLOSING
+                conn.flags |= np_life(NP_CLOSING)
                 conn.flags &= ~NP_CONN_CORKED
                 self.stop_reading(conn)
                 return self.send_soon(conn)  # and then the goodbye
@@ -319,7 +304,7 @@ cdef class SecureWorker(Worker):
     cdef int lose(self, np_conn *conn, object error) except -1:
         cdef Py_ssize_t index = conn.index  # of the secured one: the struct may be gone then
         cdef Secured side = None
-        if conn.flags & NP_CONN_TLS and not conn.flags & NP_CONN_LOST:
+        if conn.flags & NP_CONN_TLS and not conn.flags & NP_LOST:
             side = <Secured>self.secured[index]
             if side is not None and side.timer is not None:
                 side.timer.cancel()
@@ -343,7 +328,7 @@ cdef class SecureWorker(Worker):
         for i in range(self.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&self.slab, i)
             if conn.flags & NP_CONN_OPEN and conn.flags & NP_CONN_TLS and conn.fd >= 0 \
-                    and not conn.flags & NP_CONN_LOST \
+                    and not conn.flags & NP_LOST \
                     and not (<Secured>self.secured[conn.index]).is_announced:
                 self.lose(conn, None)
 

@@ -1,6 +1,7 @@
 # The seam of server/session.pyx.
 
-from netpoll._native.server.connection cimport Connection, Driver, Host
+from netpoll._native.server.connection cimport Connection, Driver
+from netpoll._native.server.host cimport Host
 
 
 cdef class Session(Driver):

@@ -13,7 +13,8 @@ from netpoll._native.c cimport (
     PyObject, Py_DECREF, np_conn)
 from netpoll._native.failing cimport reraise
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.connection cimport Connection, Driver, Host, Wait
+from netpoll._native.server.connection cimport Connection, Driver, Wait
+from netpoll._native.server.host cimport Host
 
 import asyncio
 import inspect
@@ -223,8 +224,9 @@ cdef class Session(Driver):
         cdef Connection connection = self.connection
         cdef bint was_over = connection.conn is NULL
         connection.session = None
-        self.host.session_ended(self, None if error is None or isinstance(error, QUIET_ERRORS)
-                                or was_over and isinstance(error, EOFError) else error)
+        self.host.session_ended(
+            self, connection, None if error is None or isinstance(error, QUIET_ERRORS)
+            or was_over and isinstance(error, EOFError) else error)
         if error is None:
             connection.close()
         else:

@@ -1,45 +1,49 @@
 # cython: language_level=3, freethreading_compatible=True
-"""The worker of a server: the connections of one loop, and what happens to them.
+"""The worker of a server: receiving, and the handlers of the connections of one loop.
 
-    event of a connection -> its unread flow -> the handler -> its outbound flow -> end of the turn:
-    one send operation for each connection that wrote, all of them in the turn's one system call
+    event of a connection -> its unread flow -> the handler -> its outbound flow -> end of the turn
 
-A connection is a struct np_conn (np_conn.h), and its operations lead here by their cookie. Its
-beginning and its end, and who keeps the struct alive in between, are server/lifetime.pyx's subject.
+A connection is a struct np_conn (np_conn.h), and its operations lead here by their cookie. What
+happens to it below its handler is server/host.pyx's subject.
+
+A receive of BULK_ENTER_BYTES or more moves a connection to direct reads: the loop waits for
+readiness, then calls recv(2) into one large buffer, hands it to the handler, and sends what that
+wrote at once. The buffer is free again before the next connection is read, so that all of them pass
+through the same memory, which stays in the cache; with receives that the kernel completes by
+itself, the bytes of every connection that is ready lie in memory before the first of them is looked
+at. A run of small reads brings a connection back.
 """
 
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.errno cimport EAGAIN, ENOMEM
-from libc.stdint cimport int64_t, uint32_t, uintptr_t
+from libc.errno cimport EAGAIN
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
+from libc.string cimport memset
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    ECANCELED, NP_CONN_CALLED, NP_CONN_CANCELLED, NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT,
-    NP_CONN_CLOSING, NP_CONN_CORKED, NP_CONN_DIRTY, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_LOST,
-    NP_CONN_OPEN, NP_CONN_PAUSED, NP_CONN_SHUT, NP_EV_MORE, NP_EV_NONEMPTY, NP_EV_NO_ZC, NP_IOV_MAX,
-    NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_OWNER_BUF, NP_OWNER_MASK, NP_POLL_KEEP, NP_TASK_PUSH,
-    PyObject, PyObject_CallOneArg, Py_DECREF, np_buf, np_buf_hold, np_bufring,
-    np_bufring_free_count, np_chunk, np_conn, np_conn_at, np_conn_in, np_conn_of, np_conn_pin,
-    np_conn_slab_close, np_conn_slab_init, np_event, np_flow, np_flow_at, np_flow_gather,
-    np_flow_get, np_flow_push, np_flow_put, np_flow_shed, np_head, np_iov_advance, np_owner_drop,
-    np_sock_close, np_sock_sendfile, np_sock_shutdown, np_task, np_task_claim, np_task_pause,
-    np_task_wake)
+    ECANCELED, NP_CLOSING, NP_CONN_CALLED, NP_CONN_CANCELLED, NP_CONN_CHOKED,
+    NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_FULL, NP_CONN_HELD, NP_CONN_OPEN, NP_CONN_PAUSED,
+    NP_EV_MORE, NP_EV_NONEMPTY, NP_LOST, NP_OP_RECV, NP_OWNER_BUF, NP_TASK_PUSH, PyObject,
+    PyObject_CallOneArg, Py_DECREF, np_buf, np_buf_hold, np_bufring, np_bufring_at,
+    np_bufring_buf, np_bufring_close, np_bufring_consume, np_bufring_free_count,
+    np_bufring_open, np_bufring_peek, np_bufring_recycle, np_bufring_rewind, np_conn,
+    np_conn_at, np_conn_in, np_conn_of, np_conn_pin, np_event, np_flow, np_flow_at, np_flow_get,
+    np_flow_push, np_flow_shed, np_head, np_sock_close, np_sock_recv, np_task, np_task_claim,
+    np_task_pause)
 from netpoll._native.failing cimport os_error, reraise
-from netpoll._native.limits cimport BULK_ENTER_BYTES, FILE_BUDGET_BYTES, REST_COPY_BYTES
-from netpoll._native.poll cimport POLLOUT
+from netpoll._native.limits cimport (
+    BULK_BUF_BYTES, BULK_BUF_COUNT, BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_LEAVE_COUNT,
+    BULK_ROOM_MIN_BYTES, CACHE_LINE_BYTES, REST_COPY_BYTES, RUSH_MIN_BYTES)
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.bulk cimport Receiver
-from netpoll._native.server.connection cimport Connection, Driver, FileSpan, unpin
+from netpoll._native.server.connection cimport Connection, drop_face, face_of
+from netpoll._native.server.host cimport Host, unpin
 from netpoll._native.server.idle cimport WHEEL_IDLE_TICKS, Wheel
 from netpoll._native.server.session cimport Session, make_session
+from netpoll._native.transport.bulk_reader cimport bulk_ends
 
 import errno
 
-cdef enum:
-    SHUT_WR = 1
-
-
-cdef class Worker(Receiver):
+cdef class Worker(Host):
     """The connections that one loop serves.
 
     options: max_pending_bytes, max_unread_bytes, max_retained_bytes, idle_timeout_s (None: never),
@@ -59,9 +63,8 @@ cdef class Worker(Receiver):
         self.make_pool = options["pool"]
         self.may_ship = loop.backend == "uring"
         self.closed_hook = options["ended"]
-        self.sessions = set()
         self.dealt = []
-        np_conn_slab_init(&self.slab)
+        memset(&self.bulk, 0, sizeof(self.bulk))
         idle_timeout_s = options["idle_timeout_s"]
         if idle_timeout_s is not None:
             self.wheel = Wheel.__new__(Wheel)
@@ -69,9 +72,7 @@ cdef class Worker(Receiver):
             self.tick_s = idle_timeout_s / WHEEL_IDLE_TICKS
 
     def __dealloc__(self):
-        np_conn_slab_close(&self.slab, True)
-        if self.spare is not NULL:
-            Py_DECREF(self.spare)
+        np_bufring_close(&self.bulk)
 
     def _start(self):
         """In the loop's thread, before the first connection."""
@@ -92,18 +93,6 @@ cdef class Worker(Receiver):
             np_sock_close(self.dealt.pop(0))
         return 0
 
-    cdef Connection adopt_quietly(self, int fd):
-        cdef Connection face
-        self.dealt_count += 1
-        cdef np_conn *conn = self.begin(fd)
-        if conn is NULL:
-            raise ConnectionAbortedError(errno.ECONNABORTED, "the server takes no connections now")
-        try:
-            face = self.face_of(conn)
-        finally:
-            unpin(self, conn)
-        return face
-
     cdef int adopt(self, int fd) except -1:
         cdef np_conn *conn = self.begin(fd)
         if conn is not NULL:
@@ -117,14 +106,14 @@ cdef class Worker(Receiver):
         """The connection is the user's from now on."""
         if self.on_connect is None and not self.is_session:
             return 0
-        cdef Connection face = self.face_of(conn)
-        if conn.flags & NP_CONN_LOST:
+        cdef Connection face = face_of(self, conn)
+        if conn.flags & NP_LOST:
             return 0
         conn.flags |= NP_CONN_CALLED
         try:
             if self.on_connect is not None:
                 self.on_connect(face)
-            if self.is_session and not conn.flags & NP_CONN_LOST:
+            if self.is_session and not conn.flags & NP_LOST:
                 self.begin_session(face)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -141,31 +130,7 @@ cdef class Worker(Receiver):
         self.sessions.add(session)
         session.run()
 
-    cdef int session_ended(self, Driver session, object error) except -1:
-        self.sessions.discard(session)
-        if error is not None:
-            self.handler_failed("a session failed", error, (<Session>session).connection)
-        return 0
-
     # ---- receiving ----------------------------------------------------------------------------
-
-    cdef int stop_reading(self, np_conn *conn) except -1:
-        if conn.task.spare and not conn.flags & NP_CONN_CANCELLED:
-            conn.flags |= NP_CONN_CANCELLED
-            self.loop.cancel(conn.task.spare)
-        return 0
-
-    cdef int read_again(self, np_conn *conn) except -1:
-        """Receiving goes on, if nothing speaks against it; what waits to be read is delivered."""
-        if conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL | NP_CONN_LOST
-                         | NP_CONN_CLOSING):
-            return 0
-        if np_conn_in(conn) is not NULL and not self.is_session \
-                and not conn.flags & NP_CONN_CALLED:
-            self.queue_run(conn)
-        if not conn.task.spare and not conn.flags & NP_CONN_EOF:
-            self.start_reading(conn)
-        return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         cdef np_conn *conn = np_conn_of(event.owner)
@@ -184,18 +149,24 @@ cdef class Worker(Receiver):
             return self.received(conn, event)
         if event.op == conn.task.spare:
             return self.on_readable(conn, event)
-        conn.out.op = 0
-        conn.out.sending = 0
-        if conn.flags & NP_CONN_LOST:
-            return self.drop_flow(conn, False)
-        if event.kind == NP_OP_SEND:
-            return self.took(conn, event.res)
-        return self.flush(conn, False)  # POLL: the socket has room
+        return self.on_sent(conn, event)
+
+    cdef int received(self, np_conn *conn, np_event *event) except -1:
+        """What a receive brought; its end, when it is its last event (task.spare is 0 then)."""
+        cdef int res = event.res
+        cdef bint is_last = not event.flags & NP_EV_MORE
+        try:
+            if res > 0:
+                self.on_bytes(conn, event)
+        finally:  # on every path: who is neither read from nor ended would hang for ever
+            if is_last:
+                self.receive_ended(conn, res)
+        return 0
 
     cdef int on_bytes(self, np_conn *conn, np_event *event) except -1:
         cdef np_flow *flow
         cdef np_buf *buf = event.buf
-        if conn.flags & NP_CONN_CLOSING:
+        if conn.flags & NP_CLOSING:
             return 0
         self.recv_bytes += event.res
         flow = np_conn_in(conn)
@@ -218,7 +189,7 @@ cdef class Worker(Receiver):
             conn.flags |= NP_CONN_FULL
             self.stop_reading(conn)
             self.deliver(conn)
-        elif conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL):
+        elif conn.flags & NP_CONN_HELD:
             self.stop_reading(conn)
         elif event_flags & NP_EV_NONEMPTY and event_flags & NP_EV_MORE:
             self.queue_run(conn)  # more of it is on its way in this batch
@@ -228,7 +199,7 @@ cdef class Worker(Receiver):
 
     cdef int receive_ended(self, np_conn *conn, int res) except -1:
         """No receive is in flight any more: another one is, or will be, or the connection ends."""
-        if conn.flags & (NP_CONN_CLOSING | NP_CONN_EOF):
+        if conn.flags & (NP_CLOSING | NP_CONN_EOF):
             return 0
         if res == 0:
             return self.end_of_stream(conn)
@@ -255,10 +226,10 @@ cdef class Worker(Receiver):
         """Unread bytes to whoever wants them."""
         cdef Connection face
         if not self.is_session:
-            if conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_CLOSING):
+            if conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CLOSING):
                 return 0
             self.call_on_data(conn)
-            if conn.flags & NP_CONN_EOF and not conn.flags & (NP_CONN_PAUSED | NP_CONN_LOST):
+            if conn.flags & NP_CONN_EOF and not conn.flags & (NP_CONN_PAUSED | NP_LOST):
                 self.close_conn(conn)
             return 0
         if conn.task.argument is NULL:
@@ -272,9 +243,9 @@ cdef class Worker(Receiver):
         return 0
 
     cdef int call_on_data(self, np_conn *conn) except -1:
-        cdef Connection face = self.face_of(conn)
+        cdef Connection face = face_of(self, conn)
         cdef PyObject *result
-        if conn.flags & NP_CONN_LOST:
+        if conn.flags & NP_LOST:
             return 0
         conn.flags |= NP_CONN_CALLED
         try:
@@ -301,7 +272,7 @@ cdef class Worker(Receiver):
                 face.end_leases(self.loop, False)
             except (BufferError, MemoryError) as exc:  # memoryviews that outlive the handler
                 self.fail_conn(conn, exc)
-        if conn.flags & NP_CONN_LOST:
+        if conn.flags & NP_LOST:
             return 0
         flow = np_conn_in(conn)
         if flow is not NULL and flow.iov.total_bytes:
@@ -314,48 +285,32 @@ cdef class Worker(Receiver):
                 if copied_bytes < 0:
                     return self.lose(conn, MemoryError())
                 self.shed_bytes += copied_bytes
-        self.drop_face(conn, face)
+        drop_face(self, conn, face)
         return 0
 
-    cdef int consumed(self, np_conn *conn) except -1:
-        """Bytes were read: the flow may be empty, and a full connection may receive again."""
-        cdef np_flow *flow = np_conn_in(conn)
-        cdef Connection face
-        conn.tick = self.tick
-        if flow is not NULL and flow.iov.count == 0:
-            conn.task.context = NULL
-            np_flow_put(&self.slab, flow)
-            flow = NULL
-        if conn.flags & NP_CONN_FULL:
-            face = <Connection>conn.task.argument
-            if (flow is NULL or 2 * <Py_ssize_t>flow.iov.total_bytes <= self.max_unread_bytes) \
-                    and face.retained_bytes <= self.max_retained_bytes:
-                conn.flags &= ~NP_CONN_FULL
-                self.read_again(conn)
+    cdef int tell_lost(self, np_conn *conn, object error) except -1:
+        cdef Connection face = face_of(self, conn)
+        face.error = error
+        try:
+            if self.on_close is not None:
+                self.on_close(face, error)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.handler_failed("on_close() failed", exc, face)
+        finally:
+            try:
+                face.end_leases(self.loop, False)
+            except (BufferError, MemoryError):
+                pass  # too much of it is looked at still; it is over anyway
+            self.part(conn)
+            if face.reading is not None:
+                face.wake(face.reading)
+            if face.draining is not None:
+                face.wake(face.draining)
         return 0
 
     # ---- the end of the turn ------------------------------------------------------------------
-
-    cdef int mark(self) except -1:
-        if not self.is_marked:
-            self.loop.mark_dirty(self)
-            self.is_marked = True
-        return 0
-
-    cdef int queue_run(self, np_conn *conn) except -1:
-        """The connection's handler runs at the end of this turn, once."""
-        if np_task_wake(&conn.task) == NP_TASK_PUSH:
-            self.enqueue(&conn.task)
-        return 0
-
-    cdef int enqueue(self, np_task *task) except -1:
-        task.next = NULL
-        if self.last_run is NULL:
-            self.runs = task
-        else:
-            self.last_run.next = task
-        self.last_run = task
-        return self.mark()
 
     cdef int run_queue(self) except -1:
         """Runs what is queued now; who is queued meanwhile has the next turn."""
@@ -380,7 +335,7 @@ cdef class Worker(Receiver):
 
     cdef int run_conn(self, np_conn *conn) except -1:
         try:
-            if conn.flags & NP_CONN_LOST:
+            if conn.flags & NP_LOST:
                 pass
             elif not self.is_session:
                 if np_conn_in(conn) is not NULL:
@@ -405,7 +360,7 @@ cdef class Worker(Receiver):
         if self.runs is not NULL:
             self.run_queue()
         if self.dirty:
-            self.flush_dirty()
+            self.flush_dirty(0, False)
         if self.slab.flow_live_count and bufs.count \
                 and np_bufring_free_count(bufs) * 8 <= bufs.count:
             self.evacuate()
@@ -426,155 +381,73 @@ cdef class Worker(Receiver):
                 self.shed_bytes += copied_bytes
         return 0
 
-    # ---- sending ------------------------------------------------------------------------------
+    # ---- direct reads -------------------------------------------------------------------------
 
-    cdef int send_soon(self, np_conn *conn) except -1:
-        if conn.out is not NULL and <Py_ssize_t>conn.out.iov.total_bytes > self.max_pending_bytes:
-            conn.flags |= NP_CONN_CHOKED  # who does not read is not read from
-        if conn.flags & (NP_CONN_DIRTY | NP_CONN_LOST):
+    cdef int measured(self, np_conn *conn, int size) except -1:
+        """The connection has received so much at once: it may change its way of receiving."""
+        if conn.bulk == 0:
+            if size < BULK_ENTER_BYTES:
+                return 0
+            conn.bulk = BULK_LEAVE_COUNT
+        elif not bulk_ends(&conn.bulk, size >= BULK_LEAVE_BYTES):
             return 0
-        conn.flags |= NP_CONN_DIRTY
-        conn.next = self.dirty
-        self.dirty = conn.index + 1
-        return self.mark()
+        return self.stop_reading(conn)  # and it starts again, the other way
 
-    cdef int flush_dirty(self) except -1:
-        cdef uint32_t at = self.dirty
-        cdef np_conn *conn
-        self.dirty = 0
-        try:
-            while at:
-                conn = np_conn_at(&self.slab, at - 1)
-                at = conn.next
-                self.flush_step(conn, False)
-        finally:
-            self.requeue(at)
-        return 0
+    cdef int on_readable(self, np_conn *conn, np_event *event) except -1:
+        """The POLL of a connection in bulk has ended."""
+        conn.task.spare = 0
+        if event.res < 0 or conn.flags & (NP_CONN_CANCELLED | NP_CLOSING):
+            return self.receive_ended(conn, event.res if event.res < 0 else -ECANCELED)
+        if not self.bulk.count and np_bufring_open(
+                &self.bulk, BULK_BUF_COUNT, BULK_BUF_BYTES) < 0:
+            return self.lose(conn, MemoryError())
+        return self.receive_bulk(conn, event)
 
-    cdef int send_now(self, np_conn *conn) except -1:
-        return self.flush(conn, True)
-
-    cdef int flush(self, np_conn *conn, bint now) except -1:
-        """What was written, as one operation; `now`: by a plain call."""
-        cdef np_flow *flow = conn.out
-        cdef size_t total_bytes
-        cdef int n
-        if flow is NULL or flow.op or conn.flags & (NP_CONN_CORKED | NP_CONN_LOST):
-            return 0
-        n = np_flow_gather(flow, self.iov, NP_IOV_MAX, &total_bytes)
-        if n == 0:
-            return self.flush_file(conn) if flow.iov.count else self.all_sent(conn)
-        return self.launch(conn, n, total_bytes, now)
-
-    cdef int shipped(self, np_conn *conn, np_event *event) except -1:
-        """The result of a zero-copy send; its memory is its own affair."""
-        conn.out.op = 0
-        conn.out.sending = 0
-        if conn.flags & NP_CONN_LOST:
-            return self.drop_flow(conn, False)
-        return self.flush(conn, False) if event.flags & NP_EV_NO_ZC else self.took(conn, event.res)
-
-    cdef int flush_file(self, np_conn *conn) except -1:
-        cdef np_flow *flow = conn.out
-        cdef np_chunk *chunk = &flow.iov.chunks[flow.iov.head]
-        cdef FileSpan span = <FileSpan><void*>(<uintptr_t>chunk.owner & ~<uintptr_t>NP_OWNER_MASK)
-        cdef size_t size = chunk.len_bytes - flow.iov.skip_bytes
-        cdef int64_t offset = <int64_t>chunk.base + <int64_t>flow.iov.skip_bytes
-        cdef int fd = conn.fd, file_fd = span.fd
-        cdef ptrdiff_t sent
-        if size > FILE_BUDGET_BYTES:
-            size = FILE_BUDGET_BYTES
+    cdef int receive_bulk(self, np_conn *conn, np_event *event) except -1:
+        cdef uint32_t room_bytes = 0, used_bytes
+        cdef ptrdiff_t size
+        cdef Py_ssize_t most
+        cdef int bid
+        cdef int fd = conn.fd
+        cdef uint8_t *into
+        np_bufring_recycle(&self.bulk)
+        np_bufring_rewind(&self.bulk)
+        bid = np_bufring_peek(&self.bulk, BULK_ROOM_MIN_BYTES, &room_bytes)
+        if bid < 0:
+            self.evacuate()
+            np_bufring_recycle(&self.bulk)
+            bid = np_bufring_peek(&self.bulk, BULK_ROOM_MIN_BYTES, &room_bytes)
+            if bid < 0:  # leases keep all of them: the loop's ring has others
+                conn.bulk = 0
+                return self.read_again(conn)
+        into = np_bufring_at(&self.bulk, bid)
+        # What is answered to one read, with what is pending already, stays below the limit of both.
+        most = max(self.max_pending_bytes // 2, <Py_ssize_t>BULK_LEAVE_BYTES)
+        most = min(most, <Py_ssize_t>room_bytes)
         with nogil:
-            sent = np_sock_sendfile(fd, file_fd, offset, size)
-        if sent == 0:
-            return self.lose(conn, EOFError("a file became shorter while it was being sent"))
-        if sent > 0:
-            self.file_bytes += sent
-        return self.took(conn, sent)
+            size = np_sock_recv(fd, into, most)
+        if size == -EAGAIN:
+            return self.read_again(conn)
+        event.res = <int32_t>size
+        event.data = into
+        event.buf = np_bufring_buf(&self.bulk, bid)
+        event.flags = 0
+        if size <= 0:
+            return self.received(conn, event)
+        used_bytes = (<uint32_t>size + CACHE_LINE_BYTES - 1) & ~<uint32_t>(CACHE_LINE_BYTES - 1)
+        np_bufring_consume(&self.bulk, bid, used_bytes,
+                           room_bytes - used_bytes >= BULK_ROOM_MIN_BYTES)
+        self.bulk_reads_count += 1
+        # Now, so that who stops reading in the handler has something to cancel, and the struct
+        # stays; the kernel looks at it when the turn ends.
+        self.start_reading(conn)
+        event.flags = NP_EV_MORE
+        self.measured(conn, event.res)
+        self.received(conn, event)
+        # Much that was written leaves at once: its memory is wanted.
+        return self.flush_dirty(RUSH_MIN_BYTES, True)
 
-    cdef int took(self, np_conn *conn, Py_ssize_t res) except -1:
-        """A send has ended: res bytes, or -errno."""
-        cdef void *owners[NP_IOV_MAX]
-        cdef void *reference
-        cdef np_flow *flow = conn.out
-        cdef int n, i
-        if res < 0:
-            if res == -EAGAIN or res == -ENOMEM:
-                return self.wait_writable(conn)
-            return self.lose(conn, os_error(<int>res))
-        self.sent_bytes += res
-        conn.tick = self.tick
-        # A send has NP_IOV_MAX pieces at most, so that the flow is true again before the first
-        # owner goes, which may run any code.
-        n = np_iov_advance(&flow.iov, res, owners, NP_IOV_MAX)
-        if flow.iov.count == 0:
-            conn.out = NULL
-            np_flow_put(&self.slab, flow)
-        for i in range(n):
-            reference = np_owner_drop(owners[i])
-            if reference is not NULL:
-                Py_DECREF(<PyObject*>reference)
-        if conn.out is NULL:
-            return self.all_sent(conn)
-        if conn.flags & NP_CONN_CHOKED or conn.task.argument is not NULL:
-            self.shrunk(conn)
-        return self.send_soon(conn)
-
-    cdef int wait_writable(self, np_conn *conn) except -1:
-        try:
-            conn.out.op = self.arm_op(conn, NP_OP_POLL, POLLOUT | NP_POLL_KEEP)
-        except Exception as exc:
-            return self.lose(conn, exc)
-        return self.mark()  # a look at the ring: what waits here keeps buffers
-
-    cdef int shrunk(self, np_conn *conn) except -1:
-        """Less is pending than before: an await of drain() may end, reading may go on."""
-        cdef Connection face
-        cdef Py_ssize_t pending_bytes = conn.out.iov.total_bytes if conn.out is not NULL else 0
-        if conn.flags & NP_CONN_CHOKED and 2 * pending_bytes <= self.max_pending_bytes:
-            conn.flags &= ~NP_CONN_CHOKED
-            self.read_again(conn)
-        if conn.task.argument is not NULL:
-            face = <Connection>conn.task.argument
-            if face.draining is not None:
-                face.wake(face.draining)
-        return 0
-
-    cdef int all_sent(self, np_conn *conn) except -1:
-        if conn.out is not NULL and conn.out.iov.count == 0 and not conn.out.op:
-            self.drop_flow(conn, False)  # of a write() of nothing
-        if conn.flags & NP_CONN_CHOKED or conn.task.argument is not NULL:
-            self.shrunk(conn)
-        if conn.flags & NP_CONN_LOST or conn.out is not NULL:
-            return 0
-        if conn.flags & NP_CONN_CLOSING:
-            return self.lose(conn, None)
-        if conn.flags & NP_CONN_SHUT:
-            np_sock_shutdown(conn.fd, SHUT_WR)
-        return 0
-
-    # ---- the end --------------------------------------------------------------------------------
-
-    cdef int close_conn(self, np_conn *conn) except -1:
-        if conn.flags & (NP_CONN_CLOSING | NP_CONN_LOST):
-            return 0
-        conn.flags |= NP_CONN_CLOSING
-        conn.flags &= ~NP_CONN_CORKED
-        self.stop_reading(conn)
-        if conn.out is NULL:
-            return self.lose(conn, None)
-        return self.send_soon(conn)
-
-    cdef int fail_conn(self, np_conn *conn, object error) except -1:
-        cdef bint is_full
-        np_conn_pin(conn)
-        try:
-            is_full = isinstance(error, BufferError)  # which may run code of the error's class
-            if is_full and not conn.flags & NP_CONN_LOST:
-                self.full_closed_count += 1
-            return self.lose(conn, error)
-        finally:
-            unpin(self, conn)
+    # ---- idle time-outs -----------------------------------------------------------------------
 
     def _on_tick(self):
         """Ends those that made no progress for idle_timeout_s."""

@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint16_t, uint32_t
 
-from netpoll._core cimport Completion, Loop
+from netpoll._core cimport Loop
+from netpoll._native.c cimport np_iov
 from netpoll._native.tls.engine cimport Session
 from netpoll._native.transport.stream cimport StreamTransport
 from netpoll._native.transport.stream_reader cimport Sink
@@ -48,9 +49,7 @@ cdef class TlsLayer(Sink):
     cdef Sink reader            # asyncio's StreamReaderProtocol, served natively; else None
     cdef object transport       # the TlsTransport
     cdef object context         # contextvars, for a transport below of another make
-    # Written and not yet encrypted: plain[plain_first:], the first from plain_offset on.
-    cdef list plain
-    cdef Py_ssize_t plain_first, plain_offset, plain_bytes
+    cdef np_iov plain           # written and not yet encrypted
     cdef Py_ssize_t high_bytes, low_bytes, read_high_bytes, read_low_bytes
     cdef object timer           # of the handshake, then of the shutdown
     cdef double handshake_start_s

@@ -15,22 +15,25 @@ Out  What is written in a turn is encrypted at its end, in as few records as it 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport SIZE_MAX
-from libc.string cimport memcpy
 
 from netpoll._core cimport Loop
-from netpoll._native.c cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject
+from netpoll._native.c cimport (
+    PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject, np_iov_close, np_iov_init)
 from netpoll._native.limits cimport (
     LOST_WRITES_MAX_COUNT, TLS_BATCH_BYTES, TLS_BELOW_HIGH_BYTES, TLS_BELOW_LOW_BYTES,
-    TLS_PLAIN_TRIM_COUNT, TLS_RECORD_BYTES, WRITE_NOW_BYTES)
+    TLS_RECORD_BYTES, WRITE_NOW_BYTES)
 from netpoll._native.seal cimport seal_types
 from netpoll._native.tls.engine cimport TLS_AGAIN, TLS_FAILED, TLS_MORE
+from netpoll._native.tls.records cimport next_record
 from netpoll._native.transport.endpoint cimport is_plain
+from netpoll._native.transport.out_queue cimport out_advance, out_clear, out_push_bytes
+from netpoll._native.transport.sending cimport count_lost_write, write_now
 from netpoll._native.transport.stream cimport StreamTransport
 from netpoll._native.transport.stream_reader cimport Sink, adopt_reader
 
 import asyncio
 import ssl as py_ssl
-from asyncio import constants, log
+from asyncio import log
 
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
@@ -41,6 +44,13 @@ cdef tuple AGAIN_ERRORS = (py_ssl.SSLWantReadError, py_ssl.SSLWantWriteError,
 
 cdef class TlsLayer(Sink):
     """The protocol of the transport below; all state of a TLS connection."""
+
+    def __cinit__(self):
+        np_iov_init(&self.plain)
+
+    def __dealloc__(self):
+        out_clear(&self.plain)
+        np_iov_close(&self.plain)
 
     def __repr__(self):
         return f"<{type(self).__name__} over {self.below!r}>"
@@ -122,7 +132,7 @@ cdef class TlsLayer(Sink):
         self.below = self.info = transport
         if type(transport) is StreamTransport:
             self.native = <StreamTransport>transport
-            self.native.high_bytes = SIZE_MAX  # it tells us of every send instead
+            self.native.out.high_bytes = SIZE_MAX  # it tells us of every send instead
         else:
             lower = getattr(transport, "_ssl_protocol", None)
             if type(lower) is TlsLayer:  # TLS in TLS: one connection, one context
@@ -220,8 +230,8 @@ cdef class TlsLayer(Sink):
 
     cdef int sent(self) except -1:
         """Our transport below has sent something."""
-        if self.plain_bytes and not self.flags & ENCRYPTING \
-                and self.native.out.total_bytes <= TLS_BELOW_LOW_BYTES:
+        if self.plain.total_bytes and not self.flags & ENCRYPTING \
+                and self.native.out.iov.total_bytes <= TLS_BELOW_LOW_BYTES:
             return self.encrypt(False)
         if self.flags & WRITING_PAUSED:
             return self.control_writing()
@@ -285,7 +295,7 @@ cdef class TlsLayer(Sink):
                     and (self.state == WRAPPED
                          or self.state == FLUSHING and not self.flags & CLOSED):
                 status = self.read_buffered() if self.flags & BUFFERED else self.read_once()
-            if self.plain_bytes and not self.flags & DIRTY:
+            if self.plain.total_bytes and not self.flags & DIRTY:
                 self.pressed()  # a write that had to wait for a read
             elif self.session.output_bytes():
                 self.send_output()  # an answer of OpenSSL's own
@@ -388,24 +398,18 @@ cdef class TlsLayer(Sink):
 
     cdef int write_bytes(self, bytes data) except -1:
         if self.state != WRAPPED and self.state != HANDSHAKE:
-            if self.lost_writes_count >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
-                log.logger.warning("SSL connection is closed")
-            self.lost_writes_count = min(self.lost_writes_count + 1, LOST_WRITES_MAX_COUNT)
-            return 0
+            return count_lost_write(&self.lost_writes_count, "SSL connection is closed")
         if PyBytes_GET_SIZE(data) == 0:
             return 0
-        if self.plain is None:
-            self.plain = []
-        self.plain.append(data)
-        self.plain_bytes += PyBytes_GET_SIZE(data)
+        out_push_bytes(&self.plain, data)
         return self.pressed()
 
     cdef int pressed(self) except -1:
         """There may be something to encrypt: now, or at the end of the turn."""
-        if not self.plain_bytes:
+        if not self.plain.total_bytes:
             return 0
-        if self.state == WRAPPED and (self.plain_bytes >= WRITE_NOW_BYTES
-                                      or self.plain_bytes >= self.high_bytes
+        if self.state == WRAPPED and (self.plain.total_bytes >= WRITE_NOW_BYTES
+                                      or <Py_ssize_t>self.plain.total_bytes >= self.high_bytes
                                       or self.loop.running_ident == 0):
             return self.encrypt(False)
         if self.state == WRAPPED and not self.flags & DIRTY:
@@ -415,15 +419,15 @@ cdef class TlsLayer(Sink):
 
     cdef int on_turn_end(self, Loop loop) except -1:
         self.flags &= ~DIRTY
-        if self.state == WRAPPED and self.plain_bytes:
+        if self.state == WRAPPED and self.plain.total_bytes:
             self.encrypt(False)
         return 0
 
     cdef Py_ssize_t waiting_bytes(self) except -1:
         """Written and not yet sent by our transport below, or not yet given to another one."""
-        cdef Py_ssize_t size = self.plain_bytes + self.session.output_bytes()
+        cdef Py_ssize_t size = self.plain.total_bytes + self.session.output_bytes()
         if self.native is not None:
-            size += self.native.out.total_bytes
+            size += self.native.out.iov.total_bytes
         return size
 
     cdef int encrypt(self, bint all) except -1:
@@ -432,9 +436,9 @@ cdef class TlsLayer(Sink):
             return 0
         self.flags |= ENCRYPTING
         try:
-            while self.plain_bytes:
+            while self.plain.total_bytes:
                 if self.native is not None:
-                    if self.native.out.total_bytes >= TLS_BELOW_HIGH_BYTES and not all:
+                    if self.native.out.iov.total_bytes >= TLS_BELOW_HIGH_BYTES and not all:
                         break
                 elif self.flags & BELOW_FULL and not all:
                     break
@@ -448,11 +452,11 @@ cdef class TlsLayer(Sink):
 
     cdef bint encrypt_batch(self) except -1:
         """One batch; False when OpenSSL has to read before it can write."""
-        cdef Py_ssize_t room = min(self.plain_bytes, TLS_BATCH_BYTES)
+        cdef Py_ssize_t room = min(<Py_ssize_t>self.plain.total_bytes, TLS_BATCH_BYTES)
         cdef Py_ssize_t took = 1
         self.session.begin_output(room)
         try:
-            while room > 0 and took > 0 and self.plain is not None:
+            while room > 0 and took > 0 and self.plain.count:
                 took = self.encrypt_next(room)
                 room -= took
                 self.consumed(took)
@@ -463,47 +467,16 @@ cdef class TlsLayer(Sink):
     cdef Py_ssize_t encrypt_next(self, Py_ssize_t most) except -1:
         """The first of what is to be written; small pieces together, as one record."""
         cdef char record[TLS_RECORD_BYTES]
-        cdef bytes data = <bytes>self.plain[self.plain_first]
-        cdef Py_ssize_t count = len(self.plain)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - self.plain_offset
-        cdef Py_ssize_t part, place = self.plain_first
-        if size >= TLS_RECORD_BYTES or place == count - 1:
-            return self.session.write(PyBytes_AS_STRING(data) + self.plain_offset,
-                                      min(size, most))
-        memcpy(record, PyBytes_AS_STRING(data) + self.plain_offset, size)
-        most = min(most, TLS_RECORD_BYTES)
-        place += 1
-        while place < count and size < most:
-            data = <bytes>self.plain[place]
-            part = min(PyBytes_GET_SIZE(data), most - size)
-            memcpy(record + size, PyBytes_AS_STRING(data), part)
-            size += part
-            place += 1
-        return self.session.write(record, size)
+        cdef const char *data = NULL
+        cdef Py_ssize_t size = next_record(&self.plain, most, record, &data)
+        _kept = <object>self.plain.chunks[self.plain.head].owner  # OpenSSL may call who drops it
+        return self.session.write(data, size)
 
     cdef int consumed(self, Py_ssize_t size) except -1:
-        cdef Py_ssize_t rest
-        cdef list plain = self.plain
-        if plain is None:
-            return 0  # dropped, while OpenSSL had it
-        self.plain_bytes -= size
-        while size > 0:
-            rest = PyBytes_GET_SIZE(<bytes>plain[self.plain_first]) - self.plain_offset
-            if size < rest:
-                self.plain_offset += size
-                return 0
-            size -= rest
-            self.plain_first += 1
-            self.plain_offset = 0
-            plain[self.plain_first - 1] = None
-            if self.plain is not plain:
-                return 0  # dropped, by the finaliser of a piece
-        if not self.plain_bytes:
-            self.plain_first = 0
-            self.plain = None  # an idle connection holds nothing
-        elif self.plain_first >= TLS_PLAIN_TRIM_COUNT:
-            del self.plain[:self.plain_first]
-            self.plain_first = 0
+        if self.plain.count:  # else it was dropped, while OpenSSL had it
+            out_advance(&self.plain, size)
+        if not self.plain.count:
+            np_iov_close(&self.plain)  # an idle connection holds nothing
         return 0
 
     cdef int send_output(self) except -1:
@@ -523,11 +496,11 @@ cdef class TlsLayer(Sink):
             return 0
         self.flags |= ENCRYPTING
         try:
-            while self.plain_bytes and self.encrypt_batch():
+            while self.plain.total_bytes and self.encrypt_batch():
                 if self.native is None:
                     if self.flags & BELOW_FULL:
                         break
-                elif self.native.out.total_bytes >= TLS_BELOW_HIGH_BYTES:
+                elif self.native.out.iov.total_bytes >= TLS_BELOW_HIGH_BYTES:
                     break
         except Exception as exc:
             if self.loop._debug:
@@ -541,7 +514,7 @@ cdef class TlsLayer(Sink):
         cdef StreamTransport native
         if self.flags & WRITING_PAUSED:
             return 0
-        if self.plain_bytes:
+        if self.plain.total_bytes:
             self.encrypt(False)
         native = self.native
         if native is not None:
@@ -647,7 +620,7 @@ cdef class TlsLayer(Sink):
         self.send_output()
         native = self.native
         if native is not None:
-            native.write_now()
+            write_now(native)
         return 0
 
     cdef int shutdown_done(self, object exc) except -1:
@@ -672,9 +645,7 @@ cdef class TlsLayer(Sink):
         return 0
 
     cdef int drop_plain(self) except -1:
-        cdef list _dropped = self.plain  # goes last: a finaliser of a piece may write
-        self.plain_first = self.plain_offset = self.plain_bytes = 0
-        self.plain = None
+        out_clear(&self.plain)
         return 0
 
     def feed_early(self, bytes data):

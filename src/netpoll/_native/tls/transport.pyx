@@ -15,6 +15,7 @@ from netpoll._native.seal cimport seal_types
 from netpoll._native.tls.engine cimport open_session
 from netpoll._native.tls.layer cimport CLOSED, ESTABLISHED, MADE, PAUSED, WRITING_PAUSED, TlsLayer
 from netpoll._native.transport.endpoint cimport drop_attributes, forget_attributes
+from netpoll._native.transport.out_queue cimport out_push_bytes
 
 import warnings
 from asyncio import constants, sslproto
@@ -175,8 +176,7 @@ cdef class TlsTransport(Transport):
     def _test__append_write_backlog(self, data):
         """Written, but nobody is told to encrypt it: asyncio's own tests ask for this."""
         cdef TlsLayer layer = self.layer
-        layer.plain = (layer.plain or []) + [bytes(data)]
-        layer.plain_bytes += len(data)
+        out_push_bytes(&layer.plain, bytes(data))
 
     @property
     def _loop(self):

@@ -5,18 +5,28 @@ from netpoll._native.c cimport np_event, np_peer, np_udata
 from netpoll._native.transport.stream cimport StreamTransport
 
 
-cdef class Acceptor(Completion):
+cdef class Accepting(Completion):
     cdef Loop loop
-    cdef object sock, factory, server, context
-    cdef object ssl_options     # keyword arguments of _make_ssl_transport, or None
-    cdef list unmade            # transports of the last event, without a protocol yet
-    cdef int fd
-    cdef int backlog            # accepted in one turn at most
-    cdef np_udata op
+    cdef object sock
     cdef object retry           # timer handle while accepting is paused
+    cdef np_udata op
+    cdef int fd
     cdef bint is_closed
 
     cdef int arm(self) except -1
+    cdef int pause(self) except -1
+    cdef int end_pause(self) except -1
+
+
+cdef bint is_exhausted(int err) noexcept
+
+
+cdef class Acceptor(Accepting):
+    cdef object factory, server, context
+    cdef object ssl_options     # keyword arguments of _make_ssl_transport, or None
+    cdef list unmade            # transports of the last event, without a protocol yet
+    cdef int backlog            # accepted in one turn at most
+
     cdef int accepted(self, int fd, np_peer *peer) except -1
     cdef int make(self, StreamTransport transport) except -1
     cdef int make_ssl(self, StreamTransport transport) except -1

@@ -28,8 +28,50 @@ from asyncio import trsock
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 
 
-cdef class Acceptor(Completion):
-    """Accepts on one listening socket of a server, for as long as it serves."""
+cdef bint is_exhausted(int err) noexcept:
+    """Out of descriptors or memory: it may be better in a second."""
+    return err in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM)
+
+
+cdef class Accepting(Completion):
+    """What accepts on a listening socket, here and in the server."""
+
+    cdef int arm(self) except -1:
+        self.op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN | NP_POLL_KEEP)
+        return 0
+
+    cdef int pause(self) except -1:
+        """The backlog keeps who comes meanwhile."""
+        self.retry = self.loop.call_later(ACCEPT_RETRY_DELAY_S, self._retry)
+        return 0
+
+    cdef int end_pause(self) except -1:
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        return 0
+
+    def _retry(self):
+        self.retry = None
+        if not self.is_closed and not self.op:
+            self.arm()
+
+    def stop(self):
+        """Ends accepting and closes the listening socket at once. In the loop's thread."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.end_pause()
+        if self.loop.be is not NULL:
+            if self.op:
+                self.loop.ops.cancel(self.loop.be, self.op, NP_CANCEL_SETTLE)
+            if self.sock.fileno() == self.fd:
+                self.loop.ops.forget(self.loop.be, self.fd)
+        self.sock.close()
+
+
+cdef class Acceptor(Accepting):
+    """Accepts on one listening socket of a loop's server, for as long as it serves."""
 
     def __cinit__(self, Loop loop, sock, factory, server, ssl_options, int backlog):
         self.loop = loop
@@ -44,29 +86,6 @@ cdef class Acceptor(Completion):
         if sock.family != _AF_UNIX:
             np_sock_nodelay(self.fd)  # accepted connections inherit it
         self.arm()
-
-    cdef int arm(self) except -1:
-        self.op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN | NP_POLL_KEEP)
-        return 0
-
-    def _retry(self):
-        self.retry = None
-        if not self.is_closed:
-            self.arm()
-
-    def stop(self):
-        """Ends accepting and closes the listening socket at once."""
-        if self.is_closed:
-            return
-        self.is_closed = True
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
-        if self.op and self.loop.be is not NULL:
-            self.loop.ops.cancel(self.loop.be, self.op, NP_CANCEL_SETTLE)
-        if self.loop.be is not NULL and self.sock.fileno() == self.fd:
-            self.loop.ops.forget(self.loop.be, self.fd)
-        self.sock.close()
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         self.op = 0
@@ -191,16 +210,14 @@ cdef class Acceptor(Completion):
         return 0
 
     cdef int accept_failed(self, int err) except -1:
-        # Out of descriptors or memory: accepting pauses; the backlog keeps who comes meanwhile.
         message = ("socket.accept() out of system resource"
-                   if err in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM) else "socket.accept() failed")
+                   if is_exhausted(err) else "socket.accept() failed")
         self.loop.call_exception_handler({
             "message": message,
             "exception": os_error(err),
             "socket": trsock.TransportSocket(self.sock),
         })
-        self.retry = self.loop.call_later(ACCEPT_RETRY_DELAY_S, self._retry)
-        return 0
+        return self.pause()
 
 
 seal_types(globals(), (Acceptor,))

@@ -13,30 +13,30 @@ on; an address that makes no sense ends it.
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN
 from libc.stdint cimport uint8_t, uint32_t
-from libc.stdlib cimport free, malloc
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    ECANCELED, NP_DGRAM_BURST_BYTES, NP_DGRAM_BURST_COUNT, NP_DGRAM_MAX_BYTES, NP_OP_POLL,
-    NP_POLL_KEEP, PY_VECTORCALL_ARGUMENTS_OFFSET, PyBytes_AS_STRING, PyContext_CopyCurrent,
-    PyObject, PyObject_Vectorcall, Py_DECREF, Py_INCREF,
-    Py_XDECREF, np_dgram, np_dgram_at, np_dgram_gso_max_bytes, np_dgram_has_gro, np_dgram_out,
-    np_dgram_recv, np_dgram_send, np_event, sockaddr)
+    ECANCELED, NP_CLOSING, NP_DGRAM_BURST_BYTES, NP_DGRAM_BURST_COUNT, NP_DGRAM_MAX_BYTES, NP_GONE,
+    NP_LOST, PY_VECTORCALL_ARGUMENTS_OFFSET, PyBytes_AS_STRING, PyContext_CopyCurrent, PyObject,
+    PyObject_Vectorcall, Py_DECREF, Py_INCREF, Py_XDECREF, np_chunk, np_dgram, np_dgram_at,
+    np_dgram_gso_max_bytes, np_dgram_has_gro, np_dgram_out, np_dgram_recv, np_dgram_send, np_event,
+    np_iov, np_iov_close, np_iov_pop, sockaddr)
 from netpoll._native.failing cimport os_error, reraise
 from netpoll._native.limits cimport (
     DATAGRAM_BUDGET_COUNT, DATAGRAM_BURST_MIN_COUNT, DATAGRAM_HEADER_BYTES, DATAGRAM_NOGIL_COUNT,
-    DATAGRAM_OUT_FIRST_COUNT, DATAGRAM_OUT_KEPT_COUNT, LOST_WRITES_LOGGED_COUNT)
-from netpoll._native.poll cimport POLLIN, POLLOUT
+    DATAGRAM_OUT_KEPT_COUNT)
+from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.address cimport Address, DatagramMemory, is_native
 from netpoll._native.transport.endpoint cimport (
-    CLOSING, ENDPOINT_FLAGS_END, ENTERED, LOST, PAUSED, PROTOCOL_PAUSED, STARTED, Endpoint,
-    is_inherited)
+    DIRTY, FLUSHING, HOLDING_BACK, NOT_READING, OWN_FLAGS, PROTOCOL_PAUSED, RESUMING, STARTED,
+    Endpoint, is_inherited)
+from netpoll._native.transport.out_queue cimport out_push
+from netpoll._native.transport.sending cimport count_lost_write, exact_bytes
 
 import asyncio
 import socket as py_socket
-import warnings
-from asyncio import log, trsock
+from asyncio import trsock
 
 
 # A Unix socket whose peer's queue is full is writable by its own account: POLLOUT fires at once,
@@ -44,11 +44,7 @@ from asyncio import log, trsock
 cdef double RETRY_S = 0.001
 
 cdef enum:  # DatagramTransport.flags beside those of Endpoint
-    RESUMING = ENDPOINT_FLAGS_END       # the stash will be delivered by a callback in the queue
-    DIRTY = ENDPOINT_FLAGS_END << 1     # in the loop's list for the end of the turn
-    GONE = ENDPOINT_FLAGS_END << 2  # connection_lost was called; the fd closes with the last op
-    FLUSHING = ENDPOINT_FLAGS_END << 3
-    FUTILE = ENDPOINT_FLAGS_END << 4    # POLLOUT has fired, and nothing left since
+    FUTILE = OWN_FLAGS      # POLLOUT has fired, and nothing left since
 
 cdef int _AF_NETLINK = int(py_socket.AF_NETLINK)
 
@@ -59,6 +55,14 @@ cdef inline int burst_of(uint32_t datagram_bytes) noexcept:
     if count < DATAGRAM_BURST_MIN_COUNT:
         return DATAGRAM_BURST_MIN_COUNT
     return count if count < NP_DGRAM_BURST_COUNT else NP_DGRAM_BURST_COUNT
+
+
+# A chunk of the queue is a datagram: its owner the bytes, its length theirs and a header's, its
+# base a reference to whom it is for. NULL: where the socket is connected; an Address; or what
+# sendto() got.
+
+cdef inline np_chunk *datagram_at(np_iov *iov, uint32_t i) noexcept:
+    return &iov.chunks[(iov.head + i) & (iov.cap - 1)]
 
 
 class Kinds(asyncio.DatagramTransport, asyncio.Transport):
@@ -81,24 +85,7 @@ cdef class DatagramTransport(Endpoint):
         self.burst_count = NP_DGRAM_BURST_COUNT
 
     def __dealloc__(self):
-        while self.out_count:
-            self.drop_first()
-        free(self.out)
-
-    def __del__(self):
-        if self.fd < 0:
-            return
-        text = repr(self)
-        # What is in flight refers to us: then the loop is garbage, too, and has not been closed.
-        self.loop.cancel(self.read_op)
-        self.loop.cancel(self.write_op)
-        self.close_fd()
-        warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
-
-    cdef list activity(self):
-        reading = self.read_op and not self.flags & (PAUSED | CLOSING)
-        return ["read=polling" if reading else "read=idle",
-                f"write=<{'polling' if self.write_op else 'idle'}, bufsize={self.out_bytes}>"]
+        self.drop_out()
 
     # ---- birth --------------------------------------------------------------------------------
 
@@ -110,8 +97,7 @@ cdef class DatagramTransport(Endpoint):
         finally:  # an interrupt out of the protocol ends the turn, not the endpoint
             if self.fd >= 0:
                 self.gro = np_dgram_has_gro(self.fd)  # connection_made may have asked for it
-            if not self.read_op and not self.flags & (CLOSING | PAUSED):
-                self.arm_read()
+            self.read_again()
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
 
@@ -119,27 +105,27 @@ cdef class DatagramTransport(Endpoint):
 
     cdef int arm_read(self) except -1:
         try:
-            self.read_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN | NP_POLL_KEEP)
+            self.read_op = self.poll(POLLIN)
         except OSError as exc:
-            self.fail(exc, "Fatal read error on datagram transport")
+            self.failed(exc, "read")
         return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         if event.op == self.read_op:
             self.read_op = 0
-            if self.flags & CLOSING:
+            if self.flags & NP_CLOSING:
                 return self.op_ended()
             if event.res < 0 and event.res != -ECANCELED:
-                return self.fail(os_error(event.res), "Fatal read error on datagram transport")
+                return self.failed(os_error(event.res), "read")
             return self.on_readable()
         self.write_op = 0
-        if self.flags & LOST:
+        if self.flags & NP_LOST:
             return self.op_ended()
         self.flags |= FUTILE
         return self.flush()
 
     cdef int on_readable(self) except -1:
-        if self.flags & (PAUSED | RESUMING):
+        if self.flags & HOLDING_BACK:
             return 0  # resume_reading, or the delivery of the stash, goes on from here
         entered = self.enter()
         try:
@@ -150,8 +136,7 @@ cdef class DatagramTransport(Endpoint):
         finally:
             self.received = None
             self.leave(entered)
-            if not self.flags & (PAUSED | RESUMING | CLOSING):
-                self.arm_read()
+            self.read_again()
         if self.interrupt is not None:
             exc, self.interrupt = self.interrupt, None
             raise exc
@@ -164,7 +149,7 @@ cdef class DatagramTransport(Endpoint):
         cdef uint32_t largest
         cdef np_dgram message
         self.received = self.protocol.datagram_received
-        while budget > 0 and not self.flags & (PAUSED | RESUMING | CLOSING):
+        while budget > 0 and not self.flags & NOT_READING:
             want = self.burst_count
             with nogil:
                 got = np_dgram_recv(self.memory.received, self.fd, want, self.gro)
@@ -200,7 +185,7 @@ cdef class DatagramTransport(Endpoint):
         return 0
 
     cdef int deliver(self, const char *data, Py_ssize_t size, object address) except -1:
-        if self.flags & CLOSING:
+        if self.flags & NP_CLOSING:
             return 0
         return self.hand_over(PyBytes_FromStringAndSize(data, size), address)
 
@@ -208,7 +193,9 @@ cdef class DatagramTransport(Endpoint):
         """One datagram to the protocol, or to the stash. Its exception concerns this one only."""
         cdef PyObject *arguments[3]
         cdef PyObject *result
-        if self.flags & (PAUSED | RESUMING):
+        if self.flags & HOLDING_BACK:
+            if self.stash is None:
+                self.stash = []
             self.stash.append((data, address))
             return 0
         received = self.received  # it may set another protocol
@@ -233,10 +220,10 @@ cdef class DatagramTransport(Endpoint):
         """Families whose addresses only the socket module can read."""
         cdef int budget = NP_DGRAM_BURST_COUNT
         self.received = self.protocol.datagram_received
-        while budget > 0 and not self.flags & (PAUSED | RESUMING | CLOSING):
+        while budget > 0 and not self.flags & NOT_READING:
             budget -= 1
             try:
-                data, address = self.sock.recvfrom(NP_DGRAM_MAX_BYTES)
+                data, address = self.file.recvfrom(NP_DGRAM_MAX_BYTES)
             except (BlockingIOError, InterruptedError):
                 return 0
             except OSError as exc:
@@ -258,47 +245,23 @@ cdef class DatagramTransport(Endpoint):
             self.report("protocol.error_received() call failed.", failure)
         return 0
 
-    def pause_reading(self):
-        """No datagram_received until resume_reading(). The kernel's buffer fills meanwhile."""
-        if not self.flags & (CLOSING | PAUSED):
-            self.flags |= PAUSED
-            if self.read_op and not self.flags & DIRTY:
-                self.flags |= DIRTY
-                self.loop.mark_dirty(self)
-
-    def resume_reading(self):
-        if self.flags & CLOSING or not self.flags & PAUSED:
-            return
-        self.flags &= ~PAUSED
-        if self.flags & RESUMING:
-            return
-        if self.stash:
-            self.flags |= RESUMING
-            self.loop.soon(self._deliver_stash, None)
-        elif not self.read_op and self.flags & STARTED and not self.flags & ENTERED:
-            self.arm_read()
-
     def _deliver_stash(self):
         self.flags &= ~RESUMING
-        stash, self.stash = self.stash, []
+        stash, self.stash = self.stash or (), None
         entered = self.enter()
         try:
             self.received = self.protocol.datagram_received if stash else None
             for data, address in stash:
-                if self.flags & CLOSING:
+                if self.flags & NP_CLOSING:
                     break
                 self.hand_over(data, address)
         finally:
             self.received = None
             self.leave(entered)
-        if not self.read_op and not self.flags & (PAUSED | RESUMING | CLOSING):
-            self.arm_read()
+        self.read_again()
         if self.interrupt is not None:
             exc, self.interrupt = self.interrupt, None
             raise exc
-
-    def is_reading(self):
-        return not self.flags & (CLOSING | PAUSED)
 
     # ---- sending ------------------------------------------------------------------------------
 
@@ -310,27 +273,18 @@ cdef class DatagramTransport(Endpoint):
         the network come to protocol.error_received. Raises TypeError when data is not bytes-like,
         ValueError when addr is not the remote address that the endpoint was made with.
         """
-        cdef bytes exact
+        cdef bytes exact = exact_bytes(data)
         cdef Address known
         cdef PyObject *target = NULL
-        if type(data) is bytes:
-            exact = <bytes>data
-        elif isinstance(data, (bytes, bytearray, memoryview)):
-            exact = bytes(data)
-        else:
-            raise TypeError("data argument must be a bytes-like object, "
-                            f"not {type(data).__name__!r}")
         if self.address is not None:
             if addr is not None and addr != self.address:
                 raise ValueError(f"Invalid address: must be None or {self.address}")
             addr = self.address
-        if self.flags & LOST:
-            if self.address is None and not self.flags & GONE:
+        if self.flags & NP_LOST:
+            if self.address is None and not self.flags & NP_GONE:
                 self.send_late(exact, addr)
                 return
-            if self.lost_writes_count >= LOST_WRITES_LOGGED_COUNT:
-                log.logger.warning("socket.send() raised exception.")
-            self.lost_writes_count += 1
+            count_lost_write(&self.out.lost_writes_count, "socket.send() raised exception.")
             return
         # A netlink socket has a peer from the start, the kernel, and can send to others, too.
         if not self.is_connected or (addr is not None and self.socket_family == _AF_NETLINK):
@@ -340,15 +294,16 @@ cdef class DatagramTransport(Endpoint):
                 if known is not None:
                     target = <PyObject*>known
         self.push(exact, target)
-        if self.out_count >= NP_DGRAM_BURST_COUNT or self.out_bytes > self.high_bytes \
+        if self.out.iov.count >= NP_DGRAM_BURST_COUNT \
+                or self.out.iov.total_bytes > self.out.high_bytes \
                 or self.loop._thread_id is None:  # not running: no end of a turn to wait for
             self.flush()
-        self.check_watermarks()
+        self.hold_high()
 
     cdef int send_late(self, bytes data, object addr) except -1:
         """Between close() and connection_lost: as on asyncio, unless there is one peer."""
         try:
-            self.sock.sendto(data, addr)
+            self.file.sendto(data, addr)
         except (BlockingIOError, InterruptedError):
             pass  # nobody waits for room any more
         except OSError as exc:
@@ -360,102 +315,60 @@ cdef class DatagramTransport(Endpoint):
         return 0
 
     cdef int push(self, bytes data, PyObject *target) except -1:
-        cdef Outgoing *slot
-        if self.out_count == self.out_cap:
-            self.grow_out()
-        slot = &self.out[(self.out_head + self.out_count) & (self.out_cap - 1)]
-        slot.data = <PyObject*>data
-        slot.target = target
-        Py_INCREF(slot.data)
+        out_push(&self.out.iov, data, target, PyBytes_GET_SIZE(data) + DATAGRAM_HEADER_BYTES)
         if target is not NULL:
             Py_INCREF(target)
-        self.out_count += 1
-        self.out_bytes += PyBytes_GET_SIZE(data) + DATAGRAM_HEADER_BYTES
         if not self.flags & DIRTY and not self.write_op and self.retry is None:
-            self.flags |= DIRTY
-            self.loop.mark_dirty(self)
+            self.mark()
         return 0
 
-    cdef int grow_out(self) except -1:
-        cdef uint32_t cap = self.out_cap * 2 if self.out_cap else DATAGRAM_OUT_FIRST_COUNT
-        cdef Outgoing *out = <Outgoing*>malloc(cap * sizeof(Outgoing))
-        cdef uint32_t i
-        if out is NULL:
-            raise MemoryError
-        for i in range(self.out_count):
-            out[i] = self.out[(self.out_head + i) & (self.out_cap - 1)]
-        free(self.out)
-        self.out = out
-        self.out_head = 0
-        self.out_cap = cap
-        return 0
-
-    cdef int drop_first(self) except -1:
-        cdef Outgoing first = self.out[self.out_head]
-        self.out_head = (self.out_head + 1) & (self.out_cap - 1)
-        self.out_count -= 1
-        self.out_bytes -= PyBytes_GET_SIZE(<object>first.data) + DATAGRAM_HEADER_BYTES
-        Py_DECREF(first.data)
-        Py_XDECREF(first.target)
-        return 0
-
-    cdef int drop_oldest(self, int count) except -1:
+    cdef int drop_oldest(self, uint32_t count) noexcept:
         """Of those that a call was made for. Meanwhile others may have come behind them, or all of
-        them may have been dropped; after that none comes any more (LOST)."""
-        while count > 0 and self.out_count:
-            self.drop_first()
+        them may have been dropped; after that none comes any more (NP_LOST)."""
+        cdef PyObject *target
+        while count and self.out.iov.count:
+            target = <PyObject*>datagram_at(&self.out.iov, 0).base
+            Py_DECREF(<PyObject*>np_iov_pop(&self.out.iov))
+            Py_XDECREF(target)
             count -= 1
         return 0
 
     cdef int drop_out(self) except -1:
-        while self.out_count:
-            self.drop_first()
-        return 0
-
-    cdef int on_turn_end(self, Loop loop) except -1:
-        self.flags &= ~DIRTY
-        if self.flags & PAUSED:
-            loop.cancel(self.read_op)  # as in asyncio, a paused one is not kept alive by its loop
-        return self.flush()
+        return self.drop_oldest(self.out.iov.count)
 
     cdef int flush(self) except -1:
         """Sends until all has left or the socket is full. error_received may call us back."""
-        if self.flags & (FLUSHING | LOST) or self.write_op or self.retry is not None:
+        if self.flags & (FLUSHING | NP_LOST) or self.write_op or self.retry is not None:
             return 0
         self.flags |= FLUSHING
         try:
-            while self.out_count and not self.write_op and self.retry is None:
+            while self.out.iov.count and not self.write_op and self.retry is None:
                 self.send_burst()
         finally:
             self.flags &= ~FLUSHING
-        if self.flags & PROTOCOL_PAUSED and self.out_bytes <= self.low_bytes:
-            self.flags &= ~PROTOCOL_PAUSED
-            self.call_protocol("resume_writing")
-        if not self.out_count:
-            if self.out_cap > DATAGRAM_OUT_KEPT_COUNT:  # of a time when the socket was full
-                free(self.out)
-                self.out = NULL
-                self.out_head = self.out_cap = 0
-            if self.flags & CLOSING:
-                self.lose(None)
-        return 0
+        self.release_low()
+        if self.out.iov.count:
+            return 0
+        if self.out.iov.cap > DATAGRAM_OUT_KEPT_COUNT:  # of a time when the socket was full
+            np_iov_close(&self.out.iov)
+        return self.sent_all()
 
     cdef int send_burst(self) except -1:
         """One system call for the oldest datagrams, up to one that is the socket module's."""
         cdef np_dgram_out items[NP_DGRAM_BURST_COUNT]
-        cdef Outgoing *slot
+        cdef np_chunk *chunk
         cdef Address address
         cdef int count = 0, sent
-        while count < NP_DGRAM_BURST_COUNT and <uint32_t>count < self.out_count:
-            slot = &self.out[(self.out_head + count) & (self.out_cap - 1)]
-            items[count].data = PyBytes_AS_STRING(<object>slot.data)
-            items[count].len_bytes = <uint32_t>PyBytes_GET_SIZE(<object>slot.data)
+        while count < NP_DGRAM_BURST_COUNT and <uint32_t>count < self.out.iov.count:
+            chunk = datagram_at(&self.out.iov, count)
+            items[count].data = PyBytes_AS_STRING(<object>chunk.owner)
+            items[count].len_bytes = <uint32_t>PyBytes_GET_SIZE(<object>chunk.owner)
             items[count].name = NULL
             items[count].name_bytes = 0
-            if slot.target is not NULL:
-                if type(<object>slot.target) is not Address:
+            if chunk.base is not NULL:
+                if type(<object><void*>chunk.base) is not Address:
                     break
-                address = <Address>slot.target
+                address = <Address><void*>chunk.base
                 items[count].name = <const sockaddr*>address.raw
                 items[count].name_bytes = address.size_bytes
             count += 1
@@ -475,12 +388,12 @@ cdef class DatagramTransport(Endpoint):
     cdef int send_by_socket(self) except -1:
         """The oldest datagram, whose address only the socket module understands. The address may
         be made of the user's own objects, and these may end the transport."""
-        cdef Outgoing *slot = &self.out[self.out_head]
-        data, target = <object>slot.data, <object>slot.target
+        cdef np_chunk *chunk = datagram_at(&self.out.iov, 0)
+        data, target = <object>chunk.owner, <object><void*>chunk.base
         try:
-            self.sock.sendto(data, target)
+            self.file.sendto(data, target)
         except (BlockingIOError, InterruptedError):
-            return 0 if self.flags & LOST else self.wait_writable()
+            return 0 if self.flags & NP_LOST else self.wait_writable()
         except OSError as exc:
             self.drop_oldest(1)
             return self.tell_error(exc)
@@ -496,132 +409,37 @@ cdef class DatagramTransport(Endpoint):
         if self.flags & FUTILE:
             self.retry = self.loop.call_later(RETRY_S, self._retry)
             return 0
-        try:
-            self.write_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLOUT | NP_POLL_KEEP)
-        except OSError as exc:
-            self.fail(exc, "Fatal write error on datagram transport")
-        return 0
+        return Endpoint.wait_writable(self)
 
     def _retry(self):
         self.retry = None
         self.flush()
 
-    cdef int check_watermarks(self) except -1:
-        if self.out_bytes > self.high_bytes and not self.flags & (PROTOCOL_PAUSED | FLUSHING):
-            self.flags |= PROTOCOL_PAUSED
-            self.call_protocol("pause_writing")
-        return 0
-
-    cdef size_t unsent_bytes(self) noexcept:
-        """Of datagrams not yet taken by the kernel, and 8 for each of them."""
-        return self.out_bytes
-
     cdef int press(self) except -1:
         self.flush()
-        return self.check_watermarks()
+        return self.hold_high()
 
     cdef int catch_up(self) except -1:
         """What sendto() has taken goes to the socket now, not at the end of the turn."""
-        if not self.out_count or self.flags & PROTOCOL_PAUSED or is_inherited(self.loop):
+        if not self.out.iov.count or self.flags & PROTOCOL_PAUSED or is_inherited(self.loop):
             return 0
         return self.flush()
 
     # ---- closing ------------------------------------------------------------------------------
 
-    def close(self):
-        """Stops receiving; sends what was written; then connection_lost(None)."""
-        if self.flags & CLOSING or self.fd < 0:
-            return
-        self.flags |= CLOSING
-        self.loop.cancel(self.read_op)
+    cdef int offer(self) except -1:
+        """error_received may call us back, and end the transport."""
         self.catch_up()
-        if not self.out_count and not self.flags & FLUSHING:
-            self.lose(None)
+        return 0
 
-    def abort(self):
-        """Closes at once; what the socket has not room for is dropped."""
-        self.force_close(None)
-
-    cdef int fail(self, object exc, str message) except -1:
-        """An error that ends this transport, and only this one."""
-        if isinstance(exc, OSError):
-            if self.loop._debug:
-                log.logger.debug("%r: %s", self, message, exc_info=exc)
-        else:
-            self.report(message, exc)
-        return self.force_close(exc)
-
-    def _fatal_error(self, exc, message="Fatal error on transport"):
-        self.fail(exc, message)
-
-    def _force_close(self, exc):
-        self.force_close(exc)
-
-    cdef int force_close(self, object exc) except -1:
-        self.catch_up()
-        if self.flags & LOST:
-            return 0
-        if not self.flags & CLOSING:
-            self.flags |= CLOSING
-            self.loop.cancel(self.read_op)
-        self.drop_out()
-        return self.lose(exc)
-
-    cdef int lose(self, object exc) except -1:
-        """connection_lost(exc) follows, as soon as asyncio's would."""
-        if self.flags & LOST:
-            return 0
-        self.flags |= LOST
-        self.error = exc
-        self.loop.cancel(self.write_op)
+    cdef int lost(self) except -1:
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
-        if self.loop._closed:  # nobody will be called any more, but the fd is not kept
-            self.flags |= GONE
-            self.op_ended()
-            self.loop.check_closed()
-        self.loop.soon(self._call_connection_lost, None)
         return 0
 
-    cdef int op_ended(self) except -1:
-        """The fd is closed when the user has let go of the transport and the kernel has too."""
-        if self.flags & GONE and not self.read_op and not self.write_op:
-            self.close_fd()
-        return 0
-
-    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
-        if event.op == self.read_op:
-            self.read_op = 0
-        elif event.op == self.write_op:
-            self.write_op = 0
-        return self.op_ended()
-
-    def _call_connection_lost(self):
-        try:
-            entered = self.enter()
-            try:
-                self.protocol.connection_lost(self.error)
-            finally:
-                self.leave(entered)
-        finally:
-            self.flags |= GONE
-            self.protocol = None
-            self.stash = []
-            self.error = None
-            if self.let_go(self.read_op) and self.let_go(self.write_op):
-                self.close_fd()
-
-    cdef int close_fd(self) except -1:
-        cdef int fd = self.fd
-        if fd < 0:
-            return 0
-        self.fd = -1
-        if self.loop.be is not NULL and self.loop.is_ours() and self.loop.fd_owner(fd) is self:
-            self.loop.ops.forget(self.loop.be, fd)
-        self.loop.disown_fd(fd, self)
-        self.sock.close()  # the socket object is the closer: its number dies with it
-        return 0
+    cdef str medium(self):
+        return "datagram"
 
     # ---- what is known about it ---------------------------------------------------------------
 
@@ -630,7 +448,6 @@ cdef class DatagramTransport(Endpoint):
         if self.received is not None:
             self.received = protocol.datagram_received
 
-    _lent = False  # never written to by sendfile
     max_size = 256 * 1024
 
     @property
@@ -638,7 +455,7 @@ cdef class DatagramTransport(Endpoint):
         if self.fd < 0:
             return None
         self.catch_up()
-        return self.sock
+        return self.file
 
     @property
     def _sock_fd(self):
@@ -647,10 +464,6 @@ cdef class DatagramTransport(Endpoint):
     @property
     def _address(self):
         return self.address
-
-    @property
-    def _conn_lost(self):
-        return bool(self.flags & LOST) + self.lost_writes_count
 
     @property
     def _extra(self):
@@ -673,13 +486,12 @@ def make_datagram_transport(Loop loop, DatagramMemory memory, sock, protocol, ad
     cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
     transport.loop = loop
     transport.memory = memory
-    transport.sock = sock
+    transport.file = sock
     transport.fd = sock.fileno()
     transport.socket_family = sock.family
     transport.address = address or None
     transport.protocol = protocol
     transport.context = PyContext_CopyCurrent()
-    transport.stash = []
     transport.extra = dict(extra or ())
     transport.extra["socket"] = trsock.TransportSocket(sock)
     for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):

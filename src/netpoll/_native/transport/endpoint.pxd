@@ -4,38 +4,81 @@ from libc.stdint cimport uint32_t
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    PyObject, PyTypeObject, Py_DECREF, Py_TYPE, Py_XDECREF, inquiry, np_event, np_udata)
+    NP_CLOSING, NP_LIFE_BITS, PyObject, PyTypeObject, Py_DECREF, Py_TYPE, Py_XDECREF, inquiry,
+    iovec, np_event, np_udata)
 from netpoll._native.transport.base cimport Transport
+from netpoll._native.transport.bulk_reader cimport BulkReader
+from netpoll._native.transport.out_queue cimport OutQueue
 
 
-cdef enum:  # Endpoint.flags that every transport has; their own begin at ENDPOINT_FLAGS_END
-    CLOSING = 1 << 0        # close() or abort(): no more reading
-    LOST = 1 << 1           # connection_lost is in the loop's queue, or was called
-    PAUSED = 1 << 2         # pause_reading()
-    STARTED = 1 << 3        # connection_made was called
-    ENTERED = 1 << 4        # the protocol is being called, in our context
-    PROTOCOL_PAUSED = 1 << 5    # pause_writing() was called
-    ENDPOINT_FLAGS_END = 1 << 8
+cdef enum:  # Endpoint.flags: the bits of its life (np_life.h), and
+    PAUSED = 1 << NP_LIFE_BITS      # pause_reading()
+    RESUMING = PAUSED << 1          # the stash will be delivered by a callback in the queue
+    EOF_SEEN = PAUSED << 2          # the peer has shut its side
+    CANCELLED = PAUSED << 3         # read_op was asked to end
+    STARTED = PAUSED << 4           # connection_made was called
+    ENTERED = PAUSED << 5           # the protocol is being called, in our context
+    PROTOCOL_PAUSED = PAUSED << 6   # pause_writing() was called
+    DIRTY = PAUSED << 7             # in the loop's list for the end of the turn
+    SENDING = PAUSED << 8           # write_op is a SEND; else a POLL for POLLOUT
+    FLUSHING = PAUSED << 9          # what is written now is sent by a loop up the stack
+    READING = PAUSED << 10          # in a run of direct reads: what is written waits for its end
+    GIVEN_UP = PAUSED << 11         # the program has closed the file itself
+    OWN_FLAGS = PAUSED << 12        # those of a subclass begin here
+    # Why nothing is received. What is received all the same is stashed, unless it is the end.
+    NOT_READING = NP_CLOSING | PAUSED | RESUMING | EOF_SEEN
+    HOLDING_BACK = PAUSED | RESUMING
 
 
 cdef class Endpoint(Transport):
-    """What the transports of sockets and pipes have in common. It neither sends nor receives."""
+    """What the transports of sockets and pipes have in common: a descriptor, its life, a protocol.
+    How it receives and sends is the subclass's."""
     cdef Loop loop
     cdef object protocol, context
+    cdef object file            # the Python object that owns fd; None: the number is ours
+    cdef object error           # what connection_lost will get
+    cdef list stash             # received while paused
+    cdef dict __dict__          # NULL until somebody puts an attribute on it
     cdef int fd                 # -1 once closed
     cdef uint32_t flags
-    cdef size_t high_bytes, low_bytes
-    cdef dict __dict__          # NULL until somebody puts an attribute on it
+    cdef np_udata read_op       # at most one: a RECV, or a POLL
+    cdef np_udata write_op      # at most one: a SEND, or a POLL for POLLOUT
+    cdef OutQueue out
+    cdef BulkReader bulk
 
     cdef bint enter(self) except -1
     cdef int leave(self, bint entered) except -1
     cdef int call_protocol(self, str name, tuple args=*) except -1
     cdef int report(self, str message, object exc) except -1
     cdef list activity(self)
-    cdef size_t unsent_bytes(self) noexcept
+    cdef int mark(self) except -1
+    cdef np_udata poll(self, uint32_t bits) except? 0
+    cdef int arm_read(self) except -1
+    cdef int read_again(self) except -1
+    cdef int stop_reading(self) except -1
+    cdef bint has_stash(self) noexcept
+    cdef int hold_high(self) except -1
+    cdef int release_low(self) except -1
     cdef int press(self) except -1
+    cdef int flush(self) except -1
     cdef int catch_up(self) except -1
+    cdef int offer(self) except -1
+    cdef ptrdiff_t send_call(self, const iovec *iov, int n) noexcept nogil
+    cdef int wait_writable(self) except -1
+    cdef int sent(self) except -1
+    cdef int sent_all(self) except -1
+    cdef int drop_out(self) except -1
+    cdef str medium(self)
+    cdef int failed(self, object exc, str doing) except -1
+    cdef int fail(self, object exc, str message) except -1
+    cdef int force_close(self, object exc) except -1
+    cdef int lose(self, object exc) except -1
+    cdef int lost(self) except -1
+    cdef int forget(self) except -1
+    cdef int op_ended(self) except -1
     cdef bint let_go(self, np_udata op) except -1
+    cdef int close_fd(self) except -1
+    cdef int close_number(self, int fd) except -1
 
 
 cdef np_event *last_event_of(Loop loop, np_udata op) noexcept

@@ -1,19 +1,34 @@
 # cython: language_level=3, freethreading_compatible=True
-"""What every transport is: somebody's protocol, called in a context, behind watermarks.
+"""What every transport is: a descriptor and its life, somebody's protocol, called in a context.
 
-Streams (sending.pyx, stream.pyx), datagrams (datagram.pyx) and pipes (pipe.pyx) add how they send,
-receive and end.
+csrc/base/np_life.h draws the life. Its steps are taken here, and only here:
+
+    CLOSING   close()
+    LOST      lose(): all was sent, abort(), an error, or the end of the stream
+    GONE      connection_lost() was called; the last operation's end closes the descriptor
+
+Streams, datagrams and pipes add how they receive and send.
 """
 
 from libc.errno cimport ENOENT, EPERM
+from libc.stdint cimport uint32_t
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    NP_CANCEL_SETTLE, NP_EV_MORE, PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF, inquiry,
-    np_head)
+    NP_CANCEL_SETTLE, NP_CLOSING, NP_EV_MORE, NP_GONE, NP_LOST, NP_OP_POLL, NP_POLL_KEEP,
+    PyContext_Enter, PyContext_Exit, PyObject, Py_XDECREF, inquiry, iovec, np_event, np_head,
+    np_iov_close, np_life, np_sock_close, np_sock_send, np_udata)
+from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport HIGH_WATER_DEFAULT_BYTES
 from netpoll._native.numbers cimport watermarks, whole_bytes
 from netpoll._native.loop.collect cimport replace_clear
+from netpoll._native.poll cimport POLLOUT
 from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.bulk_reader cimport bulk_leave
+from netpoll._native.transport.out_queue cimport out_clear, out_init
+
+import warnings
+from asyncio import log
 
 
 cdef np_event *last_event_of(Loop loop, np_udata op) noexcept:
@@ -46,14 +61,32 @@ cdef class Endpoint(Transport):
     def __cinit__(self):
         drop_attributes(self)
         self.fd = -1
-        self.high_bytes = HIGH_WATER_DEFAULT_BYTES
-        self.low_bytes = HIGH_WATER_DEFAULT_BYTES // 4
+        out_init(&self.out)
+
+    def __dealloc__(self):
+        out_clear(&self.out.iov)
+        np_iov_close(&self.out.iov)
+
+    def __del__(self):
+        if self.fd < 0:
+            return
+        # Accepted when the loop ended: nobody was told of it. Or, as on asyncio, nobody cares.
+        if self.protocol is None or self.flags & GIVEN_UP:
+            self.close_fd()
+            return
+        text = repr(self)
+        # What is in flight refers to us: then the loop is garbage, too, and has not been closed.
+        self.loop.cancel(self.read_op)
+        self.loop.cancel(self.write_op)
+        self.close_fd()
+        self.forget()
+        warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
 
     def __repr__(self):
         info = [type(self).__name__]
         if self.fd < 0:
             info.append("closed")
-        elif self.flags & CLOSING:
+        elif self.flags & NP_CLOSING:
             info.append("closing")
         info.append(f"fd={self.fd}")
         if self.fd >= 0:
@@ -62,7 +95,10 @@ cdef class Endpoint(Transport):
 
     cdef list activity(self):
         """What is armed, in the words of asyncio's transports; while there is an fd."""
-        raise NotImplementedError
+        reading = self.read_op and not self.flags & (PAUSED | CANCELLED)
+        return ["read=polling" if reading else "read=idle",
+                f"write=<{'polling' if self.write_op else 'idle'}, "
+                f"bufsize={self.out.iov.total_bytes}>"]
 
     # ---- the protocol: called in our context; it may call us back from there -------------------
 
@@ -106,36 +142,257 @@ cdef class Endpoint(Transport):
     def get_protocol(self):
         return self.protocol
 
-    # ---- watermarks ---------------------------------------------------------------------------
+    def set_protocol(self, protocol):
+        self.protocol = protocol
 
-    cdef size_t unsent_bytes(self) noexcept:
+    # ---- the turn, and operations -------------------------------------------------------------
+
+    cdef int mark(self) except -1:
+        """There is something to do at the end of the turn."""
+        if not self.flags & DIRTY:
+            self.flags |= DIRTY
+            self.loop.mark_dirty(self)
         return 0
 
-    cdef int press(self) except -1:
-        """More waits than the high watermark allows: send what goes, else pause the protocol."""
+    cdef int on_turn_end(self, Loop loop) except -1:
+        self.flags &= ~DIRTY
+        if self.flags & PAUSED:
+            self.stop_reading()  # as in asyncio, a paused one is not kept alive by its loop
+        return self.flush()
+
+    cdef np_udata poll(self, uint32_t bits) except? 0:
+        return self.loop.arm(NP_OP_POLL, self.fd, self, bits | NP_POLL_KEEP)
+
+    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
+        if event.op == self.read_op:
+            self.read_op = 0
+        elif event.op == self.write_op:
+            self.write_op = 0
+            self.flags &= ~SENDING
+        return self.op_ended()
+
+    # ---- receiving ----------------------------------------------------------------------------
+
+    cdef int arm_read(self) except -1:
+        return 0
+
+    cdef int read_again(self) except -1:
+        if self.read_op == 0 and not self.flags & NOT_READING and self.flags & STARTED:
+            self.flags &= ~CANCELLED
+            self.arm_read()
+        return 0
+
+    cdef int stop_reading(self) except -1:
+        if self.read_op and not self.flags & CANCELLED:
+            self.flags |= CANCELLED
+            self.loop.cancel(self.read_op)
+        return 0
+
+    cdef bint has_stash(self) noexcept:
+        """Something that came while the protocol had paused us waits for it."""
+        return self.stash is not None and len(self.stash) > 0
+
+    def pause_reading(self):
+        """Nothing is received until resume_reading(). Bytes that are on their way are kept."""
+        self.loop.check_ours()
+        if not self.flags & (NP_CLOSING | PAUSED):
+            self.flags |= PAUSED
+            if self.read_op:
+                self.mark()
+
+    def resume_reading(self):
+        self.loop.check_ours()
+        if self.flags & NP_CLOSING or not self.flags & PAUSED:
+            return
+        self.flags &= ~PAUSED
+        if self.flags & RESUMING:
+            return
+        if self.has_stash():
+            self.flags |= RESUMING
+            self.loop.soon(self._deliver_stash, None)
+        else:
+            self.read_again()
+
+    def _deliver_stash(self):
+        self.flags &= ~RESUMING
+
+    def is_reading(self):
+        return not self.flags & (NP_CLOSING | PAUSED)
+
+    # ---- sending, and watermarks --------------------------------------------------------------
+
+    cdef int flush(self) except -1:
+        """Sends what was written in this turn."""
         return 0
 
     cdef int catch_up(self) except -1:
         """Sends what asyncio would have sent by now, for who looks: it sends within write()."""
         return 0
 
+    cdef int offer(self) except -1:
+        """Before what is unsent is dropped: the socket takes of it what it would have taken when it
+        was written. 0, or the errno with which sending failed."""
+        return 0
+
+    cdef ptrdiff_t send_call(self, const iovec *iov, int n) noexcept nogil:
+        """The system call that sends."""
+        return np_sock_send(self.fd, iov, n)
+
+    cdef int wait_writable(self) except -1:
+        try:
+            self.write_op = self.poll(POLLOUT)
+        except OSError as exc:
+            self.failed(exc, "write")
+        return 0
+
+    cdef int sent(self) except -1:
+        """Something was sent."""
+        return 0
+
+    cdef int sent_all(self) except -1:
+        """Nothing is left to be sent."""
+        return self.lose(None) if self.flags & NP_CLOSING else 0
+
+    cdef int drop_out(self) except -1:
+        """Forgets what is unsent; not while the kernel reads it."""
+        if not self.flags & SENDING:
+            out_clear(&self.out.iov)
+        return 0
+
+    cdef int hold_high(self) except -1:
+        """More waits than the high watermark allows: the protocol is to write no more."""
+        if self.out.iov.total_bytes > self.out.high_bytes \
+                and not self.flags & (PROTOCOL_PAUSED | NP_LOST | FLUSHING):
+            self.flags |= PROTOCOL_PAUSED
+            self.call_protocol("pause_writing")
+        return 0
+
+    cdef int release_low(self) except -1:
+        """Something has left: the protocol may write again."""
+        if self.flags & PROTOCOL_PAUSED and self.out.iov.total_bytes <= self.out.low_bytes:
+            self.flags &= ~PROTOCOL_PAUSED
+            self.call_protocol("resume_writing")
+        return 0
+
+    cdef int press(self) except -1:
+        """The high watermark has come down below what waits."""
+        return self.hold_high()
+
     def get_write_buffer_size(self):
         """Bytes not yet taken by the kernel; of datagrams also their headers."""
         self.catch_up()
-        return self.unsent_bytes()
+        return self.out.iov.total_bytes
 
     def get_write_buffer_limits(self):
-        return (self.low_bytes, self.high_bytes)
+        return (self.out.low_bytes, self.out.high_bytes)
 
     def set_write_buffer_limits(self, high=None, low=None):
         """Watermarks, in bytes: above high the protocol is paused, at low it is resumed."""
         high, low = watermarks(high, low, HIGH_WATER_DEFAULT_BYTES)
-        self.high_bytes = whole_bytes(high)
-        self.low_bytes = whole_bytes(low)
-        if self.unsent_bytes() > self.high_bytes:
+        self.out.high_bytes = whole_bytes(high)
+        self.out.low_bytes = whole_bytes(low)
+        if self.out.iov.total_bytes > self.out.high_bytes:
             self.press()
 
     # ---- the end ------------------------------------------------------------------------------
+
+    def close(self):
+        """Stops reading; sends what was written; then connection_lost(None)."""
+        self.loop.check_ours()
+        if self.flags & NP_CLOSING or self.fd < 0:
+            return
+        self.unpull()
+        if self.flags & NP_CLOSING:
+            return
+        self.flags |= np_life(NP_CLOSING)
+        self.stop_reading()
+        self.catch_up()
+        if not self.out.iov.count and not self.flags & FLUSHING:
+            self.lose(None)
+
+    def abort(self):
+        """Closes at once; what the socket has not room for is dropped."""
+        self.loop.check_ours()
+        self.force_close(None)
+
+    cdef str medium(self):
+        """What it reads and writes, in the words of asyncio's messages."""
+        return "socket"
+
+    cdef int failed(self, object exc, str doing) except -1:
+        """Reading or writing has failed, says the kernel."""
+        return self.fail(exc, f"Fatal {doing} error on {self.medium()} transport")
+
+    cdef int fail(self, object exc, str message) except -1:
+        """An error that ends this transport, and only this one."""
+        if isinstance(exc, OSError):
+            if self.loop._debug:
+                log.logger.debug("%r: %s", self, message, exc_info=exc)
+        else:
+            self.report(message, exc)
+        return self.force_close(exc)
+
+    def _fatal_error(self, exc, message="Fatal error on transport"):
+        self.fail(exc, message)
+
+    def _force_close(self, exc):
+        self.force_close(exc)
+
+    cdef int force_close(self, object exc) except -1:
+        cdef int err
+        if self.flags & NP_LOST:
+            return 0
+        err = self.offer()
+        if err and exc is None:
+            exc = os_error(err)
+        self.stop_reading()
+        return self.lose(exc)
+
+    cdef int lose(self, object exc) except -1:
+        """connection_lost(exc) follows, as soon as asyncio's would."""
+        if self.flags & NP_LOST:
+            return 0
+        self.flags |= np_life(NP_LOST)
+        self.error = exc
+        self.stop_reading()
+        if not self.flags & SENDING:  # a SEND does not wait
+            self.loop.cancel(self.write_op)
+        self.drop_out()
+        self.lost()
+        if self.loop._closed:  # nobody will be called any more, but the fd is not kept
+            self.flags |= np_life(NP_GONE)
+            self.op_ended()
+            self.forget()
+            self.loop.check_closed()
+        self.loop.soon(self._call_connection_lost, None)
+        return 0
+
+    cdef int lost(self) except -1:
+        """Nothing is sent any more: who waits for that hears of it."""
+        return 0
+
+    def _call_connection_lost(self):
+        try:
+            if self.flags & STARTED:
+                entered = self.enter()
+                try:
+                    self.protocol.connection_lost(self.error)
+                finally:
+                    self.leave(entered)
+        finally:
+            self.flags |= np_life(NP_GONE)
+            try:
+                self.forget()
+            finally:
+                if self.let_go(self.read_op) and self.let_go(self.write_op):
+                    self.close_fd()
+
+    cdef int forget(self) except -1:
+        """Lets go of what belongs to the program."""
+        self.protocol = None
+        self.stash = None
+        self.error = None
+        return 0
 
     cdef bint let_go(self, np_udata op) except -1:
         """Has the kernel let go of the fd, as far as this operation goes. False: not yet.
@@ -147,10 +404,37 @@ cdef class Endpoint(Transport):
         cdef int err = self.loop.ops.cancel(self.loop.be, op, NP_CANCEL_SETTLE)
         return err >= 0 or err == -ENOENT or err == -EPERM  # EPERM: abandoned, the parent has it
 
+    cdef int op_ended(self) except -1:
+        """The fd is closed when the user has let go of the transport and the kernel has too."""
+        if self.flags & NP_GONE and not self.read_op and not self.write_op:
+            self.close_fd()
+        return 0
+
+    cdef int close_fd(self) except -1:
+        cdef int fd = self.fd
+        if fd < 0:
+            return 0
+        self.fd = -1
+        if self.bulk.left:
+            bulk_leave(self.loop, &self.bulk)
+        if self.loop.be is not NULL and self.loop.is_ours() and self.loop.fd_owner(fd) is self:
+            self.loop.ops.forget(self.loop.be, fd)
+        self.loop.disown_fd(fd, self)
+        return self.close_number(fd)
+
+    cdef int close_number(self, int fd) except -1:
+        if self.file is None:
+            np_sock_close(fd)
+        else:
+            self.file.close()  # the object is the closer: its number dies with it
+        return 0
+
     # ---- what asyncio and programs look at ------------------------------------------------------
 
+    _lent = False  # only a stream is written to by sendfile
+
     def is_closing(self):
-        return bool(self.flags & CLOSING)
+        return bool(self.flags & NP_CLOSING)
 
     @property
     def _protocol_paused(self):
@@ -162,7 +446,11 @@ cdef class Endpoint(Transport):
 
     @property
     def _closing(self):
-        return bool(self.flags & CLOSING)
+        return bool(self.flags & NP_CLOSING)
+
+    @property
+    def _conn_lost(self):
+        return bool(self.flags & NP_LOST) + self.out.lost_writes_count
 
     @property
     def _loop(self):
@@ -178,11 +466,11 @@ cdef class Endpoint(Transport):
 
     @property
     def _high_water(self):
-        return self.high_bytes
+        return self.out.high_bytes
 
     @property
     def _low_water(self):
-        return self.low_bytes
+        return self.out.low_bytes
 
 
 cdef inquiry generated_clear = replace_clear(Endpoint, clear_endpoint)

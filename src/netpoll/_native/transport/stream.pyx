@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True
-"""The stream transport (TCP and Unix) and the acceptor that makes it.
+"""The stream transport: TCP and Unix.
 
 Receiving has two strategies, chosen per connection by what arrives:
   ring  a multishot RECV out of the loop's shared buffers. One small copy into the bytes object
@@ -7,7 +7,7 @@ Receiving has two strategies, chosen per connection by what arrives:
   bulk  POLL, then recv(2) straight into the object that the protocol gets (a bytes object, or the
         BufferedProtocol's own buffer). Taken when a receive was large, left after a run of small
         ones.
-Sending is the base class's: transport/sending.pyx.
+Sending is transport/sending.pyx's subject, the life and the end transport/endpoint.pyx's.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -18,26 +18,35 @@ from libc.string cimport memcpy
 
 from netpoll._core cimport ON_EVENT_QUIET, Loop
 from netpoll._native.c cimport (
-    ECANCELED, NP_EV_MORE, NP_EV_NONEMPTY, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND, NP_POLL_KEEP,
-    PyContext_CopyCurrent, PyObject, Py_DECREF, np_bytes_renew, np_sock_close, np_sock_nodelay,
-    np_sock_peer, np_sock_recv)
+    ECANCELED, NP_CLOSING, NP_EV_MORE, NP_EV_NONEMPTY, NP_LOST, NP_OP_RECV, NP_OP_SEND,
+    PyContext_CopyCurrent, np_sock_nodelay, np_sock_peer, np_sock_recv, np_sock_shutdown)
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport (
-    BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_LEAVE_COUNT, BULK_READ_MAX_BYTES, BULK_READ_MIN_BYTES,
-    PULL_MIN_BYTES, READ_BUDGET_BYTES)
+    BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_READ_MAX_BYTES, BULK_READ_MIN_BYTES, PULL_MIN_BYTES,
+    READ_BUDGET_BYTES)
 from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
-from netpoll._native.transport.endpoint cimport CLOSING, LOST, PAUSED, STARTED
+from netpoll._native.transport.bulk_reader cimport (
+    bulk_ends, bulk_enter, bulk_leave, bulk_receive)
+from netpoll._native.transport.endpoint cimport (
+    EOF_SEEN, HOLDING_BACK, OWN_FLAGS, PAUSED, READING, RESUMING, STARTED, Endpoint)
 from netpoll._native.transport.sending cimport (
-    ABORTED, BUFFERED, BULK, CANCELLED, DIRTY, EOF_SEEN, GONE, LENT, PULLING, READING, RESUMING,
-    SENDING, SendingTransport)
+    catch_up, count_lost_write, exact_bytes, exact_pieces, flush, offer, on_sent, push, pushed)
 from netpoll._native.transport.stream_reader cimport ReaderCore, Sink, adopt_reader
 
 import asyncio
 import socket as py_socket
-import warnings
 from asyncio import constants, trsock
 
+
+cdef enum:  # StreamTransport.flags beside those of Endpoint
+    EOF_ASKED = OWN_FLAGS       # write_eof()
+    BUFFERED = OWN_FLAGS << 1   # a BufferedProtocol
+    LENT = OWN_FLAGS << 2       # the socket is being written to by sendfile
+    PULLING = OWN_FLAGS << 3    # readable; the task that reads was woken and receives itself
+
+cdef enum:
+    SHUT_WR = 1
 
 cdef enum:  # stash_end
     STASH_OPEN = 1          # errnos are negative, the end of the stream is 0
@@ -75,7 +84,7 @@ cdef int detach(StreamTransport transport) except -1:
     return 0
 
 
-cdef class StreamTransport(SendingTransport):
+cdef class StreamTransport(Endpoint):
     """A connected stream socket, with the interface of asyncio.Transport."""
 
     # isinstance(transport, asyncio.Transport) holds, and asyncio's sendfile asks for this one.
@@ -89,27 +98,7 @@ cdef class StreamTransport(SendingTransport):
 
     def __cinit__(self):
         self.stash_end = STASH_OPEN
-        self.bulk_bytes = BULK_READ_MIN_BYTES
-
-    def __del__(self):
-        if self.fd < 0:
-            return
-        if self.protocol is None:  # accepted when the loop ended: nobody was told of it
-            self.close_fd()
-            return
-        text = repr(self)
-        # What is in flight refers to us: then the loop is garbage, too, and has not been closed.
-        self.loop.cancel(self.read_op)
-        self.loop.cancel(self.write_op)
-        self.close_fd()
-        detach(self)
-        warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
-
-    cdef list activity(self):
-        reading = self.read_op and not self.flags & (PAUSED | CANCELLED)
-        return ["read=polling" if reading else "read=idle",
-                f"write=<{'polling' if self.write_op else 'idle'}, "
-                f"bufsize={self.out.total_bytes}>"]
+        self.bulk.size_bytes = BULK_READ_MIN_BYTES
 
     # ---- birth --------------------------------------------------------------------------------
 
@@ -120,8 +109,7 @@ cdef class StreamTransport(SendingTransport):
         try:
             self.call_made()
         finally:  # an interrupt out of the protocol ends the turn, not the connection
-            if not self.read_op and not self.flags & (CLOSING | PAUSED):
-                self.arm_read()
+            self.read_again()
         return 0
 
     cdef int call_made(self) except -1:
@@ -147,39 +135,20 @@ cdef class StreamTransport(SendingTransport):
     # ---- receiving ----------------------------------------------------------------------------
 
     cdef int arm_read(self) except -1:
-        self.flags &= ~CANCELLED
         try:
-            if self.flags & BULK:
-                self.read_op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN | NP_POLL_KEEP)
+            if self.bulk.left:
+                self.read_op = self.poll(POLLIN)
             else:
                 self.read_op = self.loop.arm(NP_OP_RECV, self.fd, self, 0)
         except OSError as exc:
-            self.fail(exc, "Fatal read error on socket transport")
-        return 0
-
-    cdef int stop_reading(self) except -1:
-        if self.read_op and not self.flags & CANCELLED:
-            self.flags |= CANCELLED
-            self.loop.cancel(self.read_op)
+            self.failed(exc, "read")
         return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         if event.kind == NP_OP_RECV:
             return self.on_recv(event)
-        if event.kind == NP_OP_SEND:
-            if event.op == 0:
-                return 0  # heard() was there first
-            self.write_op = 0
-            self.flags &= ~SENDING
-            if self.flags & ABORTED:
-                self.drop_out()
-                return self.op_ended()
-            return self.took(event.res)
-        if event.op == self.write_op:
-            self.write_op = 0
-            if self.flags & ABORTED:
-                return self.op_ended()
-            return self.write_now()
+        if event.kind == NP_OP_SEND or event.op == self.write_op:
+            return on_sent(self, event)
         return self.on_readable(event)
 
     cdef int on_recv(self, np_event *event) except -1:
@@ -188,7 +157,7 @@ cdef class StreamTransport(SendingTransport):
         if is_last:
             self.read_op = 0  # before the protocol is called: it may close, or pause and resume
         try:
-            if res > 0 and not self.flags & CLOSING:
+            if res > 0 and not self.flags & NP_CLOSING:
                 self.on_bytes(event)
         finally:  # an interrupt out of the protocol ends the turn, not the reading
             if is_last:
@@ -204,15 +173,15 @@ cdef class StreamTransport(SendingTransport):
             size += PyBytes_GET_SIZE(self.part)
         if event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE \
                 and size < BULK_ENTER_BYTES \
-                and not self.flags & (BULK | PAUSED | RESUMING):
+                and not self.bulk.left and not self.flags & HOLDING_BACK:
             return self.join_part(event)
         if self.part is not None:
             self.join_part(event)
             self.take_part()
         else:
             self.take(<const char*>event.data, event.res)
-        if size >= BULK_ENTER_BYTES and not self.flags & (BULK | CLOSING):
-            self.enter_bulk()
+        if size >= BULK_ENTER_BYTES and not self.bulk.left and not self.flags & NP_CLOSING:
+            bulk_enter(self.loop, &self.bulk)
             self.stop_reading()  # its last event arms the POLL
         return 0
 
@@ -220,7 +189,7 @@ cdef class StreamTransport(SendingTransport):
         """No receive is in flight any more: another one is, or will be, or the stream ends."""
         if self.part is not None:
             self.take_part()
-        if self.flags & CLOSING:
+        if self.flags & NP_CLOSING:
             return self.op_ended()
         if res <= 0 and res != -ECANCELED:
             return self.end_of_stream(res)
@@ -237,16 +206,16 @@ cdef class StreamTransport(SendingTransport):
     cdef int take_part(self) except -1:
         cdef bytes part = self.part
         self.part = None
-        if self.flags & CLOSING:
+        if self.flags & NP_CLOSING:
             return 0
         return self.take(PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
 
     cdef int on_readable(self, np_event *event) except -1:
         cdef Sink reader
         self.read_op = 0
-        if self.flags & CLOSING:
+        if self.flags & NP_CLOSING:
             return self.op_ended()
-        if self.flags & (PAUSED | RESUMING):
+        if self.flags & HOLDING_BACK:
             return 0  # armed again behind the stash
         if event.res < 0 and event.res != -ECANCELED:
             return self.end_of_stream(event.res)
@@ -264,21 +233,16 @@ cdef class StreamTransport(SendingTransport):
             finally:  # an interrupt out of the protocol ends the turn, not the reading
                 self.flags &= ~READING
                 self.read_again()
-            if self.out.count:
-                self.check_watermarks()
+            if self.out.iov.count:
+                pushed(self)
             return 0
         return self.read_again()
-
-    cdef int read_again(self) except -1:
-        if self.read_op == 0 and not self.flags & (CLOSING | PAUSED | RESUMING | EOF_SEEN):
-            self.arm_read()
-        return 0
 
     cdef int take(self, const char *data, Py_ssize_t size) except -1:
         """Received bytes: to the protocol, or aside while it has paused us."""
         cdef Py_ssize_t taken
         cdef Sink reader = self.reader  # kept alive: it may be replaced while it is fed
-        if self.flags & (PAUSED | RESUMING):
+        if self.flags & HOLDING_BACK:
             if self.stash is None:
                 self.stash = []
             self.stash.append(PyBytes_FromStringAndSize(data, size))
@@ -288,7 +252,7 @@ cdef class StreamTransport(SendingTransport):
             return reader.feed(data, size)
         if self.flags & BUFFERED:
             taken = self.deliver_buffered(data, size)
-            if taken < size and not self.flags & CLOSING:
+            if taken < size and not self.flags & NP_CLOSING:
                 self.take(data + taken, size - taken)  # it has paused us, or is another now
             return 0
         return self.deliver(PyBytes_FromStringAndSize(data, size))
@@ -317,7 +281,7 @@ cdef class StreamTransport(SendingTransport):
         cdef Py_buffer view
         cdef Py_ssize_t part, taken = 0
         cdef str message
-        while taken < size and self.flags & BUFFERED and not self.flags & (PAUSED | CLOSING):
+        while taken < size and self.flags & BUFFERED and not self.flags & (PAUSED | NP_CLOSING):
             message = "Fatal error: protocol.get_buffer() call failed."
             try:
                 entered = self.enter()
@@ -345,8 +309,8 @@ cdef class StreamTransport(SendingTransport):
         cdef Py_ssize_t budget = READ_BUDGET_BYTES
         cdef Py_ssize_t want
         cdef ptrdiff_t got
-        while budget > 0 and not self.flags & (PAUSED | CLOSING | BUFFERED):
-            want = self.bulk_bytes
+        while budget > 0 and not self.flags & (PAUSED | NP_CLOSING | BUFFERED):
+            want = self.bulk.size_bytes
             received = self.receive(want, &got)
             if received is None:
                 return 0 if got == -EAGAIN else self.end_of_stream(got)
@@ -359,28 +323,14 @@ cdef class StreamTransport(SendingTransport):
         return 0
 
     cdef object receive(self, Py_ssize_t want, ptrdiff_t *got):
-        """One recv(2) into a fresh bytes object. None when *got is 0 or -errno."""
-        cdef PyObject *data = self.loop.take_bulk(want)
-        cdef char *base = PyBytes_AS_STRING(<object>data)
-        cdef ptrdiff_t n
-        cdef int fd = self.fd
-        with nogil:
-            n = np_sock_recv(fd, base, want)
-        got[0] = n
-        if n <= 0:
-            Py_DECREF(data)
-            return None
-        if n == want:
-            self.bulk_bytes = BULK_READ_MAX_BYTES
-        elif n < BULK_READ_MIN_BYTES:
-            self.bulk_bytes = BULK_READ_MIN_BYTES
-        if 2 * n >= want:
-            np_bytes_renew(data, n)
-            received = <object>data
-        else:  # who keeps a small message must not keep much memory with it
-            received = PyBytes_FromStringAndSize(base, n)
-        Py_DECREF(data)
-        self.note_size(n)
+        """One direct read. None when *got is 0 or -errno."""
+        received = bulk_receive(self.loop, self.fd, np_sock_recv, want, got)
+        if got[0] == want:
+            self.bulk.size_bytes = BULK_READ_MAX_BYTES
+        elif 0 < got[0] < BULK_READ_MIN_BYTES:
+            self.bulk.size_bytes = BULK_READ_MIN_BYTES
+        if received is not None:
+            self.note_size(got[0])
         return received
 
     # A task that waits in reader.read() with room for much is woken when there is something, and
@@ -394,10 +344,10 @@ cdef class StreamTransport(SendingTransport):
             self.unpull()
             return None
         self.flags &= ~PULLING
-        if self.flags & (CLOSING | PAUSED):
+        if self.flags & (NP_CLOSING | PAUSED):
             return None
-        received = self.receive(self.bulk_bytes if size >= self.bulk_bytes else BULK_READ_MIN_BYTES,
-                                &got)
+        received = self.receive(self.bulk.size_bytes if size >= self.bulk.size_bytes
+                                else BULK_READ_MIN_BYTES, &got)
         if received is None and got != -EAGAIN:
             self.end_of_stream(got)
         else:
@@ -414,26 +364,8 @@ cdef class StreamTransport(SendingTransport):
 
     cdef int note_size(self, Py_ssize_t got) except -1:
         """A run of small reads ends the direct reading."""
-        if got >= BULK_LEAVE_BYTES:
-            self.small_reads_count = 0
-        else:
-            self.small_reads_count += 1
-            if self.small_reads_count >= BULK_LEAVE_COUNT:
-                self.leave_bulk()
-        return 0
-
-    cdef int enter_bulk(self) except -1:
-        self.flags |= BULK
-        self.small_reads_count = 0
-        self.loop.bulk_users_count += 1
-        return 0
-
-    cdef int leave_bulk(self) except -1:
-        if self.flags & BULK:
-            self.flags &= ~BULK
-            self.loop.bulk_users_count -= 1
-            if not self.loop.bulk_users_count:
-                self.loop.drop_bulk()
+        if self.bulk.left and bulk_ends(&self.bulk.left, got >= BULK_LEAVE_BYTES):
+            bulk_leave(self.loop, &self.bulk)
         return 0
 
     cdef int read_into_protocol(self) except -1:
@@ -444,7 +376,7 @@ cdef class StreamTransport(SendingTransport):
         cdef Py_buffer view
         cdef int fd = self.fd
         cdef str message
-        while budget > 0 and self.flags & BUFFERED and not self.flags & (PAUSED | CLOSING):
+        while budget > 0 and self.flags & BUFFERED and not self.flags & (PAUSED | NP_CLOSING):
             message = "Fatal error: protocol.get_buffer() call failed."
             got = 0
             try:
@@ -483,16 +415,14 @@ cdef class StreamTransport(SendingTransport):
         asyncio finds the end a turn after the last bytes, so what data_received has posted runs
         before eof_received. The kernel says it again to who asks again.
         """
-        if self.flags & (PAUSED | RESUMING):
+        if self.flags & HOLDING_BACK:
             if end < 0:
                 self.stash_end = end
             return 0
         if end == 0 and self.heard_turn == <uint16_t>self.loop.turns:
-            if not self.read_op and not self.flags & CLOSING:
-                self.arm_read()
-            return 0
+            return self.read_again()
         if end < 0:
-            return self.fail(os_error(end), "Fatal read error on socket transport")
+            return self.failed(os_error(end), "read")
         self.flags |= EOF_SEEN
         keep_open = False
         try:
@@ -509,38 +439,14 @@ cdef class StreamTransport(SendingTransport):
             self.close()
         return 0
 
-    def pause_reading(self):
-        """No data_received until resume_reading(). Bytes that are on their way are kept."""
-        self.loop.check_ours()
-        if not self.flags & (CLOSING | PAUSED):
-            self.flags |= PAUSED
-            if self.read_op and not self.flags & DIRTY:
-                self.flags |= DIRTY
-                self.loop.mark_dirty(self)
-
-    cdef int on_turn_end(self, Loop loop) except -1:
-        if self.flags & PAUSED:
-            self.stop_reading()  # as in asyncio, a paused one is not kept alive by its loop
-        return SendingTransport.on_turn_end(self, loop)
-
-    def resume_reading(self):
-        self.loop.check_ours()
-        if self.flags & CLOSING or not self.flags & PAUSED:
-            return
-        self.flags &= ~PAUSED
-        if self.flags & RESUMING:
-            return
-        if self.stash or self.stash_end != STASH_OPEN:
-            self.flags |= RESUMING
-            self.loop.soon(self._deliver_stash, None)
-        elif not self.read_op and self.flags & STARTED and not self.flags & EOF_SEEN:
-            self.arm_read()
+    cdef bint has_stash(self) noexcept:
+        return self.stash_end != STASH_OPEN or Endpoint.has_stash(self)
 
     def _deliver_stash(self):
         cdef bytes data
         cdef Py_ssize_t taken
         self.flags &= ~RESUMING
-        while self.stash and not self.flags & (PAUSED | CLOSING):
+        while self.stash and not self.flags & (PAUSED | NP_CLOSING):
             data = <bytes>self.stash.pop(0)
             if self.flags & BUFFERED:
                 taken = self.deliver_buffered(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -548,33 +454,69 @@ cdef class StreamTransport(SendingTransport):
                     self.stash.insert(0, data[taken:])
             else:
                 self.deliver(data)
-        if self.flags & (PAUSED | CLOSING):
+        if self.flags & (PAUSED | NP_CLOSING):
             return
         if self.stash_end != STASH_OPEN:
             end = self.stash_end
             self.stash_end = STASH_OPEN
             self.end_of_stream(end)
-        elif not self.read_op and not self.flags & EOF_SEEN:
-            self.arm_read()
+        else:
+            self.read_again()
 
-    def is_reading(self):
-        return not self.flags & (CLOSING | PAUSED)
+    # ---- sending ------------------------------------------------------------------------------
 
-    # ---- closing ------------------------------------------------------------------------------
-
-    def close(self):
-        """Stops reading; sends what was written; then connection_lost(None)."""
+    def write(self, data):
+        """Sends bytes in order, without waiting. A bytes object is kept, not copied; anything
+        that can still change is copied now."""
         self.loop.check_ours()
-        if self.flags & CLOSING or self.fd < 0:
+        self.write_bytes(<bytes>data if type(data) is bytes else exact_bytes(data))
+
+    cdef int write_bytes(self, bytes data) except -1:
+        if self.flags & (EOF_ASKED | NP_LOST | LENT):
+            self.check_writable("write")
+            if self.flags & NP_LOST:
+                return self.lost_write(data)
+        if PyBytes_GET_SIZE(data) == 0:
+            return 0
+        push(self, data)
+        return pushed(self)
+
+    def writelines(self, list_of_data):
+        """Sends several pieces, in order, as few system calls as the kernel allows."""
+        self.loop.check_ours()
+        self.check_writable("writelines")
+        cdef list pieces = exact_pieces(list_of_data)
+        if self.flags & NP_LOST:
+            self.lost_write(b"".join(pieces))
             return
-        self.unpull()
-        if self.flags & CLOSING:
-            return
-        self.flags |= CLOSING
-        self.stop_reading()
-        self.catch_up()
-        if not self.out.count:
-            self.lose(None)
+        for piece in pieces:
+            if piece:
+                push(self, piece)
+        pushed(self)
+
+    cdef int check_writable(self, str method) except -1:
+        if self.flags & LENT:
+            raise RuntimeError(f"unable to {method}; sendfile is in progress")
+        if self.flags & EOF_ASKED:
+            raise RuntimeError(f"Cannot call {method}() after write_eof()")
+        return 0
+
+    cdef int lost_write(self, bytes data) except -1:
+        if PyBytes_GET_SIZE(data):
+            count_lost_write(&self.out.lost_writes_count, "socket.send() raised exception.")
+        return 0
+
+    cdef int press(self) except -1:
+        return pushed(self)
+
+    cdef int flush(self) except -1:
+        return flush(self)
+
+    cdef int catch_up(self) except -1:
+        return catch_up(self)
+
+    cdef int offer(self) except -1:
+        return offer(self)
 
     cdef int sent(self) except -1:
         cdef Sink reader = self.reader
@@ -582,84 +524,62 @@ cdef class StreamTransport(SendingTransport):
             reader.sent()
         return 0
 
-    cdef int force_close(self, object exc) except -1:
-        cdef int err
-        if self.flags & LOST:
+    cdef int sent_all(self) except -1:
+        if self.flags & LENT and not self.empty_waiter.done():
+            self.empty_waiter.set_result(None)
+        if self.flags & EOF_ASKED and not self.flags & NP_CLOSING:
+            np_sock_shutdown(self.fd, SHUT_WR)
             return 0
-        err = self.offer()
-        if err and exc is None:
-            exc = os_error(-err)
-        self.flags |= CLOSING | ABORTED
-        self.stop_reading()
-        if self.write_op and not self.flags & SENDING:
-            self.loop.cancel(self.write_op)
-        self.drop_out()
-        return self.lose(exc)
+        return Endpoint.sent_all(self)
 
-    cdef int lose(self, object exc) except -1:
-        """connection_lost(exc) follows, as soon as asyncio's would."""
-        if self.flags & LOST:
-            return 0
-        self.flags |= LOST
-        self.error = exc
+    def can_write_eof(self):
+        return True
+
+    def write_eof(self):
+        """Shuts our side once everything written has left."""
+        self.loop.check_ours()
+        if self.flags & (NP_CLOSING | EOF_ASKED):
+            return
+        self.flags |= EOF_ASKED
+        if self.out.iov.count:
+            self.catch_up()
+        else:
+            np_sock_shutdown(self.fd, SHUT_WR)
+
+    # loop.sendfile writes to the socket itself, once what was written before has left.
+
+    def _make_empty_waiter(self):
+        if self.flags & LENT:
+            raise RuntimeError("Empty waiter is already set")
+        self.flags |= LENT
+        self.empty_waiter = self.loop.create_future()
+        if not self.out.iov.count:
+            self.empty_waiter.set_result(None)
+        return self.empty_waiter
+
+    def _reset_empty_waiter(self):
+        self.flags &= ~LENT
+        self.empty_waiter = None
+
+    @property
+    def _lent(self):
+        return bool(self.flags & LENT)
+
+    @property
+    def _empty_waiter(self):
+        return self.empty_waiter
+
+    # ---- closing ------------------------------------------------------------------------------
+
+    cdef int lost(self) except -1:
         if self.flags & LENT and not self.empty_waiter.done():
             self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
-        if self.loop._closed:  # nobody will be called any more, but the fd is not kept
-            self.flags |= GONE
-            self.op_ended()
-            detach(self)
-            self.loop.check_closed()
-        self.loop.soon(self._call_connection_lost, None)
         return 0
 
-    cdef int op_ended(self) except -1:
-        """The fd is closed when the user has let go of the connection and the kernel has too."""
-        if self.flags & GONE and not self.read_op and not self.write_op:
-            self.close_fd()
-        return 0
-
-    cdef int on_loop_closed(self, Loop loop, np_event *event) except -1:
-        if event.op == self.read_op:
-            self.read_op = 0
-        elif event.op == self.write_op:
-            self.write_op = 0
-            self.flags &= ~SENDING
-        return self.op_ended()
-
-    def _call_connection_lost(self):
-        try:
-            if self.flags & STARTED:
-                entered = self.enter()
-                try:
-                    self.protocol.connection_lost(self.error)
-                finally:
-                    self.leave(entered)
-        finally:
-            self.flags |= GONE
-            self.protocol = None
-            self.reader = None
-            self.stash = None
-            self.error = None
-            try:
-                detach(self)
-            finally:
-                if self.let_go(self.read_op) and self.let_go(self.write_op):
-                    self.close_fd()
-
-    cdef int close_fd(self) except -1:
-        cdef int fd = self.fd
-        if fd < 0:
-            return 0
-        self.fd = -1
-        self.leave_bulk()
-        if self.loop.be is not NULL and self.loop.is_ours() and self.loop.fd_owner(fd) is self:
-            self.loop.ops.forget(self.loop.be, fd)
-        self.loop.disown_fd(fd, self)
-        if self.sock is None:
-            np_sock_close(fd)
-        else:
-            self.sock.close()  # the socket object is the closer: its number dies with it
-        return 0
+    cdef int forget(self) except -1:
+        Endpoint.forget(self)
+        self.reader = None
+        return detach(self)
 
     # ---- what is known about it ---------------------------------------------------------------
 
@@ -674,6 +594,39 @@ cdef class StreamTransport(SendingTransport):
             self.flags &= ~BUFFERED
         if self.flags & STARTED:
             self.reader = adopt_reader(protocol, self)
+
+    # Names of asyncio's own that programs read; docs/compatibility.md has the list.
+
+    @property
+    def _sock(self):
+        if self.fd < 0:
+            return None
+        self.catch_up()
+        return self._socket()
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    @property
+    def _eof(self):
+        return bool(self.flags & EOF_ASKED)
+
+    def _socket(self):
+        if self.file is None:
+            made = py_socket.socket(fileno=self.fd)
+            if self.file is None and self.fd == made.fileno():
+                self.file = made
+                made.setblocking(False)
+            else:  # an audit hook has asked for it, too, or closed it: the number has one owner
+                made.detach()
+        return self.file
+
+    def _detach_socket(self):
+        """Its maker gave up: the number is ours alone, and the maker's object a shell."""
+        if self.file is not None and self.fd >= 0:
+            self.file.detach()
+            self.file = None
 
     @property
     def _extra(self):
@@ -732,7 +685,7 @@ def make_transport(Loop loop, sock, protocol, waiter, dict extra or None, server
     """
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
     transport.loop = loop
-    transport.sock = sock
+    transport.file = sock
     transport.extra = extra
     transport.fd = sock.fileno()
     transport.context = PyContext_CopyCurrent()

@@ -47,10 +47,11 @@ cdef dict NAMES = {READ: "read", EXACTLY: "readexactly", UNTIL: "readuntil", LIN
 cdef class Sink(Completion):
     cdef int feed(self, const char *data, Py_ssize_t size) except -1:
         """Bytes out of memory that is not ours to keep."""
-        raise NotImplementedError
+        return self.feed_bytes(PyBytes_FromStringAndSize(data, size))
 
     cdef int feed_bytes(self, bytes data) except -1:
-        raise NotImplementedError
+        """Bytes in an object."""
+        return 0
 
     cdef int sent(self) except -1:
         """The transport has sent something."""
