@@ -52,7 +52,6 @@ cdef class Loop(FdTables):
     # Whoever has something to do before the turn's system call (writes, watchers to arm again).
     cdef PyObject **dirty
     cdef uint32_t dirty_next, dirty_count, dirty_cap    # from dirty_next on: to be done
-    cdef list keepers           # Completions that keep receive buffers: asked before each turn
     cdef list hosts             # workers of servers that have connections: these lead to them
     cdef bint has_called        # something of the program's has run since the last wait
     cdef bint is_ending         # _close_native() has begun

@@ -117,7 +117,6 @@ cdef class Loop(FdTables):
 
     def __cinit__(self, *args, **kwargs):
         self.inbox.wake_fd = -1
-        self.keepers = []
         self.hosts = []
         self._readers = {}
         self._writers = {}
@@ -431,9 +430,6 @@ cdef class Loop(FdTables):
     cdef int _turn(self) except -1:
         cdef int64_t timeout_ns
         self.turns += 1
-        if self.keepers:
-            for keeper in self.keepers:
-                self.mark_dirty(<Completion>keeper)
         if self.dirty_count:
             self.has_called = True
             self._end_turn()

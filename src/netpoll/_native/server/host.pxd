@@ -80,7 +80,7 @@ cdef class Host(Completion):
     # Sending.
     cdef int flush(self, np_conn *conn, bint now) except -1
     cdef int launch(self, np_conn *conn, int n, size_t total_bytes, bint now) except -1
-    cdef int ship(self, np_conn *conn, int n) except -1
+    cdef int ship(self, np_conn *conn, int n, size_t total_bytes) except -1
     cdef int flush_file(self, np_conn *conn) except -1
     cdef int on_sent(self, np_conn *conn, np_event *event) except -1
     cdef int took(self, np_conn *conn, Py_ssize_t res) except -1

@@ -324,7 +324,8 @@ cdef class Host(Completion):
         self.launches_count += 1
         if now or self.loop._stopping:
             return self.took(conn, np_sock_send(conn.fd, self.iov, n))
-        if self.may_ship and total_bytes >= NP_ZC_REGISTERED_MIN_BYTES and self.ship(conn, n):
+        if self.may_ship and total_bytes >= NP_ZC_REGISTERED_MIN_BYTES \
+                and self.ship(conn, n, total_bytes):
             return 0
         # Nobody needs to hear of the end of a send that leaves nothing behind and ends nothing.
         if <uint32_t>n == flow.iov.count and not conn.flags & (
@@ -339,7 +340,7 @@ cdef class Host(Completion):
             return 0
         return self.took(conn, res if done > 0 else done)
 
-    cdef int ship(self, np_conn *conn, int n) except -1:
+    cdef int ship(self, np_conn *conn, int n, size_t total_bytes) except -1:
         """Sends the first n pieces by zero-copy, if that is what this connection wants.
 
         1: under way, or put off. 0: not wanted, or not possible now.
@@ -347,7 +348,6 @@ cdef class Host(Completion):
         cdef np_flow *flow = conn.out
         cdef np_chunk *chunk
         cdef Shipment shipment
-        cdef size_t total_bytes = 0
         cdef int32_t res = 0
         cdef int i, how
         cdef uint32_t launches_count = self.launches_count
@@ -355,7 +355,6 @@ cdef class Host(Completion):
             chunk = &flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)]
             if <uintptr_t>chunk.owner & NP_OWNER_MASK:
                 return 0  # received or copied memory: short-lived, and better not kept for long
-            total_bytes += chunk.len_bytes
         if conn.task.flags == SHIPMENTS_MAX_COUNT:
             return 0
         how = np_zc_wants(&conn.zc, total_bytes,

@@ -77,7 +77,6 @@ cdef class Worker(Host):
     def _start(self):
         """In the loop's thread, before the first connection."""
         self.thread_id = PyThread_get_thread_ident()
-        self.loop.keepers.append(self)
         if self.wheel is not None:
             self.ticker = self.loop.call_later(self.tick_s, self._on_tick)
 
@@ -180,6 +179,7 @@ cdef class Worker(Host):
         if np_flow_push(flow, <void*>(<uintptr_t>buf + NP_OWNER_BUF), event.data, event.res) < 0:
             return self.lose(conn, MemoryError())
         np_buf_hold(buf)
+        self.mark()  # a look at the ring: what waits here keeps buffers
         return self.arrived(conn, event.flags)
 
     cdef int arrived(self, np_conn *conn, int event_flags) except -1:
@@ -363,7 +363,8 @@ cdef class Worker(Host):
             self.flush_dirty(0, False)
         if self.slab.flow_live_count and bufs.count \
                 and np_bufring_free_count(bufs) * 8 <= bufs.count:
-            self.evacuate()
+            for host in loop.hosts:  # whoever keeps them: all are short of them
+                (<Worker>host).evacuate()
         return 0
 
     cdef int evacuate(self) except -1:
@@ -494,8 +495,6 @@ cdef class Worker(Host):
             raise failed
 
     def _end(self):
-        if self in self.loop.keepers:
-            self.loop.keepers.remove(self)
         if self.ticker is not None:
             self.ticker.cancel()
             self.ticker = None

@@ -292,7 +292,7 @@ cdef class ReadOp(Awaitable):
     cdef bint satisfied(self) except -1:
         """Whether what is there now ends the wait."""
         cdef ReaderCore core = self.core
-        cdef Py_ssize_t there, length
+        cdef Py_ssize_t there, length, at
         if self.kind == READ or self.kind == ANY:
             return True
         there = core.available()
@@ -301,7 +301,9 @@ cdef class ReadOp(Awaitable):
         length = PyBytes_GET_SIZE(self.separator)
         if there - self.offset < length:
             return False
-        if core.find(self.separator, self.offset) >= 0:
+        at = core.find(self.separator, self.offset)
+        if at >= 0:
+            self.offset = at  # the task that wakes finds it at once
             return True
         self.offset = there + 1 - length
         return <size_t>self.offset > core.double_limit_bytes // 2
