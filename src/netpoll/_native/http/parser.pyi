@@ -1,6 +1,6 @@
 """Types of the reader of requests."""
 
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 class _Head(TypedDict):
     method: bytes
@@ -17,7 +17,7 @@ class _Head(TypedDict):
     upgrades: bool
     websocket: bool
 
-_Event = (
+_Event: TypeAlias = (
     tuple[Literal["head"], _Head]
     | tuple[Literal["data"], bytes]
     | tuple[Literal["end"]]
