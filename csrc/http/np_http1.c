@@ -10,7 +10,7 @@
 
 /* What comes next. A step that runs out of bytes stays, with `at` and `mark` as they are.
  *
- *   START > METHOD > PATH > [QUERY >] VERSION > { LINE > NAME > GAP > VALUE } > LINE > over
+ *   START > METHOD > PATH > [QUERY >] VERSION > { LINE > FIELD } > LINE > OVER
  */
 enum step {
     STEP_START, /* an empty line may stand before the request */
@@ -18,10 +18,8 @@ enum step {
     STEP_PATH, /* the target, up to its '?' */
     STEP_QUERY,
     STEP_VERSION,
-    STEP_LINE, /* a field's first byte, or the CR of the empty line */
-    STEP_NAME,
-    STEP_GAP, /* white space before the value */
-    STEP_VALUE,
+    STEP_LINE,  /* a field's first byte, or the CR of the empty line */
+    STEP_FIELD, /* the rest of its line */
     STEP_OVER,
 };
 
@@ -41,7 +39,9 @@ struct np_http_limits np_http_default_limits(void)
 void np_http1_open(struct np_http1 *request, struct np_http_field *fields,
                    const struct np_http_limits *limits)
 {
-    memset(request, 0, sizeof(*request));
+    /* In two halves: of one, gcc makes "rep stosq", which costs each request 5 ns more. */
+    memset(request, 0, offsetof(struct np_http1, target));
+    memset(&request->target, 0, sizeof(*request) - offsetof(struct np_http1, target));
     request->fields = fields;
     request->limits = limits;
 }
@@ -381,7 +381,7 @@ static int note(struct np_http1 *request, const struct np_http_field *field, con
     return 0;
 }
 
-/* A name that ends at `end`, where no visible byte or a colon stands: 0 or a fault. */
+/* A name that ends at `end`, the first byte that is a colon or not visible: 0 or a fault. */
 static inline int take_name(struct np_http_field *field, const uint8_t *base, const uint8_t *name,
                             const uint8_t *end)
 {
@@ -391,25 +391,32 @@ static inline int take_name(struct np_http_field *field, const uint8_t *base, co
     field->name_bytes = (uint16_t)bytes;
     /* A name that has a number is a token. */
     if (field->id == NP_FIELD_OTHER && !np_field_is_token(name, bytes))
-        return -(*end == '\n' ? NP_HTTP_E_BARE_LF : NP_HTTP_E_NAME);
+        return -NP_HTTP_E_NAME;
     if (NP_UNLIKELY(bytes > UINT16_MAX))
         return -NP_HTTP_E_HEAD_LARGE;
     if (NP_LIKELY(*end == ':'))
         return 0;
-    if (np_char_is_blank(*end))
-        return -NP_HTTP_E_NAME_SPACE;
-    return -(*end == '\n' ? NP_HTTP_E_BARE_LF : NP_HTTP_E_NAME);
+    return -(np_char_is_blank(*end) ? NP_HTTP_E_NAME_SPACE : NP_HTTP_E_NAME);
 }
 
-/* A value that ends at `end`, where a control stands. If that is CR, a byte is behind it. 0 or a
- * fault. */
-static inline int take_value(struct np_http1 *request, struct np_http_field *field,
-                             const uint8_t *base, const uint8_t *value, const uint8_t *end)
+/* The line of a field, which ends at `end`, where a control stands. If that is CR, a byte is behind
+ * it. There are bytes up to `limit`. 0 or a fault. */
+static inline int take_field(struct np_http1 *request, struct np_http_field *field,
+                             const uint8_t *line, const uint8_t *end, const uint8_t *limit)
 {
-    if (NP_UNLIKELY(end[0] != '\r' || end[1] != '\n'))
-        return -(*end == '\n'   ? NP_HTTP_E_BARE_LF
-                 : *end == '\r' ? NP_HTTP_E_BARE_CR
-                                : NP_HTTP_E_CONTROL);
+    const uint8_t *base = request->base;
+    const uint8_t *colon = np_scan_visible(line, limit, ':'); /* no further than `end` */
+    int fault = take_name(field, base, line, colon);
+    if (NP_UNLIKELY(end[0] != '\r' || end[1] != '\n')) {
+        if (*end == '\n' || *end == '\r')
+            return -(*end == '\n' ? NP_HTTP_E_BARE_LF : NP_HTTP_E_BARE_CR);
+        return fault ? fault : -NP_HTTP_E_CONTROL;
+    }
+    if (NP_UNLIKELY(fault))
+        return fault;
+    const uint8_t *value = colon + 1;
+    while (value < end && np_char_is_blank(*value))
+        value++;
     while (end > value && np_char_is_blank(end[-1]))
         end--;
     field->value_at = (uint32_t)(value - base);
@@ -432,60 +439,40 @@ static int end_or_fault(const uint8_t *p, const uint8_t *end)
 }
 
 /* Line after line, until the empty one. This is where the time goes: what changes stays in
- * variables and is put back at the end. */
+ * variables and is put back at the end. The end of a line is looked for from its beginning on, and
+ * not from behind its name: the two searches then do not wait for each other. */
 static int read_fields(struct np_http1 *request, struct place *place)
 {
     const uint8_t *const base = place->base, *const end = place->end;
-    const uint8_t *p = place->p, *mark = base + request->mark;
-    uint32_t count = request->fields_count;
+    const uint8_t *p = place->p, *line = base + request->mark;
+    const struct np_http_field *no_more = request->fields + request->limits->fields_max_count;
+    struct np_http_field *field = request->fields + request->fields_count;
     int step = request->step, result = NP_HTTP_MORE;
     while (p < end) {
-        struct np_http_field *field = &request->fields[count];
-        switch (step) {
-        case STEP_LINE:
+        if (step == STEP_LINE) {
             if (!np_scan_is_visible(*p)) {
                 result = end_or_fault(p, end);
                 p += result == NP_HTTP_DONE ? 2 : 0;
-                goto out;
+                break;
             }
-            if (count == request->limits->fields_max_count)
+            if (field == no_more)
                 return -NP_HTTP_E_FIELDS_MANY;
-            mark = p;
-            step = STEP_NAME;
-            /* fall through */
-        case STEP_NAME:
-            p = np_scan_visible(p, end, ':');
-            if (p == end)
-                goto out;
-            result = take_name(field, base, mark, p);
-            if (result < 0)
-                return result;
-            p++;
-            step = STEP_GAP;
-            /* fall through */
-        case STEP_GAP:
-            while (p < end && np_char_is_blank(*p))
-                p++;
-            if (p == end)
-                goto out;
-            mark = p;
-            step = STEP_VALUE;
-            /* fall through */
-        default:
-            p = np_scan_value(p, end);
-            if (p == end || (*p == '\r' && end - p < 2))
-                goto out;
-            result = take_value(request, field, base, mark, p);
-            if (result < 0)
-                return result;
-            p += 2;
-            request->fields_count = ++count;
-            step = STEP_LINE;
+            line = p;
+            step = STEP_FIELD;
         }
+        p = np_scan_value(p, end);
+        if (p == end || (*p == '\r' && end - p < 2))
+            break;
+        int fault = take_field(request, field, line, p, end);
+        if (fault)
+            return fault;
+        p += 2;
+        field++;
+        request->fields_count++;
+        step = STEP_LINE;
     }
-out:
     place->p = p;
-    request->mark = (uint32_t)(mark - base);
+    request->mark = (uint32_t)(line - base);
     request->at = (uint32_t)(p - base);
     request->step = result == NP_HTTP_DONE ? STEP_OVER : (uint8_t)step;
     return result;

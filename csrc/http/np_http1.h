@@ -25,7 +25,7 @@
  *              are read one after the other out of the same pieces
  *           A fault: answer with np_http_fault(fault)->status, and close. Nothing is read any more:
  *           the reader says the same fault for ever.
- * Resuming  A call goes on where the last one stopped and looks at each byte once. The result does
+ * Resuming  A call goes on where the last one stopped; nothing is searched again. The result does
  *           not depend on how the bytes were cut.
  * Moving    Memory that is shed (np_flow_shed) moves: set `base` to its new place. Offsets stay.
  * Ownership `own` is the request's (np_http1_close); all other memory is the caller's.

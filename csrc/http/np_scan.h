@@ -67,9 +67,9 @@ static inline uint64_t np_scan_marks(const uint8_t *p)
     return (uint64_t)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(hash, question), percent));
 }
 
-static inline int np_scan_first(uint64_t bits)
+static inline unsigned np_scan_first(uint64_t bits)
 {
-    return __builtin_ctzll(bits);
+    return (unsigned)__builtin_ctzll(bits);
 }
 
 #elif defined(__aarch64__)
@@ -108,9 +108,9 @@ static inline uint64_t np_scan_marks(const uint8_t *p)
     return np_scan_bits(vorrq_u8(vorrq_u8(hash, question), percent));
 }
 
-static inline int np_scan_first(uint64_t bits)
+static inline unsigned np_scan_first(uint64_t bits)
 {
-    return __builtin_ctzll(bits) >> 2;
+    return (unsigned)__builtin_ctzll(bits) >> 2;
 }
 
 #endif
