@@ -63,6 +63,16 @@ void np_sched_notify_home(struct np_sched *sched, struct np_worker *home)
     wake_worker(sched, home);
 }
 
+/* Neither asleep nor searching. A searcher needs no watcher: when it finds something and leaves
+ * more, it wakes the next. Were it watched, the worker that has just woken it would become the
+ * watcher for a short sleep, the searcher would go to sleep without a watch, and be woken by the
+ * next push, for nothing, again and again. Called by a worker that is counted asleep. */
+static int is_anybody_busy(struct np_sched *sched)
+{
+    return load(&sched->sleeping_count) + load(&sched->searching_count) <
+           sched->config.workers_count;
+}
+
 static int has_any_work(struct np_sched *sched)
 {
     if (np_injector_mask(&sched->injector))
@@ -169,7 +179,7 @@ static int64_t sleep_limit_ns(struct np_worker *worker, int64_t limit_ns)
      * would wake one each time. One that has done nothing since the last look needs none. */
     uint64_t dispatched = others_dispatched(worker);
     if (sched->config.is_lazy &&
-        (is_anybody_else_awake(sched, 0) || dispatched != worker->seen_dispatched) &&
+        (is_anybody_busy(sched) || dispatched != worker->seen_dispatched) &&
         atomic_exchange(&sched->has_watcher, 1) == 0) {
         worker->is_watching = 1;
         worker->seen_dispatched = dispatched;

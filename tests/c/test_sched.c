@@ -284,6 +284,42 @@ static void waits_are_measured_by_the_scheduler_s_clock(void **state)
     np_sched_close(sched);
 }
 
+/* One worker is busy and sleeps briefly again and again, the other is woken once and then watches. */
+static void who_was_woken_becomes_the_watcher(void **state)
+{
+    (void)state;
+    struct np_sched *sched = open_sched((struct np_sched_config){.workers_count = 2, .is_lazy = 1});
+    struct np_worker *busy = &sched->workers[0], *idle = &sched->workers[1];
+    struct np_worker_numbers numbers;
+    int64_t busy_ns = -1, idle_ns = -1;
+    assert_int_equal(np_worker_doze(busy, &busy_ns), 1);
+    assert_int_equal(busy_ns, NP_RESCUE_NS); /* the other one may be at work */
+    assert_int_equal(np_worker_doze(idle, &idle_ns), 1);
+    assert_int_equal(idle_ns, -1); /* one watcher is enough */
+    np_worker_rouse(busy);
+    np_worker_push(busy, posted(busy, NP_LANE_NORMAL, 1)); /* wakes the other: nobody watches */
+    assert_int_equal(take(busy), 1);
+    assert_int_equal(take(busy), 0);
+    busy_ns = -1;
+    assert_int_equal(np_worker_doze(busy, &busy_ns), 1);
+    assert_int_equal(busy_ns, -1); /* the other one only searches */
+    np_worker_rouse(idle);
+    assert_int_equal(np_worker_doze(idle, &idle_ns), 1);
+    assert_int_equal(idle_ns, NP_RESCUE_NS);
+    for (uintptr_t i = 2; i < 10; i++) {
+        np_worker_rouse(busy);
+        np_worker_push(busy, posted(busy, NP_LANE_NORMAL, i));
+        assert_int_equal(take(busy), i);
+        assert_int_equal(take(busy), 0);
+        assert_int_equal(np_worker_doze(busy, &busy_ns), 1);
+    }
+    np_worker_read_stats(idle, &numbers);
+    assert_int_equal(numbers.woken, 1);
+    np_worker_rouse(busy);
+    np_worker_rouse(idle);
+    np_sched_close(sched);
+}
+
 static void after_the_stop_nothing_is_offered(void **state)
 {
     (void)state;
@@ -603,6 +639,7 @@ int main(void)
         cmocka_unit_test(half_of_a_queue_is_stolen),
         cmocka_unit_test(what_has_a_home_is_not_stolen),
         cmocka_unit_test(waits_are_measured_by_the_scheduler_s_clock),
+        cmocka_unit_test(who_was_woken_becomes_the_watcher),
         cmocka_unit_test(after_the_stop_nothing_is_offered),
         cmocka_unit_test(no_memory_and_bad_configurations_are_answers),
         cmocka_unit_test(sixty_four_posters_one_worker),
