@@ -284,7 +284,7 @@ static void waits_are_measured_by_the_scheduler_s_clock(void **state)
     np_sched_close(sched);
 }
 
-/* One worker is busy and sleeps briefly again and again, the other is woken once and then watches. */
+/* One worker is busy and sleeps briefly again and again; the other is woken once, and watches. */
 static void who_was_woken_becomes_the_watcher(void **state)
 {
     (void)state;
