@@ -44,6 +44,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_every_public_module_has_a_page() -> None:
+    """A new module: a page in docs/reference, its line in mkdocs.yml and in PAGES."""
+    modules = {path.stem for path in (ROOT / "src" / "netpoll").glob("*.py")}
+    assert modules - {"__init__", "__main__", "cli"} == PAGES.keys()
+
+
 class Anchors(HTMLParser):
     """Which anchors a page has."""
 
