@@ -231,7 +231,7 @@ def test_wrong_options_end_in_a_sentence(
     ("args", "sentence"),
     [
         (["echo", "--scenario", "bulk", "--sizes", "64"], "give one of them"),
-        (["echo", "--arms", "floor-epoll", "--server-cpu", "4000"], "CPU 4000 is not to be had"),
+        (["echo", "--arms", "floor-epoll", "--server-cpu", "4000"], "CPU 4000 is not available"),
         (["micro", "--arms", "floor-epoll"], "is not an event loop"),
         (["show", "no/such/file.json"], "cannot use no/such/file.json: No such file"),
     ],

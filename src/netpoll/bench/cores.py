@@ -47,12 +47,12 @@ def _siblings(cpu: int) -> set[int]:
 
 def choose_pinning(server_cpu: int | None = None, load_cpu: int | None = None) -> Pinning:
     """Two different physical cores of those this process may use; the last one for the servers,
-    because interrupts like the first. Raises ValueError for a core that is not to be had."""
+    because interrupts like the first. Raises ValueError for a core that is not available."""
     allowed = sorted(os.sched_getaffinity(0))
     for cpu in (server_cpu, load_cpu):
         if cpu is not None and cpu not in allowed:
             raise ValueError(
-                f"CPU {cpu} is not to be had: this process may use {', '.join(map(str, allowed))}"
+                f"CPU {cpu} is not available: this process may use {', '.join(map(str, allowed))}"
             )
     if server_cpu is None:
         server_cpu = max((cpu for cpu in allowed if cpu != load_cpu), default=allowed[0])

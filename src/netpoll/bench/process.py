@@ -46,7 +46,7 @@ _NOT_INHERITED = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "NETPOLL_BACKEND", "PYT
 
 
 def raise_fd_limit(wanted: int) -> int:
-    """Raises the soft limit of open files to `wanted` if it can be had; returns what it is now."""
+    """Raises the soft limit of open files to `wanted` if it may; returns what it is now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and (hard < wanted or hard == resource.RLIM_INFINITY):
         try:  # root may raise the hard limit as well

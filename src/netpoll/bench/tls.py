@@ -13,7 +13,7 @@ __all__ = ["server_context", "why_not"]
 
 @cache
 def openssl_path() -> str | None:
-    """The path of the library that brings Python's OpenSSL; None where it is not to be had."""
+    """The path of the library that brings Python's OpenSSL; None where there is none."""
     import _ssl
 
     path = getattr(_ssl, "__file__", None)  # None: built into the interpreter
@@ -25,7 +25,7 @@ def why_not() -> str | None:
     if importlib.util.find_spec("trustme") is None:
         return "there is no certificate without trustme (pip install trustme)"
     if openssl_path() is None:
-        return "the OpenSSL of Python's ssl module is not to be had for the load"
+        return "the OpenSSL of Python's ssl module is not available to the load"
     return None
 
 
