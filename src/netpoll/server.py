@@ -8,7 +8,7 @@
     with netpoll.Server(on_data, "127.0.0.1", 8000) as server:
         ...
 
-docs/server.md has the whole of it, docs/leases.md who owns the bytes.
+docs/server.md explains it. docs/leases.md says who owns received bytes.
 """
 
 from __future__ import annotations
