@@ -3,8 +3,8 @@
 pip fetches the source distribution once, into build/http-suites.
 """
 
+import errno
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,7 +23,8 @@ def fetch() -> str | None:
     """Makes HOME; why not, when it cannot be had."""
     if HOME.is_dir():
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    HOME.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=HOME.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
         command += ["--retries", "1", "--dest", folder, f"gunicorn=={VERSION}"]
         try:
@@ -37,9 +38,11 @@ def fetch() -> str | None:
             return f"gunicorn {VERSION} could not be fetched: {done.stderr.strip()[-200:]}"
         with tarfile.open(archives[0]) as archive:
             archive.extractall(folder, filter="data")
-        HOME.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(HOME, ignore_errors=True)
-        shutil.move(Path(folder, f"gunicorn-{VERSION}", "tests", "requests"), HOME)
+        try:
+            Path(folder, f"gunicorn-{VERSION}", "tests", "requests").rename(HOME)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
+                raise
     return None
 
 
