@@ -36,9 +36,11 @@ from typing import Any
 
 from netpoll._native.sched import (
     collect,  # noqa: F401 - tells the garbage collector of what schedulers refer to
+    post,  # noqa: F401 - adds post and spawn to SchedulerCore
 )
+from netpoll._native.sched.alarm import Alarm, Sleep
 from netpoll._native.sched.run import SchedulerCore, work
-from netpoll._native.sched.task import Alarm, Join, Sleep, Task, current_scheduler, current_task
+from netpoll._native.sched.task import Join, Task, current_scheduler, current_task
 from netpoll._native.sched.worker_loop import RingLoop
 from netpoll.config import LoopConfig
 from netpoll.loop import EventLoop

@@ -18,6 +18,7 @@ from netpoll._files.operations import is_ring
 from netpoll._native.files import operations as native_files
 from netpoll._native.http import parser as native_http
 from netpoll._native.loop import sendfile as native_sendfile
+from netpoll._native.sched import alarm as native_alarm
 from netpoll._native.sched import task as native_task
 from netpoll._native.tls import transport as native_tls
 from netpoll._native.transport import pipe as native_pipe
@@ -331,9 +332,9 @@ async def scheduled() -> AsyncIterator[list[Any]]:
     task = ConnectionTask(scheduler, outbox, len, print, print, 1)
     yield [
         *tasks,
-        native_task.Sleep(0.5),
+        native_alarm.Sleep(0.5),
         native_task.Join(tasks[0]),
-        native_task.Alarm(scheduler, 0.01, print),
+        native_alarm.Alarm(scheduler, 0.01, print),
         outbox,
         task,
         scheduler,

@@ -12,8 +12,9 @@ waits, and the workers (SchedulerCore._abandon). While a worker runs, its schedu
 
 from netpoll._native.c cimport PyObject, traverseproc, visitproc
 from netpoll._native.loop.collect cimport replace_traverse
+from netpoll._native.sched.alarm cimport timed_place
 from netpoll._native.sched.run cimport SchedulerCore
-from netpoll._native.sched.task cimport Task, Worker, timed_place
+from netpoll._native.sched.task cimport Task, Worker
 
 from libc.stdint cimport uint32_t
 

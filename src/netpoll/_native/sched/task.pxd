@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from netpoll._native.c cimport PyObject, np_lock, np_sched, np_task, np_timer, np_worker
+from netpoll._native.c cimport PyObject, np_lock, np_sched, np_task, np_worker
 from netpoll._native.sched.context cimport Contexts
 
 
@@ -52,16 +52,6 @@ cdef class Task(Suspension):
     cdef int wait_done(self, timeout) except -1
 
 
-cdef class Timed(Suspension):
-    cdef np_timer timer
-    cdef Core core
-    cdef double delay_s
-
-    cdef int arm(self, Core core) except -1
-    cdef int disarm(self) except -1
-    cdef int fire(self) except -1
-
-
 cdef class Core:
     """What tasks and alarms know of their scheduler; SchedulerCore in sched/run.pyx is the rest."""
     cdef np_sched *sched
@@ -78,6 +68,7 @@ cdef class Core:
     cdef Worker *worker_here(self) noexcept
 
 
+cdef object asked(Suspension what, bint *is_asked)
 cdef uint32_t forks() noexcept
 cdef Worker *thread_worker() noexcept
 cdef void set_thread_worker(Worker *worker) noexcept
@@ -90,5 +81,3 @@ cdef int register(Task task) except -1
 cdef void show_suspended(Core core) noexcept
 cdef bint claim_suspended(Task task) noexcept
 cdef int end_suspended(Task task) except -1
-cdef PyObject *timed_place(np_timer *timer) noexcept
-cdef int fire_alarms(Core core) except -1

@@ -29,14 +29,13 @@ from netpoll._native.transport.endpoint cimport is_plain
 from netpoll._native.transport.out_queue cimport out_advance, out_clear, out_push_bytes
 from netpoll._native.transport.sending cimport count_lost_write, write_now
 from netpoll._native.transport.stream cimport StreamTransport
-from netpoll._native.transport.stream_reader cimport Sink, adopt_reader
+from netpoll._native.transport.stream_reader cimport Sink, adopt_reader, is_buffered
 
 import asyncio
 import ssl as py_ssl
 from asyncio import log
 
 
-cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object SSLError = py_ssl.SSLError
 cdef tuple AGAIN_ERRORS = (py_ssl.SSLWantReadError, py_ssl.SSLWantWriteError,
                            py_ssl.SSLSyscallError)
@@ -81,9 +80,7 @@ cdef class TlsLayer(Sink):
 
     cdef int set_app_protocol(self, object protocol) except -1:
         self.protocol = protocol
-        # uvloop's programs need not derive from BufferedProtocol.
-        if isinstance(protocol, BufferedProtocol) or (
-                hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received")):
+        if is_buffered(protocol):
             self.flags |= BUFFERED
         else:
             self.flags &= ~BUFFERED

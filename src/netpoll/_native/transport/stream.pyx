@@ -32,7 +32,7 @@ from netpoll._native.transport.endpoint cimport (
     EOF_SEEN, HOLDING_BACK, OWN_FLAGS, PAUSED, READING, RESUMING, STARTED, Endpoint)
 from netpoll._native.transport.sending cimport (
     catch_up, count_lost_write, exact_bytes, exact_pieces, flush, offer, on_sent, push, pushed)
-from netpoll._native.transport.stream_reader cimport ReaderCore, Sink, adopt_reader
+from netpoll._native.transport.stream_reader cimport ReaderCore, Sink, adopt_reader, is_buffered
 
 import asyncio
 import socket as py_socket
@@ -54,7 +54,6 @@ cdef enum:  # stash_end
 cdef int _AF_INET = int(py_socket.AF_INET)
 cdef int _AF_INET6 = int(py_socket.AF_INET6)
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
-cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object FlowControlMixin = asyncio.transports._FlowControlMixin
 cdef object SendfileMode = constants._SendfileMode.TRY_NATIVE
 
@@ -586,9 +585,7 @@ cdef class StreamTransport(Endpoint):
     def set_protocol(self, protocol):
         self.unpull()
         self.protocol = protocol
-        # uvloop's programs need not derive from BufferedProtocol.
-        if isinstance(protocol, BufferedProtocol) or (
-                hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received")):
+        if is_buffered(protocol):
             self.flags |= BUFFERED
         else:
             self.flags &= ~BUFFERED

@@ -51,5 +51,6 @@ cdef class ReadOp(Awaitable):
     cdef bint satisfied(self) except -1
 
 
+cdef bint is_buffered(object protocol) except -1
 cdef Sink adopt_reader(object protocol, object transport)
 cdef ReaderCore adopt_stream_reader(object reader, object transport)

@@ -27,6 +27,7 @@ from netpoll._native.transport.endpoint cimport is_plain
 
 import asyncio
 
+cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object BaseReader = asyncio.StreamReader
 cdef object BaseWriter = asyncio.StreamWriter
 cdef object BaseProtocol = asyncio.StreamReaderProtocol
@@ -504,6 +505,12 @@ cdef class WriterExchange:
         if type(writer) is BaseWriter:
             writer.__class__ = StreamWriter
         return self.callback(reader, writer)
+
+
+cdef bint is_buffered(object protocol) except -1:
+    """A BufferedProtocol. uvloop's programs need not derive from it."""
+    return isinstance(protocol, BufferedProtocol) or (
+        hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received"))
 
 
 cdef Sink adopt_reader(object protocol, object transport):
