@@ -41,8 +41,10 @@ EXTRA_SOURCES = {
     "netpoll._native.probe": ["csrc/probe/np_probe.c"],
     "netpoll.bench._native": [
         "csrc/bench/np_loadgen.c",
+        "csrc/bench/np_loadhttp.c",
         "csrc/bench/np_loadtls.c",
         "csrc/bench/np_floor.c",
+        "csrc/bench/np_floor_http.c",
         "csrc/bench/np_floor_udp.c",
         "csrc/bench/np_zcbench.c",
     ],

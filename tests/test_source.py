@@ -36,7 +36,10 @@ EXTERN_ALLOWED = {
 # Who may speak to which kernel interface.
 INCLUDE_ALLOWED = {
     "liburing.h": {"np_prep.h", "np_uring.h", "np_probe.c", "np_floor.c"},
-    "sys/epoll.h": {"np_epoll.c", "np_probe.c", "np_floor.c", "np_floor_udp.c", "np_loadgen.c"},
+    "sys/epoll.h": {
+        *("np_epoll.c", "np_probe.c", "np_floor.c", "np_floor_http.c", "np_floor_udp.c"),
+        *("np_loadgen.c", "np_loadhttp.c"),
+    },
     "Python.h": set(),
 }
 

@@ -12,6 +12,7 @@ import socket
 from netpoll.bench.tcp import congestion_control
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 
@@ -100,6 +101,45 @@ cdef extern from "bench/np_loadtls.h" nogil:
     void np_loadtls_close(np_loadtls *tls)
 
 
+cdef extern from "bench/np_loadhttp.h" nogil:
+    enum: NP_LOADHTTP_MAX_EXCHANGES, NP_LOADHTTP_FAULT_STOPPED
+    struct np_loadhttp_exchange:
+        const uint8_t *batch
+        size_t batch_bytes
+        const uint8_t *body
+        size_t body_bytes
+    struct np_loadhttp_config:
+        sockaddr_in address
+        uint32_t connections
+        uint32_t depth
+        uint32_t exchanges_count
+        np_loadhttp_exchange exchanges[NP_LOADHTTP_MAX_EXCHANGES]
+        const char *upgrade
+        const char *accepted
+        const char *tls_library
+        const char *congestion
+        int stop_fd
+        int64_t stall_ns
+    struct np_loadhttp:
+        pass
+    int np_loadhttp_open(np_loadhttp **out, const np_loadhttp_config *config, int *fault)
+    void np_loadhttp_close(np_loadhttp *load)
+    int np_loadhttp_run(np_loadhttp *load, int64_t duration_ns, int64_t interval_ns,
+                        np_load_result *out)
+    const uint64_t *np_loadhttp_buckets(const np_loadhttp *load)
+    const char *np_loadhttp_fault_text(int fault)
+
+
+cdef extern from "bench/np_floor_http.h" nogil:
+    struct np_floor_route:
+        const char *path
+        const char *answer
+        size_t answer_bytes
+        int file_fd
+        size_t file_bytes
+    int np_floor_http(int listen_fd, int stop_fd, const np_floor_route *routes, uint32_t count)
+
+
 cdef extern from "bench/np_floor.h" nogil:
     struct np_floor_uring_config:
         uint32_t buf_count
@@ -115,15 +155,15 @@ cdef extern from "bench/np_floor_udp.h" nogil:
 
 
 class LoadError(OSError):
-    """The server under load did not do what an echo server does; `str()` is the whole sentence."""
+    """The server under load did not answer as it has to; `str()` is the whole sentence."""
 
 
 class LoadStopped(Exception):
     """The load's stop_fd became readable in the middle of a run."""
 
 
-cdef object load_error(int fault, int err, object conn):
-    text = np_load_fault_text(fault).decode()
+cdef object load_error(const char *fault_text, int err, object conn):
+    text = fault_text.decode()
     if conn is not None:
         text = f"{text} (connection {conn})"
     if err not in (-71, -32):  # EPROTO, EPIPE: the load's own names for what the text says
@@ -133,8 +173,33 @@ cdef object load_error(int fault, int err, object conn):
     return error
 
 
+cdef dict result_facts(const np_load_result *result, const uint64_t *buckets):
+    """Counts, times in nanoseconds, and the histogram."""
+    return {
+        "requests": result.requests,
+        "requests_all": result.requests_all,
+        "checked_bytes": result.checked_bytes,
+        "window_ns": result.window_ns,
+        "elapsed_ns": result.elapsed_ns,
+        "latency_max_ns": result.latency_max_ns,
+        "histogram": [
+            (np_load_bucket_top_ns(i), buckets[i]) for i in range(NP_LOAD_BUCKETS) if buckets[i]
+        ],
+    }
+
+
+cdef int fill_inet(sockaddr_in *inet, object address) except -1:
+    """`address` is (IPv4 address, port)."""
+    cdef bytes raw
+    host, port = address
+    raw = ipaddress.IPv4Address(host).packed
+    inet.sin_family = socket.AF_INET
+    inet.sin_port = htons(port)
+    memcpy(&inet.sin_addr, <const char *>raw, 4)
+    return 0
+
+
 cdef int fill_address(np_load_config *config, object address) except -1:
-    cdef sockaddr_in *inet = <sockaddr_in *>&config.address
     cdef sockaddr_un *local = <sockaddr_un *>&config.address
     cdef bytes raw
     if isinstance(address, str):
@@ -145,11 +210,7 @@ cdef int fill_address(np_load_config *config, object address) except -1:
         memcpy(local.sun_path, <const char *>raw, len(raw))
         config.address_bytes = sizeof(sockaddr_un)
         return 0
-    host, port = address
-    raw = ipaddress.IPv4Address(host).packed
-    inet.sin_family = socket.AF_INET
-    inet.sin_port = htons(port)
-    memcpy(&inet.sin_addr, <const char *>raw, 4)
+    fill_inet(<sockaddr_in *>&config.address, address)
     config.address_bytes = sizeof(sockaddr_in)
     return 0
 
@@ -193,7 +254,7 @@ cdef class Load:
         if err == -22:  # EINVAL
             raise ValueError(f"cannot load {connections} connections with {size_bytes} bytes")
         if err < 0:
-            raise load_error(fault, err, None)
+            raise load_error(np_load_fault_text(fault), err, None)
 
     def run(self, duration_s: float) -> dict:
         """Runs one window of `duration_s` seconds (0: one request per connection) and waits for the
@@ -209,20 +270,8 @@ cdef class Load:
         if err < 0:
             if result.fault == NP_LOAD_FAULT_STOPPED:
                 raise LoadStopped()
-            raise load_error(result.fault, err, result.fault_conn)
-        cdef const uint64_t *buckets = np_load_buckets(self.load)
-        return {
-            "requests": result.requests,
-            "requests_all": result.requests_all,
-            "checked_bytes": result.checked_bytes,
-            "window_ns": result.window_ns,
-            "elapsed_ns": result.elapsed_ns,
-            "latency_max_ns": result.latency_max_ns,
-            "histogram": [
-                (np_load_bucket_top_ns(i), buckets[i])
-                for i in range(NP_LOAD_BUCKETS) if buckets[i]
-            ],
-        }
+            raise load_error(np_load_fault_text(result.fault), err, result.fault_conn)
+        return result_facts(&result, np_load_buckets(self.load))
 
     def close(self) -> None:
         """Closes every connection. May be called again."""
@@ -237,6 +286,98 @@ cdef class Load:
 
     def __dealloc__(self):
         np_load_close(self.load)
+
+
+cdef class HttpLoad:
+    """Requests of HTTP/1.1 over `connections` connections to the server at `address`, an
+    (IPv4 address, port). Connects at once.
+
+    `exchanges` are pairs (request, body): what is sent, and what the body of its answer has to be.
+    A connection takes them in turn, `depth` at a time. `upgrade` is (request, text): the request
+    for a WebSocket, and what its answer has to hold; requests and bodies are then whole frames.
+    The other arguments, and what it raises, are those of `Load`.
+    """
+
+    cdef np_loadhttp *load
+    cdef uint32_t depth
+    cdef object memory   # what the load points to
+
+    def __init__(self, address, connections: int, exchanges, *, depth: int = 1,
+                 upgrade: tuple[bytes, bytes] | None = None, stop_fd: int = -1,
+                 stall_s: float = 5.0, tls_library: str | None = None):
+        cdef np_loadhttp_config config
+        cdef int fault = 0
+        cdef int err
+        cdef bytes batch, body
+        if self.load is not NULL:
+            raise RuntimeError("this load is open already")
+        exchanges = [(bytes(request), bytes(body)) for request, body in exchanges]
+        if not 0 < len(exchanges) <= NP_LOADHTTP_MAX_EXCHANGES:
+            raise ValueError(f"a load has 1 to {NP_LOADHTTP_MAX_EXCHANGES} exchanges")
+        memset(&config, 0, sizeof(config))
+        fill_inet(&config.address, address)
+        config.connections = connections
+        config.depth = self.depth = depth
+        config.exchanges_count = len(exchanges)
+        memory = []
+        for i, (_, body) in enumerate(exchanges):
+            batch = b"".join(exchanges[(i + k) % len(exchanges)][0] for k in range(depth))
+            memory += [batch, body]
+            config.exchanges[i].batch = batch
+            config.exchanges[i].batch_bytes = len(batch)
+            config.exchanges[i].body = body
+            config.exchanges[i].body_bytes = len(body)
+        cdef bytes asks = upgrade and upgrade[0]
+        cdef bytes accepted = upgrade and upgrade[1]
+        cdef bytes library = None if tls_library is None else os.fsencode(tls_library)
+        cdef bytes congestion = congestion_control().encode()
+        config.upgrade = NULL if asks is None else <const char*>asks
+        config.accepted = NULL if asks is None else <const char*>accepted
+        config.tls_library = NULL if library is None else <const char*>library
+        config.congestion = congestion
+        config.stop_fd = stop_fd
+        config.stall_ns = <int64_t>(stall_s * 1e9)
+        self.memory = [memory, asks, accepted, library, congestion]
+        with nogil:
+            err = np_loadhttp_open(&self.load, &config, &fault)
+        if err == -22:  # EINVAL
+            raise ValueError(f"cannot load {connections} connections, {depth} requests at a time")
+        if err < 0:
+            raise load_error(np_loadhttp_fault_text(fault), err, None)
+
+    def run(self, duration_s: float, rate_per_s: float = 0.0) -> dict:
+        """Runs one window of `duration_s` seconds and waits for the last answer. With a rate so
+        many requests are due in a second, whether earlier ones are answered or not, and latencies
+        count from then. Returns what `Load.run` does."""
+        cdef np_load_result result
+        cdef int64_t duration_ns = <int64_t>(duration_s * 1e9)
+        cdef int64_t interval_ns = 0
+        cdef int err
+        if self.load is NULL:
+            raise ValueError("this load is closed")
+        if rate_per_s > 0:
+            interval_ns = max(1, <int64_t>(self.depth / rate_per_s * 1e9))
+        with nogil:
+            err = np_loadhttp_run(self.load, duration_ns, interval_ns, &result)
+        if err < 0:
+            if result.fault == NP_LOADHTTP_FAULT_STOPPED:
+                raise LoadStopped()
+            raise load_error(np_loadhttp_fault_text(result.fault), err, result.fault_conn)
+        return result_facts(&result, np_loadhttp_buckets(self.load))
+
+    def close(self) -> None:
+        """Closes every connection. May be called again."""
+        np_loadhttp_close(self.load)
+        self.load = NULL
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def __dealloc__(self):
+        np_loadhttp_close(self.load)
 
 
 def can_load_tls(library: str) -> bool:
@@ -259,6 +400,33 @@ def floor_epoll(listen_fd: int, stop_fd: int) -> None:
     cdef int listen_c = listen_fd, stop_c = stop_fd, err
     with nogil:
         err = np_floor_epoll(listen_c, stop_c)
+    if err < 0:
+        raise OSError(-err, os.strerror(-err))
+
+
+def floor_http(listen_fd: int, stop_fd: int, routes) -> None:
+    """Serves HTTP/1.1 with plain epoll in C until `stop_fd` is readable. `routes` are
+    (path, answer, file): a whole answer, or the head of one and the binary file that follows it,
+    or None for an answer that says how long the body of the request was."""
+    cdef int listen_c = listen_fd, stop_c = stop_fd, err
+    cdef bytes path, answer
+    routes = list(routes)
+    cdef uint32_t i, count = len(routes)
+    cdef np_floor_route *table = <np_floor_route *>calloc(count, sizeof(np_floor_route))
+    if table is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            path, answer, file = routes[i]
+            table[i].path = path
+            table[i].answer = NULL if answer is None else <const char *>answer
+            table[i].answer_bytes = 0 if answer is None else len(answer)
+            table[i].file_fd = -1 if file is None else file.fileno()
+            table[i].file_bytes = 0 if file is None else os.fstat(file.fileno()).st_size
+        with nogil:
+            err = np_floor_http(listen_c, stop_c, table, count)
+    finally:
+        free(table)
     if err < 0:
         raise OSError(-err, os.strerror(-err))
 
