@@ -61,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
     "_server": set(),
     "bench": {"__init__", "loop", "offload", "sched"},
     "bench/kinds": {"__init__", "bench"},
+    "bench/programs": {"bench"},
     # Cython.
     "_core": {"_native", "errors"},
     "_native": set(),

@@ -135,7 +135,7 @@ class Servers:
                 load.run(self.plan.warmup_s)
                 if subject.with_calls:
                     return self.count_calls(subject, server, load)
-                sample = measure(server, load, self.plan.duration_s, round_number)
+                sample = self.window(server, load, round_number)
             if not sample.requests:
                 raise ServerError("no request was answered within the window")
             self.answered.add(subject)
@@ -146,6 +146,10 @@ class Servers:
         finally:
             if not stays:
                 self.drop_server(subject)
+
+    def window(self, server: RunningServer, load: Any, round_number: int) -> Sample:
+        """What is measured once the load is warm."""
+        return measure(server, load, self.plan.duration_s, round_number)
 
     def count_calls(self, subject: Subject, server: RunningServer, load: Load) -> dict[str, float]:
         counter = self.plan.counter

@@ -1,0 +1,89 @@
+"""netpoll's own HTTP server as a program: ``netpoll_http PORT INTERFACE APP``.
+
+APP is MODULE:NAME; "-" stands for the functions of this module, which the raw interface calls. The
+backend is chosen by NETPOLL_BACKEND.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import ssl
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import netpoll.http as http
+from netpoll.bench.answers import (
+    AGAIN,
+    AGAIN_PATH,
+    BINARY,
+    DOWNLOAD,
+    DOWNLOAD_PATH,
+    FILE_PATH,
+    HELLO,
+    HELLO_PATH,
+    JSON,
+    JSON_PATH,
+    MESSAGE,
+    TEXT,
+    UPLOAD_PATH,
+    file_name,
+)
+
+
+def answer(request: http.Request) -> http.Response:
+    path = request.path
+    if path == HELLO_PATH:
+        return http.Response(HELLO, content_type=TEXT)
+    if path == AGAIN_PATH:
+        return http.Response(AGAIN, content_type=TEXT)
+    if path == JSON_PATH:
+        body = json.dumps(MESSAGE, separators=(",", ":")).encode()
+        return http.Response(body, content_type=JSON)
+    if path == UPLOAD_PATH:
+        return http.Response(str(len(request.body)).encode(), content_type=TEXT)
+    if path == DOWNLOAD_PATH:
+        return http.Response(DOWNLOAD, content_type=BINARY)
+    if path == FILE_PATH:
+        return http.Response(Path(file_name()).open("rb"), content_type=BINARY)
+    return http.Response(b"", 404)
+
+
+def application(name: str) -> Any:
+    if name == "-":
+        return answer
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m netpoll.bench.programs.netpoll_http")
+    parser.add_argument("port", type=int)
+    parser.add_argument("interface", choices=("raw", "asgi", "wsgi"))
+    parser.add_argument("app")
+    parser.add_argument("--certificate")
+    parser.add_argument("--key")
+    options = parser.parse_args(argv)
+    more: dict[str, Any] = {}
+    if options.certificate:
+        more["ssl"] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        more["ssl"].load_cert_chain(options.certificate, options.key)
+    server = http.Server(
+        application(options.app),
+        "127.0.0.1",
+        options.port,
+        interface=options.interface,
+        backend=os.environ["NETPOLL_BACKEND"],
+        **more,
+    )
+    with server:
+        threading.Event().wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
