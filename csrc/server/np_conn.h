@@ -34,21 +34,25 @@
 #include "io/np_zc.h"
 
 enum np_conn_flags { /* behind the bits of its life (np_life.h); when it is GONE it is put back */
-    NP_CONN_OPEN = 1 << NP_LIFE_BITS,       /* the struct is some connection's */
-    NP_CONN_DIRTY = NP_CONN_OPEN << 1,      /* in the list of those with something to send */
-    NP_CONN_PAUSED = NP_CONN_OPEN << 2,     /* its handler does not want more bytes */
-    NP_CONN_CHOKED = NP_CONN_OPEN << 3,     /* too much unsent: not read until it has shrunk */
-    NP_CONN_FULL = NP_CONN_OPEN << 4,       /* too much unread or retained: the same */
-    NP_CONN_CANCELLED = NP_CONN_OPEN << 5,  /* the RECV was asked to end */
-    NP_CONN_EOF = NP_CONN_OPEN << 6,        /* the peer has shut its side */
-    NP_CONN_SHUT = NP_CONN_OPEN << 7,       /* our side is to be shut, or is, when all is sent */
-    NP_CONN_CORKED = NP_CONN_OPEN << 8,     /* nothing is sent before uncork */
-    NP_CONN_CALLED = NP_CONN_OPEN << 9,     /* the handler is running */
-    NP_CONN_TLS = NP_CONN_OPEN << 10,       /* bytes pass through the layer above's TLS */
-    NP_CONN_TIMED = NP_CONN_OPEN << 11,     /* in the wheel of idle time-outs */
-    /* Why nothing is received, or what comes is kept. */
-    NP_CONN_HELD = NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL,
-    NP_CONN_NOT_READING = NP_CONN_HELD | NP_CLOSING,
+                     NP_CONN_OPEN = 1 << NP_LIFE_BITS, /* the struct is some connection's */
+                     NP_CONN_DIRTY = NP_CONN_OPEN
+                         << 1, /* in the list of those with something to send */
+                     NP_CONN_PAUSED = NP_CONN_OPEN << 2, /* its handler does not want more bytes */
+                     NP_CONN_CHOKED = NP_CONN_OPEN
+                         << 3, /* too much unsent: not read until it has shrunk */
+                     NP_CONN_FULL = NP_CONN_OPEN << 4, /* too much unread or retained: the same */
+                     NP_CONN_CANCELLED = NP_CONN_OPEN << 5, /* the RECV was asked to end */
+                     NP_CONN_EOF = NP_CONN_OPEN << 6,       /* the peer has shut its side */
+                     NP_CONN_SHUT = NP_CONN_OPEN
+                         << 7, /* our side is to be shut, or is, when all is sent */
+                     NP_CONN_CORKED = NP_CONN_OPEN << 8, /* nothing is sent before uncork */
+                     NP_CONN_CALLED = NP_CONN_OPEN << 9, /* the handler is running */
+                     NP_CONN_TLS = NP_CONN_OPEN
+                         << 10, /* bytes pass through the layer above's TLS */
+                     NP_CONN_TIMED = NP_CONN_OPEN << 11, /* in the wheel of idle time-outs */
+                     /* Why nothing is received, or what comes is kept. */
+                     NP_CONN_HELD = NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CONN_FULL,
+                     NP_CONN_NOT_READING = NP_CONN_HELD | NP_CLOSING,
 };
 
 NP_STATIC_ASSERT(NP_CONN_TIMED < 1 << 16, "np_conn.flags has 16 bits");

@@ -15,7 +15,6 @@ from netpoll._native.c cimport (
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport (
     GATHER_COUNT, LOST_WRITES_LOGGED_COUNT, LOST_WRITES_MAX_COUNT, NOGIL_BYTES, WRITE_NOW_BYTES)
-from netpoll._native.poll cimport POLLOUT
 from netpoll._native.transport.endpoint cimport (
     DIRTY, PROTOCOL_PAUSED, READING, SENDING, Endpoint, is_inherited, last_event_of)
 from netpoll._native.transport.out_queue cimport out_advance, out_push_bytes

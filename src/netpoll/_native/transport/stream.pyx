@@ -31,7 +31,8 @@ from netpoll._native.transport.bulk_reader cimport (
 from netpoll._native.transport.endpoint cimport (
     EOF_SEEN, HOLDING_BACK, OWN_FLAGS, PAUSED, READING, RESUMING, STARTED, Endpoint)
 from netpoll._native.transport.sending cimport (
-    catch_up, count_lost_write, exact_bytes, exact_pieces, flush, offer, on_sent, push, pushed)
+    catch_up as catch_up_sending, count_lost_write, exact_bytes, exact_pieces,
+    flush as flush_sending, offer as offer_sending, on_sent, push, pushed)
 from netpoll._native.transport.stream_reader cimport ReaderCore, Sink, adopt_reader, is_buffered
 
 import asyncio
@@ -509,13 +510,13 @@ cdef class StreamTransport(Endpoint):
         return pushed(self)
 
     cdef int flush(self) except -1:
-        return flush(self)
+        return flush_sending(self)
 
     cdef int catch_up(self) except -1:
-        return catch_up(self)
+        return catch_up_sending(self)
 
     cdef int offer(self) except -1:
-        return offer(self)
+        return offer_sending(self)
 
     cdef int sent(self) except -1:
         cdef Sink reader = self.reader
