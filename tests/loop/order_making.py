@@ -12,6 +12,7 @@ Program = dict[str, Any]
 # Ends 2k and 2k + 1 are the two sides of pair k.
 RAW_ENDS = (0, 1, 2, 3)
 TRANSPORT_ENDS = (4, 6)
+DATAGRAM_ENDS = (8, 10)
 
 
 class Maker:
@@ -21,7 +22,7 @@ class Maker:
         self.random = random.Random(seed)
         self.seed = seed
         self.labels_count = 0
-        self.has_transport = self.has_server = False
+        self.has_transport = self.has_server = self.has_endpoint = False
 
     def program(self) -> Program:
         rnd = self.random
@@ -49,6 +50,7 @@ class Maker:
     def peer(self) -> int:
         """An end that steps may send from: a raw one, or the far side of a transport's."""
         ends = RAW_ENDS + tuple(end + 1 for end in TRANSPORT_ENDS if self.has_transport)
+        ends += tuple(end + 1 for end in DATAGRAM_ENDS if self.has_endpoint)
         return self.random.choice(ends)
 
     def mode(self) -> str:
@@ -81,6 +83,12 @@ class Maker:
         self.has_transport = self.has_server = True
         return ("serve", self.label(), self.script(depth))
 
+    def endpoint(self, depth: int) -> Step:
+        self.has_endpoint = True
+        events = ("factory", "made", "got", "error", "lost", "pause", "resume")
+        script = {name: self.inner(depth) for name in events if self.random.random() < 0.4}
+        return ("endpoint", self.label(), self.random.choice(DATAGRAM_ENDS), script)
+
     def step(self, depth: int) -> Step:
         while True:
             make = self.random.choices(MAKERS, WEIGHTS)[0]
@@ -94,6 +102,10 @@ def of_transport(name: str) -> Callable[[Maker, int], Step | None]:
 
 def of_server(name: str) -> Callable[[Maker, int], Step | None]:
     return lambda m, depth: (name, m.number()) if m.has_server else None
+
+
+def of_endpoint(name: str) -> Callable[[Maker, int], Step | None]:
+    return lambda m, depth: (name, m.number()) if m.has_endpoint else None
 
 
 # weight, and what makes the step; None: not now
@@ -142,6 +154,19 @@ STEPS: list[tuple[int, Callable[[Maker, int], Step | None]]] = [
     (2, of_server("client_shut")),
     (2, of_server("client_close")),
     (1, of_server("unserve")),
+    (2, lambda m, depth: m.endpoint(depth)),
+    (4, of_endpoint("sendto")),
+    (2, of_endpoint("sendto_much")),
+    (2, of_endpoint("endpoint_close")),
+    (1, of_endpoint("endpoint_abort")),
+    (2, of_endpoint("endpoint_pause")),
+    (2, of_endpoint("endpoint_resume")),
+    (
+        1,
+        lambda m, depth: (
+            ("close_end", m.random.choice(DATAGRAM_ENDS) + 1) if m.has_endpoint else None
+        ),
+    ),
 ]
 MAKERS = [make for _, make in STEPS]
 WEIGHTS = [weight for weight, _ in STEPS]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from asyncio import selector_events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +21,30 @@ CLIENTS_MAX_COUNT = 4
 
 class EarlySocket(socket.socket):
     """A socket whose recv returns what was there when the selector looked, as a kernel that
-    receives by itself does."""
+    receives by itself does. What is not asked for then is there the next time; who closes has
+    received it, so the peer hears of no reset."""
 
-    received: bytes | OSError | None = None
+    looked: int | OSError | None = None
 
-    def receive(self) -> None:
+    def look(self) -> None:
+        if isinstance(self.looked, OSError):
+            return
         try:
-            self.received = super().recv(1 << 18)
+            self.looked = len(super().recv(1 << 18, socket.MSG_PEEK))
         except OSError as exc:
-            self.received = exc
+            self.looked = exc
 
-    def recv(self, *args: Any) -> bytes:
-        received, self.received = self.received, None
-        if received is None:
-            return super().recv(*args)
-        if isinstance(received, OSError):
-            raise received
-        return received
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        looked, self.looked = self.looked, None
+        if isinstance(looked, OSError):
+            raise looked
+        return super().recv(min(looked or size, size), flags)
+
+    def close(self) -> None:
+        if self.looked and isinstance(self.looked, int) and self.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                super().recv(self.looked)
+        super().close()
 
 
 class EarlyListener(socket.socket):
@@ -61,8 +70,11 @@ class Traced(asyncio.Protocol):
         self.run.note(f"{self.label} {event}{detail}")
         self.run.steps(self.script.pop(event, ()))
 
+    def transports(self) -> dict[int, Any]:
+        return self.run.transports
+
     def connection_made(self, transport: Any) -> None:
-        self.run.transports[self.label] = transport
+        self.transports()[self.label] = transport
         self._note("made")
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +95,41 @@ class Traced(asyncio.Protocol):
         self._note("resume")
 
 
+class TracedDatagrams(Traced):
+    """The same for an endpoint of datagrams."""
+
+    def transports(self) -> dict[int, Any]:
+        return self.run.endpoints
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        del self.run.endpoints[self.label]  # asyncio's cannot be used any more
+        super().connection_lost(exc)
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self._note("got", f" {len(data)}")
+
+    def error_received(self, exc: Exception) -> None:
+        self._note("error", f" {type(exc).__name__}")
+
+
+DatagramTransport: Any = selector_events._SelectorDatagramTransport  # type: ignore[attr-defined]
+
+
+class BurstingTransport(DatagramTransport):  # type: ignore[misc]
+    """asyncio's, which receives as many datagrams in one turn as its run says."""
+
+    def _read_ready(self) -> None:
+        protocol: Any = self.get_protocol()
+        for _ in range(protocol.run.burst_of(protocol.label)):
+            if self.is_reading():
+                super()._read_ready()
+
+
+class BurstingLoop(asyncio.SelectorEventLoop):
+    def _make_datagram_transport(self, *args: Any, **kwargs: Any) -> BurstingTransport:
+        return BurstingTransport(self, *args, **kwargs)
+
+
 class Peers:
     """Half of Run. Clients are plain sockets; an accepted connection's label is its server's and a
     number, 100 apart."""
@@ -90,6 +137,7 @@ class Peers:
     loop: Any
     early: dict[int, EarlySocket] | None
     transports: dict[int, Any]
+    endpoints: dict[int, Any]
     tasks: dict[int, asyncio.Task[Any]]
     connected: set[int]
     note: Callable[[str], None]
@@ -192,7 +240,7 @@ class Peers:
 
     def catch_up(self) -> None:
         """Before an end is read: netpoll sends at the end of the turn, or before who looks."""
-        for transport in self.transports.values():
+        for transport in (*self.transports.values(), *self.endpoints.values()):
             transport.get_write_buffer_size()
 
     def do_write_eof(self, number: int) -> None:
@@ -218,3 +266,56 @@ class Peers:
     def do_closing(self, number: int) -> None:
         if transport := self.transport(number):
             self.note(f"closing {transport.is_closing()}")
+
+    # -- datagrams ------------------------------------------------------------------------------
+
+    def do_endpoint(self, label: int, end: int, script: dict[str, list[Step]]) -> None:
+        """A datagram transport over an end; the other one is free for send and recv."""
+        if end not in self.connected:
+            self.connected.add(end)
+            self.tasks[label] = self.loop.create_task(self._endpoint(label, end, script))
+
+    async def _endpoint(self, label: int, end: int, script: dict[str, list[Step]]) -> None:
+        await self.loop.create_datagram_endpoint(
+            lambda: TracedDatagrams(self, label, script),  # type: ignore[arg-type]
+            sock=self.end(end),
+        )
+        self.note(f"{label} connected")
+
+    def endpoint(self, number: int) -> Any:
+        labels = sorted(self.endpoints)
+        return self.endpoints[labels[number % len(labels)]] if labels else None
+
+    # Not once it is closed: asyncio's keeps what will never leave, and its number.
+
+    def do_sendto(self, number: int) -> None:
+        endpoint = self.endpoint(number)
+        if endpoint and not endpoint.is_closing():
+            endpoint.sendto(b"dddd")
+
+    def do_sendto_much(self, number: int) -> None:
+        """More than the socket has room for, and than the high watermark."""
+        endpoint = self.endpoint(number)
+        if endpoint and not endpoint.is_closing():
+            for _ in range(80):
+                endpoint.sendto(bytes(4000))
+
+    def do_endpoint_close(self, number: int) -> None:
+        if endpoint := self.endpoint(number):
+            endpoint.close()
+
+    def do_endpoint_abort(self, number: int) -> None:
+        if endpoint := self.endpoint(number):
+            endpoint.abort()
+
+    def do_endpoint_pause(self, number: int) -> None:
+        if endpoint := self.endpoint(number):
+            endpoint.pause_reading()
+
+    def do_endpoint_resume(self, number: int) -> None:
+        if endpoint := self.endpoint(number):
+            endpoint.resume_reading()
+
+    def do_close_end(self, end: int) -> None:
+        """The far side of an endpoint is gone: sending fails."""
+        self.end(end).close()

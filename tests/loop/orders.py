@@ -29,52 +29,43 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..support import make_loop, unix_pair
-from .order_making import TRANSPORT_ENDS, Program, Step, all_steps, step_names
-from .order_peers import EarlySocket, Peers
+from .order_making import DATAGRAM_ENDS, TRANSPORT_ENDS, Program, Step, all_steps, step_names
+from .order_peers import BurstingLoop, EarlySocket, Peers
 
 TURNS_COUNT = 12
 # A timer of this delay is due after a pause of that length, and not before.
 DELAY_S = 0.0003
 PAUSE_S = 0.0006
 IDLE_PAUSE_S = 0.0015
+MUCH_BYTES = 1 << 14
 # How the lines of what an event brings begin, behind the label.
-BY_EVENT = ("reader", "writer", "data", "eof")
+BY_EVENT = ("reader", "writer", "data", "eof", "got")
 
 
-def is_like(order: int) -> bool:
-    return order in (1, 2) or (order > 0 and order % 3 == 0)
+def datagram_pair() -> tuple[socket.socket, socket.socket]:
+    """Connected to each other, and with names: asyncio cannot send to a peer that has none."""
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    right = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in (left, right):
+        end.setblocking(False)
+        end.bind(b"")
+    left.connect(right.getsockname())
+    right.connect(left.getsockname())
+    return left, right
 
 
 class ShuffledSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Hands out what is ready in an order of its own: order 0 is the kernel's.
+    """Hands out what is ready in an order of `arrange`'s; None: in the kernel's."""
 
-    Orders 1, 2, 3, 6, 9 and so on are `like`'s, which tries to do as another loop did. Else an odd
-    one prefers some descriptors to others all the time, an even one changes its mind.
-    """
-
-    order = 0
-    random = random.Random(0)
-    # Sockets that receive when the selector finds them ready, not when the transport asks.
-    early: dict[int, EarlySocket]
-    like: Callable[[int], int]
+    arrange: Callable[[list[Any]], list[Any]] | None = None
 
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(timeout)
-        for key, _mask in ready:
-            if key.fd in self.early:
-                self.early[key.fd].receive()
-        if self.order == 0 or len(ready) == 1:
-            return ready
-        if is_like(self.order):
-            ready.sort(key=lambda item: self.like(item[0].fd))
-        elif self.order % 2:
-            ready.sort(key=lambda item: hash((item[0].fd, self.order)))
-        else:
-            self.random.shuffle(ready)
-        return ready
+        return self.arrange(ready) if self.arrange else ready
 
 
 class Helper:
@@ -120,19 +111,24 @@ class Run(Peers):
         program: Program,
         early: dict[int, EarlySocket] | None = None,
         pause_s: float = IDLE_PAUSE_S,
+        is_strict: bool = False,
     ) -> None:
         self.loop, self.helper, self.program, self.early = loop, helper, program, early
         super().__init__()
         self.pause_s = pause_s
+        self.is_strict = is_strict
         self.trace: list[str] = []
         self.ends: dict[int, socket.socket] = {}
         self.handles: list[Any] = []
         self.futures: dict[int, asyncio.Future[Any]] = {}
         self.tasks: dict[int, asyncio.Task[Any]] = {}
         self.transports: dict[int, Any] = {}
+        self.endpoints: dict[int, Any] = {}
         self.connected: set[int] = set()
         self.turn = 0
         self.is_over = False
+        # How many datagrams the reference receives in one turn.
+        self.burst_of: Callable[[int], int] = lambda label: 1
 
     # -- running --------------------------------------------------------------------------------
 
@@ -194,8 +190,9 @@ class Run(Peers):
                 with contextlib.suppress(RuntimeError, ValueError, OSError):
                     loop.remove_reader(end)
                     loop.remove_writer(end)
-        for transport in self.transports.values():
-            with contextlib.suppress(ValueError):  # asyncio's, of one whose socket is closed
+        for transport in (*self.transports.values(), *self.endpoints.values()):
+            # asyncio's, of one whose socket is closed, or that has closed with its last write.
+            with contextlib.suppress(ValueError, AttributeError):
                 transport.abort()
         self.close_peers()
         for _ in range(4):
@@ -226,18 +223,21 @@ class Run(Peers):
 
     def end(self, number: int) -> socket.socket:
         if number not in self.ends:
-            left, right = unix_pair()
+            is_datagram = number & ~1 in DATAGRAM_ENDS
+            left, right = datagram_pair() if is_datagram else unix_pair()
             if self.early is not None and number & ~1 in TRANSPORT_ENDS:
                 left = EarlySocket(fileno=left.detach())
                 self.early[left.fileno()] = left
             self.ends[number & ~1], self.ends[number | 1] = left, right
         return self.ends[number]
 
-    def number_of(self, end: int) -> int:
-        """The descriptor of an end, or of an accepted connection."""
-        if end in self.ends:
-            return self.ends[end].fileno()
-        transport = self.transports.get(end)
+    def end_number(self, end: int) -> int:
+        """The descriptor of an end; -1: it has none yet."""
+        return self.ends[end].fileno() if end in self.ends else -1
+
+    def transport_number(self, label: int) -> int:
+        """The descriptor of a connection."""
+        transport = self.transports.get(label) or self.endpoints.get(label)
         sock = transport and transport.get_extra_info("socket")
         return sock.fileno() if sock is not None else -1
 
@@ -315,6 +315,7 @@ class Run(Peers):
     # -- sockets --------------------------------------------------------------------------------
 
     def _receive(self, sock: socket.socket) -> str:
+        """How much was there, in words, and how it ended."""
         size = 0
         self.catch_up()
         try:
@@ -322,8 +323,13 @@ class Run(Peers):
                 size += len(data)
         except OSError as exc:
             name = "" if isinstance(exc, BlockingIOError) else f" {type(exc).__name__}"
-            return f"{size}{name}"
-        return f"{size} end"
+            return self.amount(size) + name
+        return f"{self.amount(size)} end"
+
+    def amount(self, size: int) -> str:
+        """A socket that is full has taken as much as the kernel's bookkeeping had room for: not to
+        be compared, unless all is."""
+        return str(size) if size < MUCH_BYTES or self.is_strict else "much"
 
     def do_send(self, end: int) -> None:
         self.end(end).send(b"x")
@@ -419,77 +425,151 @@ class Reference:
 
     def __init__(self) -> None:
         self.selector = ShuffledSelector()
-        self.selector.early = {}
         self.pause_s = IDLE_PAUSE_S
-        self.loop = asyncio.SelectorEventLoop(self.selector)
+        self.loop = BurstingLoop(self.selector)
 
-    def traces(
-        self, helper: Helper, program: Program, found: list[str], count: int, is_early: bool
-    ) -> Iterator[list[str]]:
-        """asyncio's trace, then those with other orders of what is ready at once.
+    def run(
+        self, helper: Helper, program: Program, search: Search | None = None, *, is_strict: bool
+    ) -> list[str]:
+        """asyncio's trace; with a search: that of its next try."""
+        is_early = search is not None and not is_strict
+        run = Run(self.loop, helper, program, {} if is_early else None, self.pause_s, is_strict)
+        self.selector.arrange = search.begin(run) if search else None
+        return run.result()
 
-        found: the other loop's trace, whose order is tried, too.
-        is_early: also those of an asyncio that receives when the turn polls, as netpoll does.
+    def can_do(
+        self, helper: Helper, program: Program, found: list[str], count: int, is_strict: bool
+    ) -> bool:
+        """Whether asyncio comes to this trace with some order of what is ready at once.
+
+        Unless is_strict, an asyncio will do that receives when the turn polls, as netpoll does.
         """
-        is_early = is_early and not {"connect", "serve"}.isdisjoint(step_names(program))
-        for order in range(count):
-            for early in ({}, None) if is_early else (None,):
-                self.selector.order = order
-                self.selector.random = random.Random(order)
-                self.selector.early = {} if early is None else early
-                run = Run(self.loop, helper, program, early, self.pause_s)
-                if is_like(order):
-                    self.selector.like = Likeness(run, found, order).rank
-                yield run.result()
+        search = Search(program, found)
+        return any(
+            search.is_found(self.run(helper, program, search, is_strict=is_strict))
+            for _ in range(count)
+        )
 
 
-class Likeness:
-    """Finds out of a trace in which order a loop took the descriptors, turn by turn."""
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen in one turn of a try, for what was ready, by descriptor."""
 
-    def __init__(self, run: Run, trace: list[str], order: int) -> None:
-        self.run = run
-        self.order = order
-        self.random = random.Random(order)
-        self.is_idle = bool(run.program["idle"])
+    traced_count: int  # lines of the trace by then
+    order: list[int]
+    is_early: list[bool]  # EarlySockets: whether their receive takes what is there now
+
+
+class Search:
+    """Looks for the order of what is ready at once with which asyncio comes to a trace.
+
+    Most of the order is in the trace: what an event brings begins with a label, and the label leads
+    to the descriptor. What leaves no line of its own, accepting for one, is put somewhere among
+    the others. Each try keeps the choices of the best one so far up to a point shortly before its
+    first wrong line, and makes new ones for what comes later.
+    """
+
+    def __init__(self, program: Program, found: list[str]) -> None:
+        self.found = found
+        self.random = random.Random(0)
+        self.tries_count = 0
+        self.is_idle = bool(program["idle"])
+        self.end_of = dict(labelled_ends(program))
+        # The labels of the lines that events have brought, turn by turn.
         self.turns: list[list[int]] = [[]] if self.is_idle else []
-        # An accepted connection has no end, nor has a later protocol: the label stands for it.
-        is_served = not {"serve", "set_protocol"}.isdisjoint(step_names(run.program))
-        end_of = {str(label): end for label, end in labelled_ends(run.program)}
-        for line in trace:
-            first, _, rest = line.partition(" ")
-            if first == "turn" and not self.is_idle:
+        for line in found:
+            if line.startswith("turn ") and not self.is_idle:
                 self.turns.append([])
-            elif self.turns and rest.startswith(BY_EVENT):
-                if first in end_of:
-                    self.turns[-1].append(end_of[first])
-                elif is_served and first.isdigit():
-                    self.turns[-1].append(int(first))
+            elif self.turns and is_by_event(line):
+                self.turns[-1].append(int(line.partition(" ")[0]))
+        self.choices: list[Choice] = []
+        # Of the best try, and how much of its trace was right.
+        self.best: list[Choice] = []
+        self.right_count = 0
+        self.kept_count = 0
 
-    @staticmethod
-    def of(run: Run) -> list[str]:
-        """The lines so far that events have brought."""
-        return [line for line in run.trace if line.partition(" ")[2].startswith(BY_EVENT)]
+    def begin(self, run: Run) -> Callable[[list[Any]], list[Any]]:
+        """The next try: what arranges that run's descriptors."""
+        self.run = run
+        self.choices = []
+        made_count = sum(choice.traced_count <= self.right_count for choice in self.best)
+        self.kept_count = max(0, made_count - self.random.randint(0, 4)) if self.tries_count else 0
+        self.tries_count += 1
+        if run.early is not None:
+            run.burst_of = self.burst_of
+        self.is_like = self.tries_count <= 4 or self.random.random() < 0.8
+        self.early_share = {1: 1.0, 2: 0.0}.get(self.tries_count, 0.8)
+        return self.arrange
 
-    def rank(self, fd: int) -> int:
-        """The place of a descriptor among those of the coming turn."""
+    def is_found(self, trace: list[str]) -> bool:
+        """The end of a try."""
+        right_count = 0
+        for line, found in zip(trace, self.found, strict=False):
+            if line != found:
+                break
+            right_count += 1
+        if right_count >= self.right_count:
+            self.right_count, self.best = right_count, self.choices
+        return trace == self.found
+
+    def arrange(self, ready: list[Any]) -> list[Any]:
+        early = self.run.early or {}
+        if len(ready) < 2 and not any(key.fd in early for key, _ in ready):
+            return ready
+        ready.sort(key=lambda item: item[0].fd)
+        number = len(self.choices)
+        choice = self.best[number] if number < self.kept_count else None
+        if choice is None or len(choice.order) != len(ready):
+            order = self.likely_order([key.fd for key, _ in ready])
+            is_early = [self.random.random() < self.early_share for _ in ready]
+            choice = Choice(len(self.run.trace), order, is_early)
+        self.choices.append(choice)
+        for (key, _), looks in zip(ready, choice.is_early, strict=True):
+            if looks and key.fd in early:
+                early[key.fd].look()
+        return [ready[place] for place in choice.order]
+
+    def likely_order(self, fds: list[int]) -> list[int]:
+        """Places in the list of descriptors."""
+        order = list(range(len(fds)))
+        if not self.is_like:
+            self.random.shuffle(order)
+            return order
         if self.is_idle:  # no turns to be seen: what has not happened yet
-            turn = self.turns[0][len(Likeness.of(self.run)) :]
+            turn = self.turns[0][sum(map(is_by_event, self.run.trace)) :]
         else:
             turn = self.turns[self.run.turn] if self.run.turn < len(self.turns) else []
-        for place, end in enumerate(turn):
-            if self.run.number_of(end) == fd:
-                return place
-        # One that leaves no line, a listening socket for one: last, first, or anywhere.
-        if self.order < 3:
-            return len(turn) if self.order == 1 else -1
-        return self.random.choice((-1, len(turn)))
+        places = {}
+        for fd in fds:  # who leaves no line: first all of them last, then first, then anywhere
+            at_random = self.random.uniform(-0.1, 1.1)
+            places[fd] = {1: 1.0, 2: -1.0}.get(self.tries_count, at_random)
+        for number, label in reversed(list(enumerate(turn))):
+            places[self.number_of(label)] = number / len(turn)
+        order.sort(key=lambda place: places[fds[place]])
+        return order
+
+    def burst_of(self, label: int) -> int:
+        """As many datagrams as the trace has in this turn."""
+        turn = self.turns[self.run.turn - 1] if self.run.turn and not self.is_idle else []
+        return turn.count(label) if label in turn else 1 if not self.is_idle else 64
+
+    def number_of(self, label: int) -> int:
+        if label in self.end_of:
+            return self.run.end_number(self.end_of[label])
+        return self.run.transport_number(label)
+
+
+def is_by_event(line: str) -> bool:
+    """Whether it is a line that an event has brought."""
+    label, _, rest = line.partition(" ")
+    return label.isdigit() and rest.startswith(BY_EVENT)
 
 
 def labelled_ends(program: Program) -> Iterator[tuple[int, int]]:
     """(label, end) of all readers, writers and connections of a program."""
     for burst in program["bursts"]:
         for name, *args in all_steps(burst):
-            if name in ("reader", "writer", "connect"):
+            if name in ("reader", "writer", "connect", "endpoint"):
                 yield args[0], args[1]
 
 
@@ -511,29 +591,27 @@ class Comparison:
         self.reference.loop.close()
         self.loop.close()
 
-    def run(self, program: Program) -> list[str]:
+    def run(self, program: Program, is_strict: bool = False) -> list[str]:
         pause_s = self.reference.pause_s
-        return Run(self.loop, self.helper, program, pause_s=pause_s).result()
+        run = Run(self.loop, self.helper, program, None, pause_s, is_strict)
+        return run.result()
 
-    def difference(self, program: Program, is_early: bool = True) -> str | None:
+    def difference(self, program: Program, is_strict: bool = False) -> str | None:
         """What is different about this program's run, in words; None: nothing.
 
-        is_early: receiving when the turn polls is not taken for a difference.
+        is_strict: receiving when the turn polls, and how much a full socket takes, are differences.
         A busy machine can make a thread late: only what is different each time counts, and each
         time the pauses are longer.
         """
-        self.reference.pause_s = IDLE_PAUSE_S
+        reference = self.reference
+        reference.pause_s = IDLE_PAUSE_S
         found: list[str] = []
-        expected: list[str] = []
-        for count in (3, 13, 60):
-            found = self.run(program)
-            traces = self.reference.traces(self.helper, program, found, count, is_early)
-            for order, trace in enumerate(traces):
-                if trace == found:
-                    return None
-                if order == 0:
-                    expected = trace
-            self.reference.pause_s *= 4
+        for count in (2, 10, 60 if program["idle"] else 300):
+            found = self.run(program, is_strict)
+            if reference.can_do(self.helper, program, found, count, is_strict):
+                return None
+            reference.pause_s *= 4
+        expected = reference.run(self.helper, program, is_strict=is_strict)
         return describe(program, expected, found)
 
     def is_different(self, program: Program) -> bool:

@@ -22,12 +22,16 @@ cdef class DatagramTransport(Endpoint):
     cdef object __weakref__
 
     cdef int on_readable(self) except -1
+    cdef int receive(self) except -1
+    cdef int empty_stash(self) except -1
     cdef int read(self) except -1
     cdef int read_by_socket(self) except -1
     cdef int deliver_message(self, int index) except -1
     cdef int deliver(self, const char *data, Py_ssize_t size, object address) except -1
     cdef int hand_over(self, object data, object address) except -1
     cdef int tell_error(self, object exc) except -1
+    cdef bint takes_address(self, object addr) noexcept
+    cdef int on_room(self) except -1
     cdef int send_late(self, bytes data, object addr) except -1
     cdef int push(self, bytes data, PyObject *target) except -1
     cdef int drop_oldest(self, uint32_t count) noexcept

@@ -29,8 +29,8 @@ from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.address cimport Address, DatagramMemory, is_native
 from netpoll._native.transport.endpoint cimport (
-    DIRTY, FLUSHING, HOLDING_BACK, NOT_READING, OWN_FLAGS, PROTOCOL_PAUSED, RESUMING, STARTED,
-    Endpoint, is_inherited)
+    DIRTY, DRAINING, FLUSHING, HOLDING_BACK, NOT_READING, OWN_FLAGS, PROTOCOL_PAUSED, RESUMING,
+    STARTED, Endpoint, is_inherited)
 from netpoll._native.transport.out_queue cimport out_push
 from netpoll._native.transport.sending cimport count_lost_write, exact_bytes
 
@@ -122,14 +122,25 @@ cdef class DatagramTransport(Endpoint):
         if self.flags & NP_LOST:
             return self.op_ended()
         self.flags |= FUTILE
-        return self.flush()
+        return self.on_room()
 
     cdef int on_readable(self) except -1:
-        if self.flags & HOLDING_BACK:
-            return 0  # resume_reading, or the delivery of the stash, goes on from here
+        if self.is_holding():
+            return self.read_again()
+        return self.receive()
+
+    cdef int deliver_stash(self) except -1:
+        self.flags &= ~RESUMING
+        return self.receive()
+
+    cdef int receive(self) except -1:
+        """What waits in the stash, or else what the socket has."""
         entered = self.enter()
         try:
-            if is_native(self.socket_family):
+            self.received = self.protocol.datagram_received
+            if self.stash is not None:
+                self.empty_stash()
+            elif is_native(self.socket_family):
                 self.read()
             else:
                 self.read_by_socket()
@@ -148,8 +159,7 @@ cdef class DatagramTransport(Endpoint):
         cdef int want, got, i
         cdef uint32_t largest
         cdef np_dgram message
-        self.received = self.protocol.datagram_received
-        while budget > 0 and not self.flags & NOT_READING:
+        while budget > 0 and not self.flags & (NOT_READING | RESUMING):
             want = self.burst_count
             with nogil:
                 got = np_dgram_recv(self.memory.received, self.fd, want, self.gro)
@@ -210,8 +220,7 @@ cdef class DatagramTransport(Endpoint):
             reraise()
         except (SystemExit, KeyboardInterrupt) as exc:
             self.interrupt = exc  # raised when the burst is safe
-            self.flags |= RESUMING
-            self.loop.soon(self._deliver_stash, None)
+            self.hold()
         except BaseException as exc:
             self.report("Fatal error: protocol.datagram_received() call failed.", exc)
         return 0
@@ -219,8 +228,7 @@ cdef class DatagramTransport(Endpoint):
     cdef int read_by_socket(self) except -1:
         """Families whose addresses only the socket module can read."""
         cdef int budget = NP_DGRAM_BURST_COUNT
-        self.received = self.protocol.datagram_received
-        while budget > 0 and not self.flags & NOT_READING:
+        while budget > 0 and not self.flags & (NOT_READING | RESUMING):
             budget -= 1
             try:
                 data, address = self.file.recvfrom(NP_DGRAM_MAX_BYTES)
@@ -245,23 +253,14 @@ cdef class DatagramTransport(Endpoint):
             self.report("protocol.error_received() call failed.", failure)
         return 0
 
-    def _deliver_stash(self):
-        self.flags &= ~RESUMING
-        stash, self.stash = self.stash or (), None
-        entered = self.enter()
-        try:
-            self.received = self.protocol.datagram_received if stash else None
-            for data, address in stash:
-                if self.flags & NP_CLOSING:
-                    break
-                self.hand_over(data, address)
-        finally:
-            self.received = None
-            self.leave(entered)
-        self.read_again()
-        if self.interrupt is not None:
-            exc, self.interrupt = self.interrupt, None
-            raise exc
+    cdef int empty_stash(self) except -1:
+        cdef list stash = self.stash
+        self.stash = None
+        for data, address in stash:
+            if self.flags & NP_CLOSING:
+                return 0
+            self.hand_over(data, address)
+        return 0
 
     # ---- sending ------------------------------------------------------------------------------
 
@@ -286,8 +285,7 @@ cdef class DatagramTransport(Endpoint):
                 return
             count_lost_write(&self.out.lost_writes_count, "socket.send() raised exception.")
             return
-        # A netlink socket has a peer from the start, the kernel, and can send to others, too.
-        if not self.is_connected or (addr is not None and self.socket_family == _AF_NETLINK):
+        if self.takes_address(addr):
             target = <PyObject*>addr
             if is_native(self.socket_family) and addr is not None:
                 known = self.memory.find(addr, self.socket_family)
@@ -300,10 +298,19 @@ cdef class DatagramTransport(Endpoint):
             self.flush()
         self.hold_high()
 
+    cdef bint takes_address(self, object addr) noexcept:
+        # A netlink socket has a peer from the start, the kernel, and can send to others, too.
+        return not self.is_connected or (
+            addr is not None and self.socket_family == _AF_NETLINK)
+
     cdef int send_late(self, bytes data, object addr) except -1:
-        """Between close() and connection_lost: as on asyncio, unless there is one peer."""
+        """Between close() and connection_lost: as on asyncio, unless the endpoint was made with a
+        remote address."""
         try:
-            self.file.sendto(data, addr)
+            if self.takes_address(addr):
+                self.file.sendto(data, addr)
+            else:
+                self.file.send(data)
         except (BlockingIOError, InterruptedError):
             pass  # nobody waits for room any more
         except OSError as exc:
@@ -413,7 +420,15 @@ cdef class DatagramTransport(Endpoint):
 
     def _retry(self):
         self.retry = None
-        self.flush()
+        self.on_room()
+
+    cdef int on_room(self) except -1:
+        """The socket may have room for what it did not take before."""
+        self.flags |= DRAINING
+        try:
+            return self.flush()
+        finally:
+            self.flags &= ~DRAINING
 
     cdef int press(self) except -1:
         self.flush()

@@ -1,6 +1,6 @@
 # The seam of transport/endpoint.pyx.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
@@ -13,7 +13,7 @@ from netpoll._native.transport.out_queue cimport OutQueue
 
 cdef enum:  # Endpoint.flags: the bits of its life (np_life.h), and
     PAUSED = 1 << NP_LIFE_BITS      # pause_reading()
-    RESUMING = PAUSED << 1          # the stash will be delivered by a callback in the queue
+    RESUMING = PAUSED << 1          # what comes, or waits, is for the turn after held_turn
     EOF_SEEN = PAUSED << 2          # the peer has shut its side
     CANCELLED = PAUSED << 3         # read_op was asked to end
     STARTED = PAUSED << 4           # connection_made was called
@@ -24,9 +24,10 @@ cdef enum:  # Endpoint.flags: the bits of its life (np_life.h), and
     FLUSHING = PAUSED << 9          # what is written now is sent by a loop up the stack
     READING = PAUSED << 10          # in a run of direct reads: what is written waits for its end
     GIVEN_UP = PAUSED << 11         # the program has closed the file itself
-    OWN_FLAGS = PAUSED << 12        # those of a subclass begin here
+    DRAINING = PAUSED << 12         # in the event that says that there is room again
+    OWN_FLAGS = PAUSED << 13        # those of a subclass begin here
     # Why nothing is received. What is received all the same is stashed, unless it is the end.
-    NOT_READING = NP_CLOSING | PAUSED | RESUMING | EOF_SEEN
+    NOT_READING = NP_CLOSING | PAUSED | EOF_SEEN
     HOLDING_BACK = PAUSED | RESUMING
 
 
@@ -37,7 +38,7 @@ cdef class Endpoint(Transport):
     cdef object protocol, context
     cdef object file            # the Python object that owns fd; None: the number is ours
     cdef object error           # what connection_lost will get
-    cdef list stash             # received while paused
+    cdef list stash             # received while paused; None: nothing waits
     cdef dict __dict__          # NULL until somebody puts an attribute on it
     cdef int fd                 # -1 once closed
     cdef uint32_t flags
@@ -45,6 +46,7 @@ cdef class Endpoint(Transport):
     cdef np_udata write_op      # at most one: a SEND, or a POLL for POLLOUT
     cdef OutQueue out
     cdef BulkReader bulk
+    cdef uint16_t held_turn     # loop.turns, the last bits, when reading was put off to the next
 
     cdef bint enter(self) except -1
     cdef int leave(self, bint entered) except -1
@@ -57,6 +59,9 @@ cdef class Endpoint(Transport):
     cdef int read_again(self) except -1
     cdef int stop_reading(self) except -1
     cdef bint has_stash(self) noexcept
+    cdef bint is_holding(self) noexcept
+    cdef int hold(self) except -1
+    cdef int deliver_stash(self) except -1
     cdef int hold_high(self) except -1
     cdef int release_low(self) except -1
     cdef int press(self) except -1
@@ -73,6 +78,7 @@ cdef class Endpoint(Transport):
     cdef int fail(self, object exc, str message) except -1
     cdef int force_close(self, object exc) except -1
     cdef int lose(self, object exc) except -1
+    cdef int end(self, object exc) except -1
     cdef int lost(self) except -1
     cdef int forget(self) except -1
     cdef int op_ended(self) except -1

@@ -11,7 +11,7 @@ Streams, datagrams and pipes add how they receive and send.
 """
 
 from libc.errno cimport ENOENT, EPERM
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
@@ -176,10 +176,41 @@ cdef class Endpoint(Transport):
     cdef int arm_read(self) except -1:
         return 0
 
+    # asyncio does not poll for a paused transport. What a poll has found already is not received,
+    # and found again by the poll after resume_reading(). Here it may be in our hands by then: it
+    # waits in the stash, for the batch of the turn after (docs/turn.md).
+
+    cdef bint is_holding(self) noexcept:
+        """Whether what comes in is to wait: reading is paused, or was resumed in this turn, or
+        something waits already."""
+        if self.flags & RESUMING and self.held_turn != <uint16_t>self.loop.turns \
+                and not self.has_stash():
+            self.flags &= ~RESUMING
+        return self.flags & HOLDING_BACK != 0
+
+    cdef int hold(self) except -1:
+        """What comes in, or waits, is for the next turn."""
+        self.flags |= RESUMING
+        self.held_turn = <uint16_t>self.loop.turns
+        return 0
+
+    cdef int deliver_stash(self) except -1:
+        """Gives the program what waits. It has resumed reading in an earlier turn."""
+        return 0
+
     cdef int read_again(self) except -1:
-        if self.read_op == 0 and not self.flags & NOT_READING and self.flags & STARTED:
+        """Receiving goes on, unless the program or the stream has ended it."""
+        cdef bint has_stash
+        if self.flags & NOT_READING or not self.flags & STARTED:
+            return 0
+        has_stash = self.has_stash()
+        if self.read_op == 0:
+            if has_stash and self.held_turn != <uint16_t>self.loop.turns:
+                return self.deliver_stash()
             self.flags &= ~CANCELLED
             self.arm_read()
+        if has_stash:
+            return self.stop_reading()  # its last event is in the batch of the next turn
         return 0
 
     cdef int stop_reading(self) except -1:
@@ -190,7 +221,7 @@ cdef class Endpoint(Transport):
 
     cdef bint has_stash(self) noexcept:
         """Something that came while the protocol had paused us waits for it."""
-        return self.stash is not None and len(self.stash) > 0
+        return self.stash is not None
 
     def pause_reading(self):
         """Nothing is received until resume_reading(). Bytes that are on their way are kept."""
@@ -201,20 +232,13 @@ cdef class Endpoint(Transport):
                 self.mark()
 
     def resume_reading(self):
+        """Receiving goes on, with the next turn. Who has heard the end hears it again."""
         self.loop.check_ours()
         if self.flags & NP_CLOSING or not self.flags & PAUSED:
             return
-        self.flags &= ~PAUSED
-        if self.flags & RESUMING:
-            return
-        if self.has_stash():
-            self.flags |= RESUMING
-            self.loop.soon(self._deliver_stash, None)
-        else:
-            self.read_again()
-
-    def _deliver_stash(self):
-        self.flags &= ~RESUMING
+        self.flags &= ~(PAUSED | EOF_SEEN)
+        self.hold()
+        self.read_again()
 
     def is_reading(self):
         return not self.flags & (NP_CLOSING | PAUSED)
@@ -251,7 +275,13 @@ cdef class Endpoint(Transport):
 
     cdef int sent_all(self) except -1:
         """Nothing is left to be sent."""
-        return self.lose(None) if self.flags & NP_CLOSING else 0
+        if not self.flags & NP_CLOSING:
+            return 0
+        if self.flags & NP_LOST or not self.flags & DRAINING:
+            return self.lose(None)
+        self.end(None)
+        self._call_connection_lost()  # as asyncio's, in the event in which the last byte left
+        return 0
 
     cdef int drop_out(self) except -1:
         """Forgets what is unsent; not while the kernel reads it."""
@@ -352,6 +382,12 @@ cdef class Endpoint(Transport):
         """connection_lost(exc) follows, as soon as asyncio's would."""
         if self.flags & NP_LOST:
             return 0
+        self.end(exc)
+        self.loop.soon(self._call_connection_lost, None)
+        return 0
+
+    cdef int end(self, object exc) except -1:
+        """Nothing is received or sent any more."""
         self.flags |= np_life(NP_LOST)
         self.error = exc
         self.stop_reading()
@@ -364,7 +400,6 @@ cdef class Endpoint(Transport):
             self.op_ended()
             self.forget()
             self.loop.check_closed()
-        self.loop.soon(self._call_connection_lost, None)
         return 0
 
     cdef int lost(self) except -1:

@@ -177,7 +177,7 @@ cdef class ReadPipeTransport(PipeTransport):
         self.read_op = 0
         if self.flags & NOT_READING:
             return self.op_ended()  # resume_reading() polls again
-        if event.res == -ECANCELED:
+        if event.res == -ECANCELED or self.is_holding():
             return self.read_again()
         if event.res < 0:
             return self.failed(os_error(event.res), "read")

@@ -16,7 +16,7 @@ from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport (
     GATHER_COUNT, LOST_WRITES_LOGGED_COUNT, LOST_WRITES_MAX_COUNT, NOGIL_BYTES, WRITE_NOW_BYTES)
 from netpoll._native.transport.endpoint cimport (
-    DIRTY, PROTOCOL_PAUSED, READING, SENDING, Endpoint, is_inherited, last_event_of)
+    DIRTY, DRAINING, PROTOCOL_PAUSED, READING, SENDING, Endpoint, is_inherited, last_event_of)
 from netpoll._native.transport.out_queue cimport out_advance, out_push_bytes
 
 from asyncio import log
@@ -122,7 +122,13 @@ cdef int on_sent(Endpoint who, np_event *event) except -1:
         return 0  # heard() was there first
     who.write_op = 0
     if event.kind != NP_OP_SEND:
-        return who.op_ended() if who.flags & NP_LOST else write_now(who)
+        if who.flags & NP_LOST:
+            return who.op_ended()
+        who.flags |= DRAINING
+        try:
+            return write_now(who)
+        finally:
+            who.flags &= ~DRAINING
     who.flags &= ~SENDING
     if who.flags & NP_LOST:
         who.drop_out()

@@ -15,7 +15,7 @@ cdef class StreamTransport(Endpoint):
     # Where received bytes go, if not to the protocol.
     cdef Sink reader            # takes them natively: a stream's buffer, TLS; else None
     cdef bytes part             # of a message that a shared buffer's end cut in two
-    cdef int stash_end          # how the stream ended while paused: see STASH_*
+    cdef int stash_end          # how the stream failed while paused: see STASH_*
     cdef uint16_t heard_turn    # loop.turns, the last bits, when bytes came last
     cdef object empty_waiter    # sendfile waits for the queue to run empty
     cdef object __weakref__

@@ -173,7 +173,7 @@ cdef class StreamTransport(Endpoint):
             size += PyBytes_GET_SIZE(self.part)
         if event.flags & NP_EV_NONEMPTY and event.flags & NP_EV_MORE \
                 and size < BULK_ENTER_BYTES \
-                and not self.bulk.left and not self.flags & HOLDING_BACK:
+                and not self.bulk.left and not self.is_holding():
             return self.join_part(event)
         if self.part is not None:
             self.join_part(event)
@@ -215,8 +215,8 @@ cdef class StreamTransport(Endpoint):
         self.read_op = 0
         if self.flags & NP_CLOSING:
             return self.op_ended()
-        if self.flags & HOLDING_BACK:
-            return 0  # armed again behind the stash
+        if self.flags & HOLDING_BACK and self.is_holding():
+            return self.read_again()
         if event.res < 0 and event.res != -ECANCELED:
             return self.end_of_stream(event.res)
         reader = self.reader
@@ -239,10 +239,10 @@ cdef class StreamTransport(Endpoint):
         return self.read_again()
 
     cdef int take(self, const char *data, Py_ssize_t size) except -1:
-        """Received bytes: to the protocol, or aside while it has paused us."""
+        """Received bytes: to the protocol, or aside while they have to wait."""
         cdef Py_ssize_t taken
         cdef Sink reader = self.reader  # kept alive: it may be replaced while it is fed
-        if self.flags & HOLDING_BACK:
+        if self.flags & HOLDING_BACK and self.is_holding():
             if self.stash is None:
                 self.stash = []
             self.stash.append(PyBytes_FromStringAndSize(data, size))
@@ -281,7 +281,8 @@ cdef class StreamTransport(Endpoint):
         cdef Py_buffer view
         cdef Py_ssize_t part, taken = 0
         cdef str message
-        while taken < size and self.flags & BUFFERED and not self.flags & (PAUSED | NP_CLOSING):
+        while taken < size and self.flags & BUFFERED \
+                and not self.flags & (HOLDING_BACK | NP_CLOSING):
             message = "Fatal error: protocol.get_buffer() call failed."
             try:
                 entered = self.enter()
@@ -309,7 +310,7 @@ cdef class StreamTransport(Endpoint):
         cdef Py_ssize_t budget = READ_BUDGET_BYTES
         cdef Py_ssize_t want
         cdef ptrdiff_t got
-        while budget > 0 and not self.flags & (PAUSED | NP_CLOSING | BUFFERED):
+        while budget > 0 and not self.flags & (HOLDING_BACK | NP_CLOSING | BUFFERED):
             want = self.bulk.size_bytes
             received = self.receive(want, &got)
             if received is None:
@@ -376,7 +377,8 @@ cdef class StreamTransport(Endpoint):
         cdef Py_buffer view
         cdef int fd = self.fd
         cdef str message
-        while budget > 0 and self.flags & BUFFERED and not self.flags & (PAUSED | NP_CLOSING):
+        while budget > 0 and self.flags & BUFFERED \
+                and not self.flags & (HOLDING_BACK | NP_CLOSING):
             message = "Fatal error: protocol.get_buffer() call failed."
             got = 0
             try:
@@ -415,10 +417,10 @@ cdef class StreamTransport(Endpoint):
         asyncio finds the end a turn after the last bytes, so what data_received has posted runs
         before eof_received. The kernel says it again to who asks again.
         """
-        if self.flags & HOLDING_BACK:
+        if self.flags & HOLDING_BACK and self.is_holding():
             if end < 0:
                 self.stash_end = end
-            return 0
+            return self.read_again()
         if end == 0 and self.heard_turn == <uint16_t>self.loop.turns:
             return self.read_again()
         if end < 0:
@@ -442,26 +444,39 @@ cdef class StreamTransport(Endpoint):
     cdef bint has_stash(self) noexcept:
         return self.stash_end != STASH_OPEN or Endpoint.has_stash(self)
 
-    def _deliver_stash(self):
-        cdef bytes data
+    cdef int deliver_stash(self) except -1:
+        """What waits, and what has come since: asyncio receives it all at once."""
+        cdef ptrdiff_t got
         cdef Py_ssize_t taken
+        cdef int end = self.stash_end
+        cdef list stash = self.stash
         self.flags &= ~RESUMING
-        while self.stash and not self.flags & (PAUSED | NP_CLOSING):
-            data = <bytes>self.stash.pop(0)
+        self.stash = None
+        self.stash_end = STASH_OPEN
+        if stash is None:
+            return self.end_of_stream(end)
+        if end == STASH_OPEN:
+            rest = PyBytes_FromStringAndSize(NULL, BULK_READ_MIN_BYTES)
+            got = np_sock_recv(self.fd, PyBytes_AS_STRING(rest), BULK_READ_MIN_BYTES)
+            if got > 0:
+                stash.append(rest[:got])
+            elif got < 0 and got != -EAGAIN:
+                end = <int>got  # of the stream's end it is told again
+        data = b"".join(stash)
+        self.heard_turn = <uint16_t>self.loop.turns
+        self.stash_end = end
+        try:
             if self.flags & BUFFERED:
                 taken = self.deliver_buffered(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
                 if taken < PyBytes_GET_SIZE(data):
-                    self.stash.insert(0, data[taken:])
+                    self.stash = [data[taken:]]
             else:
                 self.deliver(data)
-        if self.flags & (PAUSED | NP_CLOSING):
-            return
-        if self.stash_end != STASH_OPEN:
-            end = self.stash_end
-            self.stash_end = STASH_OPEN
-            self.end_of_stream(end)
-        else:
+        finally:  # an interrupt out of the protocol ends the turn, not the reading
+            if self.has_stash():
+                self.hold()
             self.read_again()
+        return 0
 
     # ---- sending ------------------------------------------------------------------------------
 
