@@ -269,44 +269,56 @@ fail:
     return err;
 }
 
-/* The socket is full: when it has room the caller sends again. */
-static int wait_for_room(struct np_backend *be, int fd, void *owner, int32_t *res, np_udata *out)
+/* The plain call, whatever was asked for: bytes taken, or -errno. */
+static inline int32_t send_now(struct np_epoll *e, int fd, const struct iovec *iov, int iov_count)
 {
-    struct np_op *op = np_op_alloc(&self(be)->head.slab, NP_OP_TRANSMIT, fd, owner);
-    if (!op)
-        return -ENOMEM;
-    op->poll_mask = POLLOUT | NP_POLL_KEEP;
-    *out = np_op_udata(op);
-    *res = epoll_arm(be, op);
-    return *res == 0 ? 0 : 1;
-}
-
-/* The plain call, whatever was asked for. */
-static int epoll_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
-                      int iov_count, int flags, int32_t *res, np_udata *out)
-{
-    struct np_epoll *e = self(be);
     ssize_t n;
-    if (e->head.is_abandoned) {
-        *res = -EPERM;
-        return 1;
-    }
     if (iov_count == 1) {
         n = send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } else {
         struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iov_count};
         n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
-    *res = n < 0 ? -errno : (int32_t)n;
     e->head.counts.submissions++;
-    if (*res == -EAGAIN && (flags & NP_SEND_WAIT))
-        return wait_for_room(be, fd, owner, res, out);
-    e->head.counts.completions++;
-    if (n > 0) {
+    if (n > 0)
         e->head.counts.send_bytes += (uint64_t)n;
-        if (flags & NP_SEND_TRANSMITS)
-            e->head.counts.copied_bytes += (uint64_t)n;
+    return n < 0 ? -errno : (int32_t)n;
+}
+
+/* A socket that is full is waited for, if that is asked for: when it has room the caller sends
+ * again. */
+static __attribute__((noinline)) int transmit(struct np_epoll *e, int fd, void *owner,
+                                              const struct iovec *iov, int iov_count, int flags,
+                                              int32_t *res, np_udata *out)
+{
+    *res = send_now(e, fd, iov, iov_count);
+    if (*res == -EAGAIN && (flags & NP_SEND_WAIT)) {
+        struct np_op *op = np_op_alloc(&e->head.slab, NP_OP_TRANSMIT, fd, owner);
+        if (!op)
+            return -ENOMEM;
+        op->poll_mask = POLLOUT | NP_POLL_KEEP;
+        *out = np_op_udata(op);
+        *res = epoll_arm((struct np_backend *)e, op);
+        return *res == 0 ? 0 : 1;
     }
+    e->head.counts.completions++;
+    if (*res > 0)
+        e->head.counts.copied_bytes += (uint32_t)*res;
+    return 1;
+}
+
+static int epoll_send(struct np_backend *be, int fd, void *owner, const struct iovec *iov,
+                      int iov_count, int flags, int32_t *res, np_udata *out)
+{
+    struct np_epoll *e = self(be);
+    if (e->head.is_abandoned) {
+        *res = -EPERM;
+        return 1;
+    }
+    if (NP_UNLIKELY(flags & NP_SEND_TRANSMITS))
+        return transmit(e, fd, owner, iov, iov_count, flags, res, out);
+    *res = send_now(e, fd, iov, iov_count);
+    e->head.counts.completions++;
     return 1;
 }
 
@@ -386,9 +398,8 @@ static int do_recv(struct np_epoll *e, struct np_op *op, int bid, uint32_t room_
         np_bufring_consume(&e->head.bufs, (uint16_t)bid, used_bytes,
                            room_bytes - used_bytes >= e->recv_max_bytes);
         e->head.counts.recv_bytes += (uint64_t)n;
-        np_op_emit(event, op, (int)n, NP_EV_MORE);
-        event->data = at;
-        event->buf = np_bufring_buf(&e->head.bufs, (uint16_t)bid);
+        np_op_emit_bytes(event, op, at, np_bufring_buf(&e->head.bufs, (uint16_t)bid), (int)n,
+                         NP_EV_MORE);
         return 1;
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR))

@@ -39,17 +39,23 @@ static inline struct np_op *np_oplist_pop(struct np_oplist *list, struct np_op_s
     return op;
 }
 
-/* An event without bytes; who has received some adds them: event->data and event->buf. */
-static inline void np_op_emit(struct np_event *event, const struct np_op *op, int res, int flags)
+static inline void np_op_emit_bytes(struct np_event *event, const struct np_op *op, uint8_t *data,
+                                    struct np_buf *buf, int res, int flags)
 {
     event->owner = op->owner;
-    event->data = NULL;
-    event->buf = NULL;
+    event->data = data;
+    event->buf = buf;
     event->op = np_op_udata(op);
     event->res = res;
     event->kind = op->kind;
     event->flags = (uint8_t)flags;
     event->unused = 0;
+}
+
+/* An event without bytes. */
+static inline void np_op_emit(struct np_event *event, const struct np_op *op, int res, int flags)
+{
+    np_op_emit_bytes(event, op, NULL, NULL, res, flags);
 }
 
 /* The last events of operations that ended without the kernel's help (op->res says how): at most

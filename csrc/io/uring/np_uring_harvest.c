@@ -21,7 +21,7 @@ static bool has_passed(struct np_uring *u, const struct np_op *op, int res)
  * side, a POLL for room would end at once each time, whether there is room or not. Such a one is
  * armed again as a multishot POLL, which waits for edges: it says POLLRDHUP once, and then what
  * changes. The first real answer is kept, the POLL is cancelled, and its end is the one event. */
-static int complete_poll(struct np_uring *u, struct np_op *op, struct io_uring_cqe *cqe,
+static int complete_poll(struct np_uring *u, struct np_op *op, const struct io_uring_cqe *cqe,
                          struct np_event *event)
 {
     const int wanted = (int)(op->poll_mask & NP_POLL_BITS) | POLLERR | POLLHUP | POLLNVAL;
@@ -49,13 +49,13 @@ static int complete_poll(struct np_uring *u, struct np_op *op, struct io_uring_c
     return 1;
 }
 
-static uint16_t buffer_id(const struct io_uring_cqe *cqe)
+static inline uint16_t buffer_id(const struct io_uring_cqe *cqe)
 {
     return (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
 }
 
 /* Of a completion with a buffer: where its bytes are. */
-static uint8_t *consume(struct np_uring *u, const struct io_uring_cqe *cqe)
+static inline uint8_t *consume(struct np_uring *u, const struct io_uring_cqe *cqe)
 {
     bool rest = (u->head.features & NP_FEATURE_BUF_INC) && (cqe->flags & NP_IORING_CQE_F_BUF_MORE);
     return np_bufring_consume(&u->head.bufs, buffer_id(cqe), cqe->res > 0 ? (uint32_t)cqe->res : 0,
@@ -64,7 +64,7 @@ static uint8_t *consume(struct np_uring *u, const struct io_uring_cqe *cqe)
 
 /* A RECV has ended for want of a buffer. That is backpressure, not an error: it starts again when
  * buffers have come back. */
-static int starve(struct np_uring *u, struct np_op *op)
+static __attribute__((noinline, cold)) int starve(struct np_uring *u, struct np_op *op)
 {
     u->head.counts.enobufs++;
     if (op->state == NP_ORPHAN) {
@@ -76,52 +76,85 @@ static int starve(struct np_uring *u, struct np_op *op)
     return 0;
 }
 
-/* One completion of one of our operations. Returns how many events it made: 0 or 1. */
-static int complete(struct np_uring *u, struct np_op *op, struct io_uring_cqe *cqe,
-                    struct np_event *event)
+static int complete_recv(struct np_uring *u, struct np_op *op, const struct io_uring_cqe *cqe,
+                         struct np_event *event)
 {
-    if (op->kind == NP_OP_SQE) {
-        np_uring_complete_sqe(u, op, cqe, event);
-        return 1;
-    }
-    if (op->kind == NP_OP_TRANSMIT) {
-        np_uring_complete_transmit(u, op, cqe, event);
-        return 1;
-    }
-    if (op->kind == NP_OP_POLL)
-        return complete_poll(u, op, cqe, event);
     int res = cqe->res;
+    int flags = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY ? NP_EV_NONEMPTY : 0;
     bool more = cqe->flags & IORING_CQE_F_MORE;
-    if (op->kind == NP_OP_RECV && res > 0) {
+    uint8_t *data = NULL;
+    struct np_buf *buf = NULL;
+    if (cqe->flags & IORING_CQE_F_BUFFER) {
+        buf = np_bufring_buf(&u->head.bufs, buffer_id(cqe));
+        data = consume(u, cqe);
+    }
+    if (NP_LIKELY(res > 0)) {
         u->head.counts.recv_bytes += (uint64_t)res;
         op->fed = 1;
-    } else if (op->kind == NP_OP_SEND && res > 0) {
-        u->head.counts.send_bytes += (uint64_t)res;
-    } else if (op->kind == NP_OP_RECV && res == -ENOBUFS && !more) {
-        return starve(u, op);
     }
-    /* Else a multishot that the kernel ended early, or a kernel without multishot. */
-    bool goes_on = more || (op->state != NP_ORPHAN && ((op->kind == NP_OP_RECV && res > 0) ||
-                                                       (op->kind == NP_OP_ACCEPT && res >= 0)));
-    np_op_emit(event, op, res,
-               (goes_on ? NP_EV_MORE : 0) |
-                   (cqe->flags & IORING_CQE_F_SOCK_NONEMPTY ? NP_EV_NONEMPTY : 0));
-    if (cqe->flags & IORING_CQE_F_BUFFER) {
-        event->buf = np_bufring_buf(&u->head.bufs, buffer_id(cqe));
-        event->data = consume(u, cqe);
-    }
-    if (more)
+    if (NP_LIKELY(more)) {
+        np_op_emit_bytes(event, op, data, buf, res, flags | NP_EV_MORE);
         return 1;
-    if (!goes_on) {
+    }
+    if (res == -ENOBUFS)
+        return starve(u, op);
+    if (res <= 0 || op->state == NP_ORPHAN) {
+        np_op_emit_bytes(event, op, data, buf, res, flags);
         np_op_free(&u->head.slab, op);
         return 1;
     }
+    /* A multishot that the kernel ended early, or a kernel without multishot: it starts again with
+     * the next turn, behind those that got nothing in this. */
+    np_op_emit_bytes(event, op, data, buf, res, flags | NP_EV_MORE);
     np_op_mark_queued(op);
-    if (op->kind == NP_OP_RECV) /* with the next turn, behind those that got nothing in this */
-        np_oplist_push(&u->starved_fed, &u->head.slab, op);
-    else
-        np_uring_push(u, op);
+    np_oplist_push(&u->starved_fed, &u->head.slab, op);
     return 1;
+}
+
+static int complete_accept(struct np_uring *u, struct np_op *op, const struct io_uring_cqe *cqe,
+                           struct np_event *event)
+{
+    bool goes_on = op->state != NP_ORPHAN && cqe->res >= 0;
+    np_op_emit(event, op, cqe->res, goes_on ? NP_EV_MORE : 0);
+    if (goes_on) {
+        np_op_mark_queued(op);
+        np_uring_push(u, op);
+    } else {
+        np_op_free(&u->head.slab, op);
+    }
+    return 1;
+}
+
+static int complete_send(struct np_uring *u, struct np_op *op, const struct io_uring_cqe *cqe,
+                         struct np_event *event)
+{
+    if (cqe->res > 0)
+        u->head.counts.send_bytes += (uint64_t)cqe->res;
+    np_op_emit(event, op, cqe->res, 0);
+    np_op_free(&u->head.slab, op);
+    return 1;
+}
+
+/* One completion of one of our operations. Returns how many events it made: 0 or 1. */
+static int complete(struct np_uring *u, struct np_op *op, const struct io_uring_cqe *cqe,
+                    struct np_event *event)
+{
+    switch (op->kind) {
+    case NP_OP_RECV:
+        return complete_recv(u, op, cqe, event);
+    case NP_OP_SEND:
+        return complete_send(u, op, cqe, event);
+    case NP_OP_POLL:
+        return complete_poll(u, op, cqe, event);
+    case NP_OP_ACCEPT:
+        return complete_accept(u, op, cqe, event);
+    case NP_OP_TRANSMIT:
+        np_uring_complete_transmit(u, op, cqe, event);
+        return 1;
+    default:
+        np_uring_complete_sqe(u, op, cqe, event);
+        return 1;
+    }
 }
 
 /* Of a completion whose operation is gone: what came with it must not leak. */
