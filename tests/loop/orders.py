@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..support import make_loop, unix_pair
-from .order_making import DATAGRAM_ENDS, TRANSPORT_ENDS, Program, Step, all_steps, step_names
+from .order_making import DATAGRAM_ENDS, TRANSPORT_ENDS, Program, Step, all_steps
 from .order_peers import BurstingLoop, EarlySocket, Peers
 
 TURNS_COUNT = 12

@@ -173,9 +173,10 @@ def test_a_dropped_scheduler_ends(kind: Callable[[Any, list[int]], None]) -> Non
 def test_a_scheduler_in_use_is_not_dropped() -> None:
     """By a task that somebody has, by a function that runs, by an executor, by a loop."""
     threads_count = threading.active_count()
-    release, ended = threading.Event(), []
+    running, release, ended = threading.Event(), threading.Event(), []
 
     def blocks() -> None:
+        running.set()
         release.wait(30)
         ended.append("blocks")
 
@@ -185,7 +186,10 @@ def test_a_scheduler_in_use_is_not_dropped() -> None:
 
     with quiet() as caught:
         task = netpoll.Scheduler(2).spawn(short)
-        netpoll.Scheduler(2).post(blocks)
+        scheduler = netpoll.Scheduler(2)
+        scheduler.post(blocks)
+        assert running.wait(30)  # what is only queued does not keep it
+        del scheduler
         executor = netpoll.Scheduler(2).as_executor()
         loop = netpoll.Scheduler(1).loop()
         for _ in range(3):
