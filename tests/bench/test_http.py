@@ -1,6 +1,7 @@
 """`bench http`: its load finds out servers that answer wrongly; its floor, its applications and the
 command itself."""
 
+import argparse
 import asyncio
 import contextlib
 import io
@@ -21,10 +22,13 @@ pytest.importorskip("plotly")
 pytest.importorskip("psutil")
 
 from netpoll.bench import _native, answers, cli
+from netpoll.bench.cores import choose_pinning
 from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.httparms import HTTP_ARMS
 from netpoll.bench.httpworks import ACCEPTED, UPGRADE, WORKS, frames, get, post
+from netpoll.bench.kind import Terms
 from netpoll.bench.programs import asgi, floor_http, wsgi
+from netpoll.bench.registry import all_kinds
 
 from ..support import SLOWNESS
 from .conftest import Handler, exactly, floor, scripted
@@ -503,6 +507,21 @@ def test_a_liar_gets_a_sentence_and_no_figures(
     assert rows["liar"]["rounds"] == 0
     assert "a body of a wrong length" in rows["liar"]["fault"]
     assert "a body of a wrong length" in capsys.readouterr().out
+
+
+def test_a_quick_run_has_room_for_both_windows() -> None:
+    kind = all_kinds()["http"]
+    parser = argparse.ArgumentParser()
+    kind.add_options(parser.add_argument_group())
+    options = parser.parse_args(["--works", "hello,json"])
+    options.quick = True
+    terms = Terms(tuple(HTTP_ARMS), choose_pinning(), 2, 100.0)
+    plan = kind.plan(options, terms)
+    options.paced = 0
+    single = kind.plan(options, terms)
+    for each in (plan, single):
+        assert 85 < replace(each, limit_s=None).expected_s < 95
+    assert single.duration_s == pytest.approx(2 * plan.duration_s)
 
 
 def test_a_work_that_nobody_can_do_is_said(capsys: pytest.CaptureFixture[str]) -> None:

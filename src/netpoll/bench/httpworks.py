@@ -118,7 +118,7 @@ WORKS: dict[str, Work] = {
     for work in (
         Work("hello", "13 bytes of text", hello, len(HELLO)),
         Work("json", "an object of one key, made into JSON for each request", message, 27),
-        Work("upload", "a POST of 64 KiB; its length is the answer", upload, UPLOAD_BYTES),
+        Work("upload", "a POST of 64 KiB, whose length is the answer", upload, UPLOAD_BYTES),
         Work(
             "download",
             "1 MiB out of memory",

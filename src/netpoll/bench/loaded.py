@@ -90,7 +90,8 @@ def fitted(plan: P, duration_s: float | None, warmup_s: float | None) -> P:
     if duration_s is not None or plan.limit_s is None:
         return plan
     without = replace(plan, duration_s=0.0, limit_s=None)
-    fits_s = (plan.limit_s * 0.9 - without.expected_s) / without.count
+    per_second = replace(without, duration_s=1.0).expected_s - without.expected_s
+    fits_s = (plan.limit_s * 0.9 - without.expected_s) / per_second
     return replace(plan, duration_s=min(max(fits_s, SHORTEST_WINDOW_S), USUAL_WINDOW_S))
 
 
