@@ -435,7 +435,12 @@ class Reference:
         is_early = search is not None and not is_strict
         run = Run(self.loop, helper, program, {} if is_early else None, self.pause_s, is_strict)
         self.selector.arrange = search.begin(run) if search else None
-        return run.result()
+        trace = run.result()
+        # asyncio's datagram transport, aborted when it is told of a full socket, leaves its number.
+        for key in list(self.selector.get_map().values()):
+            if key.fd != self.loop._ssock.fileno():  # type: ignore[attr-defined]
+                self.selector.unregister(key.fileobj)
+        return trace
 
     def can_do(
         self, helper: Helper, program: Program, found: list[str], count: int, is_strict: bool

@@ -182,6 +182,21 @@ PROGRAMS: dict[str, Program] = {
             [("pause_reading", 0), ("resume_reading", 0), ("soon", 3, [])],
         ],
     },
+    "who resumes reading within eof_received does not": {
+        "idle": False,
+        "bursts": [
+            [
+                (
+                    "connect",
+                    1,
+                    6,
+                    {"keep": [], "eof": [("pause_reading", 0), ("resume_reading", 0)]},
+                )
+            ],
+            *([], []),
+            [("shut", 7)],
+        ],
+    },
     "a connection that was closed is lost with its last byte": {
         "idle": False,
         "bursts": [

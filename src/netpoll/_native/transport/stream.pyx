@@ -439,7 +439,9 @@ cdef class StreamTransport(Endpoint):
             return self.fail(exc, "Fatal error: protocol.eof_received() call failed.")
         if not keep_open:
             self.close()
-        return 0
+            return 0
+        self.flags |= EOF_SEEN  # whatever the protocol did about reading meanwhile, as on asyncio
+        return self.stop_reading()
 
     cdef bint has_stash(self) noexcept:
         return self.stash_end != STASH_OPEN or Endpoint.has_stash(self)
