@@ -80,6 +80,7 @@ class _Thread:
     def _run(self) -> None:
         try:
             self.loop = self.server._new_loop()
+            self.server._thread_begins(self.loop)
             self.worker = self.server._new_worker(self.loop)
             self.loop.call_soon(self.worker._start)
             self.loop.call_soon(self.ready.set)
@@ -103,7 +104,8 @@ class _Thread:
         loop, worker = self.loop, self.worker
         steps: list[Callable[[], Any]] = []
         if loop is not None and worker is not None:
-            steps += [worker._abort_all, partial(_cancel_tasks, loop)]
+            steps += [worker._abort_all, partial(self.server._thread_ends, loop)]
+            steps.append(partial(_cancel_tasks, loop))
             steps.append(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
             steps += [partial(ends.end_connections, worker), worker._end]
         if loop is not None:
@@ -424,7 +426,20 @@ class Server:
 
     def _new_worker(self, loop: EventLoop) -> Worker:
         kind = Worker if self._options["ssl"] is None else SecureWorker
-        return kind(loop, self._handler, self._is_session, *self._hooks, self._options)
+        handler = self._handler_of(loop)
+        return kind(loop, handler, self._is_session, *self._hooks, self._options)
+
+    # What a server of a protocol says otherwise (netpoll.http).
+
+    def _handler_of(self, loop: EventLoop) -> Any:
+        """What a worker calls, or its Protocol."""
+        return self._handler
+
+    def _thread_begins(self, loop: EventLoop) -> None:
+        """In a worker's thread, before its loop serves."""
+
+    def _thread_ends(self, loop: EventLoop) -> None:
+        """In a worker's thread, after its last connection."""
 
     def _make_pool(self, loop: EventLoop) -> BufferPool:
         """The pool of all workers, made when the first asks for it. In the thread of `loop`."""

@@ -29,7 +29,7 @@ class Serving:
     def __call__(self, handler: Callable[..., Any], **options: Any) -> netpoll.Server:
         if not {"unix", "sockets"}.intersection(options):
             options = {"host": "127.0.0.1", "port": 0} | options
-        server = netpoll.Server(handler, backend=self.backend, **options)
+        server = self.new_server(handler, **options)
         new_loop = server._new_loop
 
         def listened() -> Any:
@@ -40,6 +40,9 @@ class Serving:
         server._new_loop = listened
         self.servers.append(server)
         return server.start()
+
+    def new_server(self, handler: Callable[..., Any], **options: Any) -> netpoll.Server:
+        return netpoll.Server(handler, backend=self.backend, **options)
 
     def connect(self, timeout_s: float = 20.0) -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.servers[-1].port))
@@ -74,10 +77,14 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
 
 @pytest.fixture
 def serving(backend: str) -> Iterator[Serving]:
+    yield from check_all_is_back(Serving(backend))
+
+
+def check_all_is_back(factory: Serving) -> Iterator[Serving]:
+    """What a fixture does around a test: nothing that the servers used is left."""
     gc.collect()
     fds_before = open_fds()
     threads_before = set(threading.enumerate())
-    factory = Serving(backend)
     yield factory
     factory.close()
     gc.collect()

@@ -5,14 +5,16 @@ from libc.stdint cimport uint64_t
 from netpoll._native.c cimport np_bufring, np_conn, np_event
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport Host
+from netpoll._native.server.protocol cimport Protocol
 
 
 cdef class Worker(Host):
     cdef object handler, on_connect
+    cdef Protocol protocol      # in the handler's place, or None
     cdef list dealt             # descriptors that the dealer put here, to be adopted
     cdef bint is_over           # its loop is closed: nothing is adopted any more
     cdef double tick_s
-    cdef object ticker
+    cdef object ticker, second  # timers: of the wheel, of the protocol
     cdef np_bufring bulk        # count 0 before the first connection with direct reads
     cdef uint64_t bulk_reads_count, idle_closed_count, shed_bytes, recv_bytes
 
@@ -25,6 +27,7 @@ cdef class Worker(Host):
     cdef int arrived(self, np_conn *conn, int event_flags) except -1
     cdef int receive_ended(self, np_conn *conn, int res) except -1
     cdef int end_of_stream(self, np_conn *conn) except -1
+    cdef int tell_eof(self, np_conn *conn) except -1
     cdef int deliver(self, np_conn *conn) except -1
     cdef int call_on_data(self, np_conn *conn) except -1
     cdef int after_handler(self, np_conn *conn, Connection face) except -1

@@ -38,6 +38,7 @@ from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection, drop_face, face_of
 from netpoll._native.server.host cimport Host, unpin
 from netpoll._native.server.idle cimport WHEEL_IDLE_TICKS, Wheel
+from netpoll._native.server.protocol cimport Protocol
 from netpoll._native.server.session cimport Session, make_session
 from netpoll._native.transport.bulk_reader cimport bulk_ends
 
@@ -53,6 +54,7 @@ cdef class Worker(Host):
     def __cinit__(self, Loop loop, handler, bint is_session, on_connect, on_close, dict options):
         self.loop = loop
         self.handler = handler
+        self.protocol = handler if isinstance(handler, Protocol) else None
         self.is_session = is_session
         self.on_connect = on_connect
         self.on_close = on_close
@@ -79,6 +81,12 @@ cdef class Worker(Host):
         self.thread_id = PyThread_get_thread_ident()
         if self.wheel is not None:
             self.ticker = self.loop.call_later(self.tick_s, self._on_tick)
+        if self.protocol is not None:
+            self.second = self.loop.call_later(1.0, self._on_second)
+
+    def _on_second(self):
+        self.second = self.loop.call_later(1.0, self._on_second)
+        self.protocol.on_tick(self)
 
     # ---- birth --------------------------------------------------------------------------------
 
@@ -220,7 +228,20 @@ cdef class Worker(Host):
             return 0  # resume_reading() delivers what is there, and then this
         if np_conn_in(conn) is not NULL:
             self.call_on_data(conn)
-        return self.close_conn(conn)
+        return self.tell_eof(conn)
+
+    cdef int tell_eof(self, np_conn *conn) except -1:
+        """All that the peer has sent was delivered: the connection closes, or what a protocol
+        does."""
+        cdef Connection face
+        if self.protocol is None or conn.flags & NP_LOST:
+            return self.close_conn(conn)
+        face = face_of(self, conn)
+        try:
+            self.protocol.on_eof(face)
+        finally:
+            drop_face(self, conn, face)
+        return 0
 
     cdef int deliver(self, np_conn *conn) except -1:
         """Unread bytes to whoever wants them."""
@@ -230,7 +251,7 @@ cdef class Worker(Host):
                 return 0
             self.call_on_data(conn)
             if conn.flags & NP_CONN_EOF and not conn.flags & (NP_CONN_PAUSED | NP_LOST):
-                self.close_conn(conn)
+                self.tell_eof(conn)
             return 0
         if conn.task.argument is NULL:
             return 0
@@ -249,10 +270,13 @@ cdef class Worker(Host):
             return 0
         conn.flags |= NP_CONN_CALLED
         try:
-            result = PyObject_CallOneArg(<PyObject*>self.handler, <PyObject*>face)
-            if result is NULL:
-                reraise()
-            Py_DECREF(result)
+            if self.protocol is not None:
+                self.protocol.on_data(face)
+            else:
+                result = PyObject_CallOneArg(<PyObject*>self.handler, <PyObject*>face)
+                if result is NULL:
+                    reraise()
+                Py_DECREF(result)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -292,6 +316,8 @@ cdef class Worker(Host):
         cdef Connection face = face_of(self, conn)
         face.error = error
         try:
+            if self.protocol is not None:
+                self.protocol.on_lost(face)
             if self.on_close is not None:
                 self.on_close(face, error)
         except (SystemExit, KeyboardInterrupt):
@@ -471,6 +497,9 @@ cdef class Worker(Host):
         cdef uint32_t i
         cdef np_conn *conn
         self.is_stopping = True
+        if self.protocol is not None:
+            self.protocol.on_stop(self)
+            return
         for i in range(self.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&self.slab, i)
             if conn.flags & NP_CONN_OPEN and conn.fd >= 0 and not self.is_session:
@@ -498,6 +527,9 @@ cdef class Worker(Host):
         if self.ticker is not None:
             self.ticker.cancel()
             self.ticker = None
+        if self.second is not None:
+            self.second.cancel()
+            self.second = None
 
     @property
     def is_empty(self):

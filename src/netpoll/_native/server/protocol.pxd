@@ -1,0 +1,12 @@
+# The seam of server/protocol.pyx.
+
+from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.host cimport Host
+
+
+cdef class Protocol:
+    cdef int on_data(self, Connection face) except -1
+    cdef int on_eof(self, Connection face) except -1
+    cdef int on_lost(self, Connection face) except -1
+    cdef int on_tick(self, Host host) except -1
+    cdef int on_stop(self, Host host) except -1
