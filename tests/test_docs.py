@@ -162,6 +162,7 @@ def test_named_parts_of_the_core_are_there() -> None:
     ]
     # The few lines of C that need Python.h stand in this file, as text.
     core.append((ROOT / "src" / "netpoll" / "_native" / "c.pxd").read_text())
+    core.append((ROOT / "src" / "netpoll" / "_native" / "http" / "c.pxd").read_text())
     there = set(re.findall(r"\b(?:np|NP)_\w+", "\n".join(core)))
     there |= {path.stem for path in (ROOT / "csrc").rglob("*")}  # np_uring: the file
     missing = [

@@ -18,6 +18,7 @@ PAGES = {
     "config": "loop",
     "errors": "errors",
     "files": "files",
+    "http": "http",
     "loop": "loop",
     "offload": "offload",
     "probe": "probe",

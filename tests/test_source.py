@@ -28,6 +28,7 @@ LONG_FILES: dict[str, int] = {}
 # `cdef extern` belongs into c.pxd. Elsewhere: what only one extension has, outside of the loop.
 EXTERN_ALLOWED = {
     "src/netpoll/_native/c.pxd": None,
+    "src/netpoll/_native/http/c.pxd": None,
     "src/netpoll/_native/poll.pxd": {"<poll.h>"},
     "src/netpoll/_native/probe.pyx": {"probe/np_probe.h"},
     "src/netpoll/bench/_native.pyx": None,

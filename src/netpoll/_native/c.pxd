@@ -404,69 +404,6 @@ cdef extern from "mem/np_owner.h" nogil:
 
     void *np_owner_drop(void *owner)
 
-cdef extern from "http/np_http.h" nogil:
-    enum:
-        NP_HTTP_MORE
-        NP_HTTP_DONE
-        NP_HTTP_FULL
-
-    struct np_http_fault:
-        const char *name
-        const char *section
-        const char *sentence
-        int status
-
-    # np_http_fault() of C: Cython has one name for a struct and a function.
-    const np_http_fault *np_http_fault_of "np_http_fault"(int fault)
-
-cdef extern from "http/np_http1.h" nogil:
-    enum:
-        NP_HTTP_KEEP_ALIVE
-        NP_HTTP_CHUNKED
-        NP_HTTP_HAS_LENGTH
-        NP_HTTP_EXPECTS
-        NP_HTTP_UPGRADES
-        NP_HTTP_WEBSOCKET
-
-    struct np_http_limits:
-        uint32_t line_max_bytes, head_max_bytes, fields_max_count
-        int64_t body_max_bytes
-
-    struct np_http_span:
-        uint32_t at
-        uint32_t bytes
-
-    struct np_http_field:
-        uint32_t name_at, value_at, value_bytes
-        uint16_t name_bytes
-        uint8_t id
-
-    struct np_http1:
-        const uint8_t *base
-        uint32_t head_bytes, fields_count
-        uint16_t flags
-        uint8_t method, form, minor
-        int64_t content_length
-        np_http_span method_name, target, authority, path, query
-        np_http_field *fields
-
-    np_http_limits np_http_default_limits()
-    void np_http1_open(np_http1 *request, np_http_field *fields, const np_http_limits *limits)
-    void np_http1_close(np_http1 *request)
-    void np_http1_begin(np_http1 *request)
-    int np_http1_read(np_http1 *request, const np_iov *unread, size_t *taken_bytes)
-
-cdef extern from "http/np_body.h" nogil:
-    struct np_body:
-        pass
-
-    void np_body_begin(np_body *body, const np_http1 *request)
-    int np_body_read(np_body *body, const np_iov *unread, iovec *data, int max_count, int *count,
-                     size_t *taken_bytes)
-
-cdef extern from "http/np_field.h" nogil:
-    size_t np_field_unquote(const uint8_t *path, size_t bytes, uint8_t *target, int *is_ascii)
-
 cdef extern from "io/np_sock.h" nogil:
     struct np_peer:
         uint16_t family, port

@@ -111,6 +111,14 @@ cdef enum:
     # Places of a body's data that one call finds: 1 KiB of stack, and a large receive of usual
     # chunks (4 KiB and more) at once.
     HTTP_SPANS_COUNT = 64
+    # A body of so many bytes is copied behind its head: one piece to send instead of two.
+    HTTP_INLINE_BYTES = 2048
+    # What a peer has to end its side after an answer that ends the connection with bytes unread.
+    HTTP_LINGER_S = 2
+    # Unread bytes of a body that nobody waits for: above, the peer is not read from.
+    HTTP_UNREAD_MAX_BYTES = 64 * 1024
+    # Unsent bytes of an answer: above, an application that awaits its sending waits.
+    HTTP_PENDING_MAX_BYTES = 64 * 1024
 
     # ---- the scheduler ------------------------------------------------------------------------
     # Tasks between two looks at the clock.

@@ -64,8 +64,6 @@ class HttpArm(CommandArm):
             reason = _native.floor_uring_probe()
             if reason is not None:
                 raise ArmUnavailable(f"io_uring is not to be had here: {reason}")
-        if self.module == "netpoll.http" and importlib.util.find_spec(self.module) is None:
-            raise ArmUnavailable("this version of netpoll has no netpoll.http")
         facts = super().check()
         for module in self.needs:
             if importlib.util.find_spec(module) is None:
@@ -94,6 +92,7 @@ def _own(interface: str, word: str, backend: str) -> HttpArm:
         environment={"NETPOLL_BACKEND": backend},
         interface=interface,
         tls=_tls_words("--certificate", "--key"),
+        has_websockets=False,  # netpoll.http has none yet
     )
 
 
@@ -167,8 +166,6 @@ HTTP_ARMS: dict[str, HttpArm] = {
         _own("own", "raw", "epoll"),
         _own("asgi", "asgi", "uring"),
         _own("asgi", "asgi", "epoll"),
-        _own("wsgi", "wsgi", "uring"),
-        _own("wsgi", "wsgi", "epoll"),
         *(
             _uvicorn(
                 f"netpoll-loop-{backend}",

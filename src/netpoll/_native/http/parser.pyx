@@ -11,12 +11,13 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from netpoll._native.c cimport (
+    PyObject, Py_DECREF, Py_INCREF, iovec, np_iov, np_iov_advance, np_iov_close, np_iov_grow,
+    np_iov_init, np_iov_pop, np_iov_push)
+from netpoll._native.http.c cimport (
     NP_HTTP_CHUNKED, NP_HTTP_DONE, NP_HTTP_EXPECTS, NP_HTTP_FULL, NP_HTTP_HAS_LENGTH,
-    NP_HTTP_KEEP_ALIVE, NP_HTTP_UPGRADES, NP_HTTP_WEBSOCKET, PyObject, Py_DECREF,
-    Py_INCREF, iovec, np_body, np_body_begin, np_body_read, np_field_unquote, np_http1,
-    np_http1_begin, np_http1_close, np_http1_open, np_http1_read, np_http_default_limits,
-    np_http_fault_of, np_http_field, np_http_limits, np_http_span, np_iov, np_iov_advance,
-    np_iov_close, np_iov_grow, np_iov_init, np_iov_pop, np_iov_push)
+    NP_HTTP_KEEP_ALIVE, NP_HTTP_UPGRADES, NP_HTTP_WEBSOCKET, np_body, np_body_begin, np_body_read,
+    np_field_unquote, np_http1, np_http1_begin, np_http1_close, np_http1_open, np_http1_read,
+    np_http_default_limits, np_http_fault_of, np_http_field, np_http_limits, np_http_span)
 from netpoll._native.limits cimport HTTP_SPANS_COUNT
 from netpoll._native.seal cimport seal_types
 

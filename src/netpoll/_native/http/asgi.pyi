@@ -1,0 +1,16 @@
+"""Types of the driver of ASGI applications."""
+
+from collections.abc import Callable
+from typing import Any
+
+from netpoll._native.http.wire import Application
+
+class AsgiApplication(Application):
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        state: dict[str, Any] | None,
+        scheme: str,
+        root_path: str,
+        report: Callable[[str, BaseException | None], object],
+    ) -> None: ...

@@ -1,0 +1,298 @@
+# cython: language_level=3, freethreading_compatible=True
+"""ASGI: an application's coroutine, driven by the bytes of its request.
+
+    head read -> scope -> the coroutine runs -> send() writes what it is told into the connection
+
+https://asgi.readthedocs.io/en/latest/specs/www.html, version 2.5. send() does its work when it is
+called, and gives an awaitable that is ready, except when the peer does not take the answer.
+"""
+
+from libc.stdint cimport int64_t
+
+from netpoll._native.c cimport NP_CONN_EOF
+from netpoll._native.http.request_task cimport RequestTask, make_task
+from netpoll._native.http.wire cimport Application, Exchange, Wire
+from netpoll._native.http.words cimport method_name
+from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
+from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport Connection
+
+import os
+from asyncio import CancelledError
+
+cdef dict ASGI = {"version": "3.0", "spec_version": "2.5"}
+cdef dict EXTENSIONS = {
+    "http.response.pathsend": {},
+    "http.response.zerocopysend": {},
+    "http.response.early_hint": {},
+}
+
+
+cdef class Ready:
+    """The awaitable of what is done already: one for all."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, typ, val=None, tb=None):
+        raise typ if val is None else val
+
+    def close(self):
+        pass
+
+
+cdef Ready READY = Ready.__new__(Ready)
+
+
+cdef class AsgiApplication(Application):
+    """app: the ASGI callable. state: what lifespan.startup has left, copied for each request.
+    report(message, error): tells of an application that failed."""
+
+    cdef object app, report
+    cdef dict state
+    cdef dict template          # of the scope
+    cdef list addresses         # by the connection's place: (serial, client, server)
+
+    def __cinit__(self, app, dict state or None, str scheme not None, str root_path not None,
+                  report):
+        self.app = app
+        self.report = report
+        self.state = state
+        self.addresses = []
+        self.template = {
+            "type": "http", "asgi": None, "http_version": "1.1", "method": "GET",
+            "scheme": scheme, "path": "/", "raw_path": b"/", "query_string": b"",
+            "root_path": root_path, "headers": None, "client": None, "server": None,
+            "extensions": None,
+        }
+        if state is not None:
+            self.template["state"] = None
+
+    cdef int begin(self, Wire wire) except -1:
+        cdef AsgiExchange exchange = AsgiExchange.__new__(AsgiExchange)
+        cdef Connection face = wire.face
+        scope = self.scope_of(wire)
+        wire.take_head()
+        exchange.wire = wire
+        exchange.application = self
+        wire.exchange = exchange
+        try:
+            coro = self.app(scope, exchange.receive, exchange.send)
+            exchange.task = make_task(exchange, face, coro)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            exchange.finished(exc)
+            return 0
+        exchange.task.run()
+        return 0
+
+    cdef dict scope_of(self, Wire wire):
+        cdef dict scope = self.template.copy()
+        scope["asgi"] = ASGI.copy()
+        scope["extensions"] = {name: {} for name in EXTENSIONS}
+        if not wire.request.minor:
+            scope["http_version"] = "1.0"
+        scope["method"] = method_name(
+            wire.request.method, wire.request.base + wire.request.method_name.at,
+            wire.request.method_name.bytes)
+        scope["path"] = wire.path()
+        scope["raw_path"] = wire.text(wire.request.path.at, wire.request.path.bytes) or b"/"
+        scope["query_string"] = wire.text(wire.request.query.at, wire.request.query.bytes)
+        scope["headers"] = wire.header_pairs()
+        scope["client"], scope["server"] = self.addresses_of(wire.face)
+        if self.state is not None:
+            scope["state"] = self.state.copy()
+        return scope
+
+    cdef tuple addresses_of(self, Connection face):
+        """(client, server), which are asked for once for each connection."""
+        cdef Py_ssize_t index = face.conn.index
+        cdef unsigned int serial = face.conn.serial
+        while len(self.addresses) <= index:
+            self.addresses.append(None)
+        known = self.addresses[index]
+        if known is None or known[0] != serial:
+            known = (serial, (pair_of(face.peername), pair_of(face.sockname)))
+            self.addresses[index] = known
+        return known[1]
+
+
+cdef object pair_of(object address):
+    """(host, port) as ASGI has it; a Unix socket has a path and no port."""
+    if type(address) is tuple:
+        return (address[0], address[1])
+    return (address, None) if address else None
+
+
+cdef class AsgiExchange(Exchange):
+    cdef AsgiApplication application
+    cdef RequestTask task
+    cdef object fields          # of http.response.start
+    cdef int status
+    cdef bint is_started, is_complete
+    cdef bint has_request       # all of the body was received
+    cdef bint is_gone           # the peer sends no more
+    cdef list waiting           # calls of receive() that wait
+
+    cdef int body_arrived(self) except -1:
+        self.wire.wants_body = False
+        return self.wake()
+
+    cdef int disconnected(self) except -1:
+        self.is_gone = True
+        return self.wake()
+
+    cdef int wake(self) except -1:
+        cdef Awaitable one
+        waiting = self.waiting
+        self.waiting = None
+        if waiting is not None:
+            for one in waiting:
+                one.resume()
+        return 0
+
+    cdef int finished(self, object error) except -1:
+        cdef Wire wire = self.wire
+        self.task = None
+        self.wire = None
+        self.wake()
+        if error is not None and not isinstance(error, CancelledError):
+            self.application.report("the ASGI application failed", error)
+        elif wire is not None and not self.is_complete and error is None:
+            self.application.report(
+                "the ASGI application returned before its response was complete"
+                if self.is_started else "the ASGI application returned without a response", None)
+        self.fields = None
+        if wire is None or self.is_complete:
+            return 0
+        wire.exchange = None
+        if wire.has_head:
+            return wire.abort()
+        wire.keeps_alive = False
+        return wire.write_whole(500, [(b"content-type", b"text/plain; charset=utf-8")],
+                                b"Internal Server Error")
+
+    # ---- what the application calls -----------------------------------------------------------
+
+    def receive(self):
+        cdef Receive wait = Receive.__new__(Receive)
+        wait.exchange = self
+        return wait
+
+    def send(self, dict message not None):
+        cdef Wire wire = self.wire
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self.is_started:
+                raise RuntimeError("http.response.start was sent already")
+            self.status = message["status"]
+            self.fields = message.get("headers")
+            self.is_started = True
+            return READY
+        if kind == "http.response.early_hint":
+            return self.send_hints(message["links"])
+        if not self.is_started:
+            raise RuntimeError(f"{kind} was sent before http.response.start")
+        if self.is_complete:
+            raise RuntimeError(f"{kind} was sent after the end of the response")
+        if wire is None:
+            raise ConnectionResetError("the client has closed the connection")
+        if kind == "http.response.body":
+            return self.send_body(wire, message.get("body", b""), message.get("more_body", False))
+        if kind == "http.response.pathsend":
+            with open(message["path"], "rb") as file:
+                return self.send_file(wire, file, 0, None, False)
+        if kind == "http.response.zerocopysend":
+            return self.send_file(wire, message["file"], message.get("offset"),
+                                  message.get("count"), message.get("more_body", False))
+        raise RuntimeError(f"not a message of an HTTP response: {kind!r}")
+
+    cdef object send_body(self, Wire wire, object data, bint more):
+        cdef Connection face = wire.face
+        if not more:
+            if wire.has_head:
+                wire.write_data(data)
+                wire.end_answer()
+            else:
+                wire.write_whole(self.status, self.fields,
+                                 data if type(data) is bytes else bytes(data))
+            return self.complete()
+        if not wire.has_head:
+            wire.write_head(self.status, self.fields, -1)
+        wire.write_data(data)
+        return face.drain() if face.pending > HTTP_PENDING_MAX_BYTES else READY
+
+    cdef object send_file(self, Wire wire, object file, object offset, object count, bint more):
+        cdef Connection face = wire.face
+        cdef int64_t start = 0
+        cdef int64_t size
+        fd = file if isinstance(file, int) else file.fileno()
+        if offset is None:
+            if count is not None or not isinstance(file, int):
+                start = os.lseek(fd, 0, os.SEEK_CUR)
+        else:
+            start = offset
+        size = max(0, os.fstat(fd).st_size - start)
+        if count is not None and <int64_t>count < size:
+            size = count
+        if not wire.has_head:
+            wire.write_head(self.status, self.fields, -1 if more else size)
+        wire.write_file(fd, start, size)
+        if not more:
+            wire.end_answer()
+            return self.complete()
+        return face.drain() if face.pending > HTTP_PENDING_MAX_BYTES else READY
+
+    cdef object complete(self):
+        """The answer is written. The coroutine may go on; what it receives is a disconnect."""
+        self.is_complete = True
+        self.wire = None
+        self.wake()
+        return READY
+
+    cdef object send_hints(self, object links):
+        cdef Wire wire = self.wire
+        if wire is not None and not self.is_started and wire.request.minor:
+            wire.write_hints([bytes(link) for link in links])
+        return READY
+
+
+cdef class Receive(Awaitable):
+    """A call of receive(): a message, when there is one."""
+    cdef AsgiExchange exchange
+
+    cdef object step(self):
+        cdef AsgiExchange exchange = self.exchange
+        cdef Wire wire = exchange.wire
+        if wire is not None and not exchange.has_request:
+            wire.say_continue()
+            body = b"" if wire.has_all() else wire.read_body()
+            if body is not None and (body or wire.has_all()):
+                exchange.has_request = wire.has_all()
+                self.is_done = True
+                return {"type": "http.request", "body": body,
+                        "more_body": not exchange.has_request}
+        if wire is None or exchange.is_gone or wire.face is None \
+                or wire.face.conn.flags & NP_CONN_EOF:
+            self.is_done = True
+            return {"type": "http.disconnect"}
+        if exchange.waiting is None:
+            exchange.waiting = []
+        exchange.waiting.append(self)
+        wire.wants_body = not exchange.has_request
+        return self.wait_on(wire.face.host.loop)
+
+
+install_awaitable_slots(Receive, "receive")
+seal_types(globals(), (AsgiApplication,))

@@ -1,0 +1,65 @@
+"""Types of the raw interface: requests and responses."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import IO, Any, TypeAlias
+
+from netpoll._native.http.wire import Application
+
+_Text: TypeAlias = str | bytes
+
+class Response:
+    """An answer: see http.Server."""
+
+    body: Any
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    def __init__(
+        self,
+        body: bytes
+        | bytearray
+        | memoryview
+        | str
+        | Iterable[bytes]
+        | AsyncIterator[bytes]
+        | os.PathLike[str]
+        | IO[bytes] = b"",
+        status: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[_Text, _Text]] | None = None,
+        content_type: str | None = None,
+    ) -> None: ...
+
+class Request:
+    """A request: what its head says, and its body."""
+
+    state: Any
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    def header(self, name: str, default: str | None = None) -> str | None: ...
+    @property
+    def client(self) -> Any: ...
+    @property
+    def body(self) -> bytes: ...
+    def json(self) -> Any: ...
+    def read(self) -> Awaitable[bytes]: ...
+    def read_some(self) -> Awaitable[bytes]: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def __anext__(self) -> Awaitable[bytes]: ...
+
+class RawApplication(Application):
+    def __init__(
+        self,
+        handler: Callable[[Request], Any],
+        is_async: bool,
+        report: Callable[[str, BaseException | None], object],
+    ) -> None: ...

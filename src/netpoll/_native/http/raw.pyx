@@ -1,0 +1,440 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The raw interface: a function that gets a Request and returns a Response.
+
+The shortest way from a request to its answer, and the form for programs that embed the server. A
+plain function is called when the whole request is there; an `async def` is called with the head,
+and reads the body itself.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from netpoll._native.c cimport NP_CONN_EOF, PyObject, PyObject_CallOneArg, Py_DECREF
+from netpoll._native.http.c cimport NP_FIELD_OTHER, np_http1, np_http_field, np_http_field_id
+from netpoll._native.failing cimport reraise
+from netpoll._native.http.request_task cimport RequestTask, make_task
+from netpoll._native.http.wire cimport Application, Exchange, Wire
+from netpoll._native.http.words cimport method_name
+from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
+from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport Connection
+
+import json as py_json
+import os
+from asyncio import CancelledError
+
+
+cdef class Response:
+    """An answer.
+
+    body: bytes, or a str, which is sent as UTF-8; or an iterable of bytes, sent as it comes, with
+        "chunked" framing unless the headers have a content-length; or a path, or a binary file,
+        sent by sendfile(2) from its position on and closed.
+    status: three digits. headers: pairs of str or bytes, or a mapping.
+    content_type: of the body; text/plain in UTF-8 for a str, else none.
+
+    Raises ValueError for a status or a field that HTTP does not have, when it is sent.
+    """
+
+    cdef public object body
+    cdef public int status
+    cdef public list headers
+
+    def __cinit__(self, body=b"", int status=200, headers=None, str content_type=None):
+        self.status = status
+        self.headers = []
+        if type(body) is str:
+            body = (<str>body).encode()
+            content_type = content_type or "text/plain; charset=utf-8"
+        self.body = body
+        if headers is not None:
+            for name, value in (headers.items() if hasattr(headers, "items") else headers):
+                self.headers.append((octets(name), octets(value)))
+        if content_type is not None:
+            self.headers.append((b"content-type", octets(content_type)))
+
+    def __repr__(self):
+        return f"<netpoll.http.Response {self.status}>"
+
+
+cdef bytes octets(object text):
+    if type(text) is bytes:
+        return text
+    if type(text) is str:
+        return (<str>text).encode("latin-1")
+    raise TypeError(f"the name and the value of a header are str or bytes, not {text!r}")
+
+
+cdef class Request:
+    """A request: what its head says, and its body.
+
+    Everything is decoded when it is asked for. A request belongs to its connection's thread; it may
+    be kept after the answer.
+    """
+
+    cdef Wire wire              # None: answered, or its connection is over
+    cdef np_http1 head          # its memory is `memory`
+    cdef uint8_t *memory
+    cdef bytes whole_body       # when it was read whole
+    cdef object peer
+    cdef dict known             # names of headers that were asked for
+    cdef public object state
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    cdef int take(self, Wire wire) except -1:
+        """Keeps the head: one copy of some hundred bytes, so that the receive buffer can go."""
+        cdef size_t fields_bytes = wire.request.fields_count * sizeof(np_http_field)
+        self.memory = <uint8_t*>malloc(fields_bytes + wire.request.head_bytes)
+        if self.memory is NULL:
+            raise MemoryError
+        self.wire = wire
+        self.head = wire.request
+        memcpy(self.memory, wire.request.fields, fields_bytes)
+        memcpy(self.memory + fields_bytes, wire.request.base, wire.request.head_bytes)
+        self.head.fields = <np_http_field*>self.memory
+        self.head.base = self.memory + fields_bytes
+        self.head.own = NULL
+        return wire.take_head()
+
+    cdef str latin(self, uint32_t at, uint32_t size):
+        return PyUnicode_DecodeLatin1(<const char*>self.head.base + at, size, NULL)
+
+    def __repr__(self):
+        return f"<netpoll.http.Request {self.method} {self.target}>"
+
+    @property
+    def method(self):
+        return method_name(self.head.method, self.head.base + self.head.method_name.at,
+                           self.head.method_name.bytes)
+
+    @property
+    def target(self):
+        """As it was sent: "/path?query", as a rule."""
+        return self.latin(self.head.target.at, self.head.target.bytes)
+
+    @property
+    def path(self):
+        """Without percent signs."""
+        from urllib.parse import unquote
+        return unquote(self.latin(self.head.path.at, self.head.path.bytes)) or "/"
+
+    @property
+    def query(self):
+        """What stands behind the first "?", as it was sent."""
+        return self.latin(self.head.query.at, self.head.query.bytes)
+
+    @property
+    def version(self):
+        return "1.1" if self.head.minor else "1.0"
+
+    @property
+    def headers(self):
+        """All fields, (name in lower case, value) as str, in the order in which they were sent."""
+        cdef np_http_field *field
+        cdef uint32_t i
+        pairs = []
+        for i in range(self.head.fields_count):
+            field = &self.head.fields[i]
+            pairs.append((self.latin(field.name_at, field.name_bytes).lower(),
+                          self.latin(field.value_at, field.value_bytes)))
+        return pairs
+
+    def header(self, str name not None, default=None):
+        """The value of the first field with this name, in any case; the default without one."""
+        cdef bytes wanted = name.lower().encode("latin-1", "replace")
+        cdef np_http_field *field
+        cdef const uint8_t *at = <const uint8_t*><const char*>wanted
+        cdef uint8_t number = np_http_field_id(at, len(wanted))
+        cdef uint32_t i
+        for i in range(self.head.fields_count):
+            field = &self.head.fields[i]
+            if field.id != number:
+                continue
+            if number != NP_FIELD_OTHER or PyBytes_FromStringAndSize(
+                    <const char*>self.head.base + field.name_at,
+                    field.name_bytes).lower() == wanted:
+                return self.latin(field.value_at, field.value_bytes)
+        return default
+
+    @property
+    def client(self):
+        """The peer's address, as socket.getpeername() gives it."""
+        return self.wire.face.peername if self.wire is not None and self.wire.face is not None \
+            else None
+
+    @property
+    def body(self):
+        """All of the body. RuntimeError in an `async def` that has not awaited read()."""
+        if self.whole_body is None:
+            raise RuntimeError("the body has not been read: await request.read()")
+        return self.whole_body
+
+    def json(self):
+        """The body, read as JSON. ValueError when it is none."""
+        return py_json.loads(self.body)
+
+    def read(self):
+        """Awaits all of the body. ConnectionError when the peer does not send all of it."""
+        cdef BodyRead wait = BodyRead.__new__(BodyRead)
+        wait.request = self
+        wait.parts = []
+        wait.wants_all = True
+        return wait
+
+    def read_some(self):
+        """Awaits the next bytes of the body; b"" at its end."""
+        cdef BodyRead wait = BodyRead.__new__(BodyRead)
+        wait.request = self
+        wait.parts = []
+        return wait
+
+    def __aiter__(self):
+        """The body in parts, as they come."""
+        return self
+
+    def __anext__(self):
+        cdef BodyRead wait = BodyRead.__new__(BodyRead)
+        wait.request = self
+        wait.parts = []
+        wait.iterates = True
+        return wait
+
+
+cdef class BodyRead(Awaitable):
+    cdef Request request
+    cdef list parts
+    cdef bint wants_all, iterates
+
+    cdef object step(self):
+        cdef Wire wire = self.request.wire
+        cdef RawExchange exchange
+        if wire is None or wire.face is None:
+            raise ConnectionResetError("the request is over: its body cannot be read any more")
+        if self.request.whole_body is not None:
+            self.is_done = True
+            if self.wants_all:
+                return self.request.whole_body
+            if self.iterates:
+                raise StopAsyncIteration
+            return b""
+        wire.say_continue()
+        if not wire.has_all():
+            data = wire.read_body()
+            if data is None:
+                raise ConnectionAbortedError("the body of the request has a fault")
+            if data:
+                self.parts.append(data)
+        if wire.has_all() and self.wants_all:
+            self.is_done = True
+            self.request.whole_body = b"".join(self.parts)
+            return self.request.whole_body
+        if not self.wants_all and (self.parts or wire.has_all()):
+            self.is_done = True
+            if self.iterates and not self.parts:
+                raise StopAsyncIteration
+            return b"".join(self.parts)
+        if wire.face.conn.flags & NP_CONN_EOF:
+            raise ConnectionResetError("the peer has ended the stream within the body")
+        exchange = <RawExchange>wire.exchange
+        exchange.waiting = self
+        wire.wants_body = True
+        return self.wait_on(wire.face.host.loop)
+
+
+cdef class RawApplication(Application):
+    """handler: the function. report(message, error): tells of one that failed."""
+
+    cdef object handler, report
+    cdef bint is_async
+
+    def __cinit__(self, handler, bint is_async, report):
+        self.handler = handler
+        self.is_async = is_async
+        self.report = report
+
+    cdef int begin(self, Wire wire) except -1:
+        cdef Request request = Request.__new__(Request)
+        cdef RawExchange exchange
+        request.take(wire)
+        if not self.is_async and wire.has_all():
+            request.whole_body = b""
+            return self.call(wire, request)
+        exchange = RawExchange.__new__(RawExchange)
+        exchange.wire = wire
+        exchange.application = self
+        exchange.request = request
+        wire.exchange = exchange
+        if not self.is_async:
+            exchange.parts = []
+            wire.wants_body = True
+            wire.say_continue()
+            return exchange.body_arrived()
+        exchange.task = make_task(exchange, wire.face, exchange.serve())
+        exchange.task.run()
+        return 0
+
+    cdef int call(self, Wire wire, Request request) except -1:
+        """A plain function, with the whole request."""
+        cdef PyObject *result
+        try:
+            result = PyObject_CallOneArg(<PyObject*>self.handler, <PyObject*>request)
+            if result is NULL:
+                reraise()
+            response = <object>result
+            Py_DECREF(result)
+            self.answer(wire, response)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.failed(wire, exc)
+        finally:
+            request.wire = None
+        return 0
+
+    cdef int failed(self, Wire wire, object error) except -1:
+        self.report("the handler failed", error)
+        if wire.face is None or wire.is_done:
+            return 0
+        wire.exchange = None
+        if wire.has_head:
+            return wire.abort()
+        wire.keeps_alive = False
+        return wire.write_whole(500, [(b"content-type", b"text/plain; charset=utf-8")],
+                                b"Internal Server Error")
+
+    cdef int answer(self, Wire wire, object response) except -1:
+        """What a handler returned that is there at once."""
+        if wire.face is None:
+            return 0
+        if type(response) is bytes:
+            return wire.write_whole(200, None, response)
+        if type(response) is str:
+            response = Response(response)
+        if not isinstance(response, Response):
+            raise TypeError(f"a handler returns a Response, bytes or a str, not {response!r}")
+        body = (<Response>response).body
+        if type(body) is bytes:
+            return wire.write_whole((<Response>response).status, (<Response>response).headers, body)
+        if isinstance(body, os.PathLike):
+            body = open(body, "rb")
+        if hasattr(body, "fileno"):
+            return self.answer_file(wire, response, body)
+        if isinstance(body, (bytearray, memoryview)):
+            return wire.write_whole((<Response>response).status, (<Response>response).headers,
+                                    bytes(body))
+        wire.write_head((<Response>response).status, (<Response>response).headers, -1)
+        for data in body:
+            wire.write_data(data)
+        return wire.end_answer()
+
+    cdef int answer_file(self, Wire wire, Response response, object file) except -1:
+        cdef int64_t start, size
+        with file:
+            start = file.tell()
+            size = max(0, os.fstat(file.fileno()).st_size - start)
+            wire.write_head(response.status, response.headers, size)
+            wire.write_file(file.fileno(), start, size)
+        return wire.end_answer()
+
+
+cdef class RawExchange(Exchange):
+    cdef RawApplication application
+    cdef Request request
+    cdef RequestTask task
+    cdef list parts             # of the body, for a plain function
+    cdef BodyRead waiting
+
+    async def serve(self):
+        """An `async def` handler, and the sending of what it returns."""
+        response = await self.application.handler(self.request)
+        body = (<Response>response).body if isinstance(response, Response) else response
+        if self.begin_answer(response, body):
+            return
+        if hasattr(body, "__aiter__"):
+            async for data in body:
+                await self.write(data)
+        else:
+            for data in body:
+                await self.write(data)
+        self.end_answer()
+
+    cdef bint begin_answer(self, object response, object body) except -1:
+        """True: that was all of it."""
+        cdef Wire wire = self.wire
+        if wire is None:
+            return True
+        if not isinstance(response, Response) or hasattr(body, "fileno") \
+                or isinstance(body, (bytes, str, bytearray, memoryview, os.PathLike)):
+            self.application.answer(wire, response)
+            return True
+        wire.write_head((<Response>response).status, (<Response>response).headers, -1)
+        return False
+
+    cdef int end_answer(self) except -1:
+        cdef Wire wire = self.wire
+        return wire.end_answer() if wire is not None else 0
+
+    async def write(self, data):
+        """A part of the body; waits while the peer does not take it."""
+        wait = self.write_now(data)
+        if wait is not None:
+            await wait
+
+    cdef object write_now(self, object data):
+        cdef Wire wire = self.wire
+        cdef Connection face
+        if wire is None:
+            raise ConnectionResetError("the client has closed the connection")
+        face = wire.face
+        wire.write_data(data)
+        return face.drain() if face is not None and face.pending > HTTP_PENDING_MAX_BYTES else None
+
+    cdef int body_arrived(self) except -1:
+        cdef Wire wire = self.wire
+        cdef BodyRead waiting = self.waiting
+        if self.parts is None:
+            self.waiting = None
+            wire.wants_body = False
+            return waiting.resume() if waiting is not None else 0
+        data = wire.read_body()
+        if data is None:
+            return 0
+        self.parts.append(data)
+        if wire.has_all():
+            self.request.whole_body = b"".join(self.parts)
+            self.parts = None
+            wire.exchange = None
+            self.application.call(wire, self.request)
+        return 0
+
+    cdef int disconnected(self) except -1:
+        cdef BodyRead waiting = self.waiting
+        cdef Wire wire = self.wire
+        self.waiting = None
+        if wire is None:
+            self.request.wire = None
+        elif self.parts is not None:
+            wire.abort()  # the rest of the body will not come
+        return waiting.resume() if waiting is not None else 0
+
+    cdef int finished(self, object error) except -1:
+        cdef Wire wire = self.wire
+        self.wire = self.request.wire = self.task = None
+        if error is not None and (not isinstance(error, (CancelledError, ConnectionError))):
+            if wire is None:
+                self.application.report("the handler failed", error)
+                return 0
+            return self.application.failed(wire, error)
+        if wire is not None and not wire.is_done:
+            return wire.abort()
+        return 0
+
+
+install_awaitable_slots(BodyRead, "Request.read")
+seal_types(globals(), (RawApplication, Response))

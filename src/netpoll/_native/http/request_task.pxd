@@ -1,0 +1,13 @@
+# The seam of http/request_task.pyx.
+
+from netpoll._native.http.wire cimport Exchange
+from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.session cimport Session
+
+
+cdef class RequestTask(Session):
+    cdef Exchange exchange
+    cdef bint is_known      # asyncio.all_tasks() has it, and the worker
+
+
+cdef RequestTask make_task(Exchange exchange, Connection face, object coro)

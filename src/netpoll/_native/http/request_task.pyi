@@ -1,0 +1,3 @@
+"""Types of the coroutine of a request."""
+
+class RequestTask: ...

@@ -1,0 +1,56 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The coroutine of a request: stepped in the dispatch of the bytes that brought the request.
+
+It is a session (server/session.pyx) whose end is not the end of a connection. Most requests are
+answered in their first step. So a task is put on the list of asyncio.all_tasks() when it waits for
+the first time: before that nobody but its own coroutine runs, and asyncio.current_task() has it.
+"""
+
+from netpoll._native.c cimport PyContext_CopyCurrent
+from netpoll._native.http.wire cimport Exchange
+from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.session cimport Session
+
+from asyncio import tasks as aio_tasks
+
+cdef object register_task = aio_tasks._register_task
+
+
+cdef RequestTask make_task(Exchange exchange, Connection face, object coro):
+    cdef RequestTask task = RequestTask.__new__(RequestTask)
+    task.host = face.host
+    task.connection = face
+    task.exchange = exchange
+    task.coro = coro
+    task.context = PyContext_CopyCurrent()
+    return task
+
+
+cdef class RequestTask(Session):
+    def __repr__(self):
+        state = self._state.lower() if self.is_done or not self.cancels_count else "cancelling"
+        return f"<netpoll request {state} name={self.get_name()!r} of {self.connection!r}>"
+
+    def get_name(self):
+        return self.name or "netpoll-request"
+
+    cdef int resume(self) except -1:
+        return 0 if self.is_done else self.run_soon()
+
+    cdef int suspend(self, object what) except -1:
+        if not self.is_known:
+            self.is_known = True
+            register_task(self)
+            self.host.sessions.add(self)
+        return Session.suspend(self, what)
+
+    cdef int part(self, object error) except -1:
+        cdef Exchange exchange = self.exchange
+        self.exchange = None
+        if self.is_known:
+            self.host.sessions.discard(self)
+        return exchange.finished(error)
+
+
+seal_types(globals())

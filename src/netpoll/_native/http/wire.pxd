@@ -1,0 +1,100 @@
+# The seam of http/wire.pyx: the HTTP side of a connection.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from netpoll._native.c cimport PyObject
+from netpoll._native.http.c cimport (
+    NP_FIELDS_COUNT, np_body, np_date, np_http1, np_http_field, np_http_limits)
+from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.protocol cimport Protocol
+
+
+cdef struct Fields:
+    # What an application's fields say that is the server's concern, too.
+    size_t bytes                # that they need
+    int64_t length_bytes        # Content-Length; -1: not said
+    bint has_date, has_server, closes
+
+
+cdef class Application:
+    """What answers requests: http/raw.pyx and http/asgi.pyx have one each."""
+    cdef int begin(self, Wire wire) except -1
+
+
+cdef class Exchange:
+    """A request that is being answered, beyond the call that its head was read in."""
+    cdef Wire wire              # None: it is answered, or its connection is over
+
+    cdef int body_arrived(self) except -1
+    cdef int disconnected(self) except -1
+    cdef int finished(self, object error) except -1
+
+
+cdef class HttpProtocol(Protocol):
+    cdef Application application
+    cdef np_http_limits limits
+    cdef np_date date
+    cdef bytes server_field     # "server: netpoll\r\n"; empty: none
+    cdef Wire spare             # one that no connection uses, or None
+    cdef PyObject *pairs[NP_FIELDS_COUNT]   # the last (name, value) that was made of each name
+    cdef int head_ticks, stall_ticks    # time-outs, in ticks of a second; 0: none
+    cdef uint32_t now_tick
+    cdef uint64_t requests_count, faults_count
+    cdef bint is_stopping
+
+    cdef Wire wire_of(self, Connection face)
+    cdef int put_back(self, Connection face, Wire wire) except -1
+    cdef int look_at(self, Wire wire) except -1
+
+
+cdef enum Stage:
+    STAGE_HEAD      # reading the head of a request, or waiting for one
+    STAGE_ANSWER    # a request is with the application
+    STAGE_OVER      # nothing is read any more
+
+
+cdef class Wire:
+    cdef HttpProtocol protocol
+    cdef Connection face        # None: the connection is over
+    cdef np_http1 request
+    cdef np_http_field *fields
+    cdef np_body body
+    cdef Exchange exchange      # of the request, when its answer takes longer than one call
+    cdef uint8_t stage
+    cdef bint is_advancing
+    cdef uint32_t since_tick        # when the head began, or the last progress after it
+    cdef uint64_t seen_bytes, seen_pending_bytes  # received and unsent, at the last progress
+    cdef bint wants_body            # the application waits for more of it
+    cdef size_t head_bytes      # of the request's head, which is still the first of what is unread
+    # The answer.
+    cdef bint has_head, is_done     # its head was written; all of it was
+    cdef bint is_chunked, has_body, keeps_alive
+    cdef bint expects               # 100 (Continue) has still to be said
+    cdef int64_t left_bytes         # of Content-Length that were not written yet; -1: any
+
+    cdef int advance(self) except -1
+    cdef int check_open(self) except -1
+    cdef bint is_paused(self) noexcept
+    cdef int take_head(self) except -1
+    cdef int read_head(self) except -1
+    cdef int refuse(self, int fault) except -1
+    cdef int linger(self) except -1
+    cdef bint has_all(self) noexcept
+    cdef bytes read_body(self)
+    cdef int say_continue(self) except -1
+    cdef uint8_t *put_own_fields(self, uint8_t *at, int64_t length_bytes, Fields *told)
+    cdef int write_head(self, int status, object fields, int64_t length_bytes) except -1
+    cdef int write_whole(self, int status, object fields, bytes body) except -1
+    cdef int write_data(self, object data) except -1
+    cdef int write_file(self, int fd, int64_t offset, int64_t size) except -1
+    cdef int write_hints(self, list links) except -1
+    cdef int promise(self, int64_t size) except -1
+    cdef int end_answer(self) except -1
+    cdef int abort(self) except -1
+    cdef int write(self, int status, object fields, int64_t length_bytes, bytes body) except -1
+    cdef int push_heap(self, uint8_t *memory, size_t size) except -1
+    cdef int put_bytes(self, bytes data) except -1
+    cdef bytes text(self, uint64_t at, uint64_t size)
+    cdef object header_pair(self, const np_http_field *field)
+    cdef list header_pairs(self)
+    cdef object path(self)

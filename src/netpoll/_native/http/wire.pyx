@@ -1,0 +1,717 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The HTTP side of a connection: requests are read where they arrived, answers are written.
+
+    unread flow -> np_http1_read, in place -> Application.begin
+        -> write_head, write_data, end_answer -> outbound flow -> one send
+
+One request is with the application at a time; those that the peer has sent behind it wait unread,
+and are read when it is answered. A Wire exists while its connection has something to do: between
+two requests a connection is a struct np_conn and nothing else (HttpProtocol.put_back).
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy
+from libc.time cimport time
+
+from netpoll._native.c cimport (
+    NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_OPEN, NP_CONN_PAUSED, NP_OWNER_HEAP, PyObject,
+    Py_DECREF, Py_INCREF, iovec, np_conn, np_conn_at, np_conn_pin)
+from netpoll._native.http.c cimport (
+    NP_ANSWER_CHUNKED_BYTES, NP_ANSWER_CHUNK_MAX_BYTES, NP_ANSWER_CLOSE_BYTES, NP_ANSWER_DATE_BYTES,
+    NP_ANSWER_FAULT_MAX_BYTES, NP_ANSWER_FIELD_EXTRA_BYTES, NP_ANSWER_LENGTH_MAX_BYTES,
+    NP_ANSWER_STATUS_MAX_BYTES, NP_FIELDS_COUNT, NP_FIELD_AUTHORIZATION, NP_FIELD_CONNECTION,
+    NP_FIELD_CONTENT_LENGTH, NP_FIELD_COOKIE, NP_FIELD_DATE, NP_FIELD_OTHER,
+    NP_FIELD_TRANSFER_ENCODING, NP_HTTP_EXPECTS, NP_HTTP_E_TIMEOUT, NP_HTTP_FULL, NP_HTTP_HEAD,
+    NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, NP_HTTP_PATH_ENCODED, np_answer_check, np_answer_chunk,
+    np_answer_chunked, np_answer_close, np_answer_date, np_answer_end, np_answer_fault,
+    np_answer_field, np_answer_has_body, np_answer_length, np_answer_status, np_body_begin,
+    np_body_is_over, np_body_read, np_field_length, np_field_unquote, np_http1_begin,
+    np_http1_close, np_http1_open, np_http1_read, np_http_default_limits, np_http_field,
+    np_http_field_id)
+from netpoll._native.http.words cimport field_names
+from netpoll._native.limits cimport (
+    HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
+from netpoll._native.seal cimport seal_types
+from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.host cimport Host, unpin
+from netpoll._native.server.protocol cimport Protocol
+
+import errno
+
+
+cdef class Application:
+    """Answers nothing: what a server does whose application is not known."""
+
+    cdef int begin(self, Wire wire) except -1:
+        """The head of a request is read: wire.request, in place until take_head."""
+        wire.take_head()
+        wire.write_whole(404, None, b"")
+        return 0
+
+
+cdef class Exchange:
+    cdef int body_arrived(self) except -1:
+        """There is more of the request's body to read, or it has ended."""
+        return 0
+
+    cdef int disconnected(self) except -1:
+        """The peer sends no more, or the connection is over (wire is None then)."""
+        return 0
+
+    cdef int finished(self, object error) except -1:
+        """Its coroutine has ended, with an error or None."""
+        return 0
+
+
+# ---- all connections of a worker ----------------------------------------------------------------
+
+cdef class HttpProtocol(Protocol):
+    """HTTP/1.1 for the connections of one worker.
+
+    limits: line_max_bytes, head_max_bytes, fields_max_count, body_max_bytes.
+    server: the value of the field Server; "" for none.
+    head_timeout_s: from the first byte of a head to its last. stall_timeout_s: in which something
+        of a body has to come that is waited for, or of an answer to be taken. None: any time.
+    """
+
+    def __cinit__(self, Application application not None, dict limits not None,
+                  str server not None, head_timeout_s, stall_timeout_s):
+        self.application = application
+        self.head_ticks = 0 if head_timeout_s is None else max(1, <int>head_timeout_s)
+        self.stall_ticks = 0 if stall_timeout_s is None else max(1, <int>stall_timeout_s)
+        self.limits = np_http_default_limits()
+        for name, value in limits.items():
+            if name == "line_max_bytes":
+                self.limits.line_max_bytes = value
+            elif name == "head_max_bytes":
+                self.limits.head_max_bytes = value
+            elif name == "fields_max_count":
+                self.limits.fields_max_count = value
+            elif name == "body_max_bytes":
+                self.limits.body_max_bytes = value
+            else:
+                raise TypeError(f"no limit has the name {name!r}")
+        self.server_field = b"server: " + server.encode("latin-1") + b"\r\n" if server else b""
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(NP_FIELDS_COUNT):
+            if self.pairs[i] is not NULL:
+                Py_DECREF(self.pairs[i])
+
+    cdef Wire wire_of(self, Connection face):
+        cdef Wire wire
+        if face.state is not None:
+            return <Wire>face.state
+        wire = self.spare
+        if wire is not None:
+            self.spare = None
+        else:
+            wire = Wire.__new__(Wire, self)
+        wire.face = face
+        face.state = wire
+        return wire
+
+    cdef int put_back(self, Connection face, Wire wire) except -1:
+        """Between two requests, with nothing of the next one read, nobody needs it."""
+        if wire.stage != STAGE_HEAD or wire.exchange is not None or wire.request.own is not NULL \
+                or face.unread_bytes():
+            return 0
+        face.state = None
+        wire.face = None
+        if self.spare is None:
+            self.spare = wire
+        return 0
+
+    cdef int on_tick(self, Host host) except -1:
+        """Once a second: what takes too long ends. Who is between two requests is not looked at:
+        the worker's wheel has the time-out of keep-alive."""
+        cdef Connection face
+        cdef Wire wire
+        cdef np_conn *conn
+        cdef uint32_t i
+        self.now_tick += 1
+        for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
+            conn = np_conn_at(&host.slab, i)
+            if conn.flags & NP_CONN_OPEN and conn.task.argument is not NULL:
+                face = <Connection>conn.task.argument
+                wire = <Wire>face.state
+                if wire is not None:
+                    conn.tick = host.tick  # it is not idle
+                    np_conn_pin(conn)
+                    try:
+                        self.look_at(wire)
+                    finally:
+                        unpin(host, conn)
+        return 0
+
+    cdef int look_at(self, Wire wire) except -1:
+        cdef uint64_t pending_bytes
+        cdef bint is_waiting
+        if wire.stage == STAGE_OVER:
+            if self.now_tick - wire.since_tick > HTTP_LINGER_S:
+                wire.face.close()
+            return 0
+        if wire.stage == STAGE_HEAD:
+            if self.head_ticks and self.now_tick - wire.since_tick > <uint32_t>self.head_ticks:
+                wire.refuse(-NP_HTTP_E_TIMEOUT)
+            return 0
+        pending_bytes = wire.face.pending
+        is_waiting = pending_bytes or wire.stage == STAGE_ANSWER and wire.wants_body
+        if not is_waiting or wire.body.data_bytes != wire.seen_bytes \
+                or pending_bytes != wire.seen_pending_bytes:
+            wire.seen_bytes = wire.body.data_bytes
+            wire.seen_pending_bytes = pending_bytes
+            wire.since_tick = self.now_tick
+        elif self.stall_ticks and self.now_tick - wire.since_tick > <uint32_t>self.stall_ticks:
+            if pending_bytes:
+                wire.face.abort(TimeoutError(errno.ETIMEDOUT, "the peer does not take the answer"))
+            else:
+                wire.refuse(-NP_HTTP_E_TIMEOUT)
+        return 0
+
+    cdef int on_stop(self, Host host) except -1:
+        """No further request: who is between two ends now, the others with their answer."""
+        cdef Connection face
+        cdef np_conn *conn
+        cdef uint32_t i
+        self.is_stopping = True
+        for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
+            conn = np_conn_at(&host.slab, i)
+            if not conn.flags & NP_CONN_OPEN or conn.fd < 0:
+                continue
+            if conn.task.argument is not NULL:
+                face = <Connection>conn.task.argument
+                if face.state is not None and (<Wire>face.state).stage == STAGE_ANSWER:
+                    (<Wire>face.state).keeps_alive = False
+                    continue
+            host.close_conn(conn)
+        return 0
+
+    cdef int on_data(self, Connection face) except -1:
+        cdef Wire wire = self.wire_of(face)
+        wire.advance()
+        if wire.face is face:
+            self.put_back(face, wire)
+        return 0
+
+    cdef int on_eof(self, Connection face) except -1:
+        cdef Wire wire
+        cdef Exchange exchange
+        if face.state is None:
+            face.close()
+            return 0
+        wire = <Wire>face.state
+        if wire.stage == STAGE_ANSWER:  # who has shut its side may still want the answer
+            exchange = wire.exchange
+            if exchange is not None:
+                exchange.disconnected()
+            return 0
+        face.close()
+        return 0
+
+    cdef int on_lost(self, Connection face) except -1:
+        cdef Wire wire
+        cdef Exchange exchange
+        if face.state is None:
+            return 0
+        wire = <Wire>face.state
+        exchange = wire.exchange
+        face.state = wire.exchange = wire.face = None
+        wire.stage = STAGE_OVER
+        if exchange is not None:
+            exchange.wire = None
+            exchange.disconnected()
+        return 0
+
+
+# ---- the fields of an answer --------------------------------------------------------------------
+
+cdef inline size_t own_fields_bytes() noexcept:
+    """What a head takes at most without the fields of others."""
+    return (NP_ANSWER_STATUS_MAX_BYTES + NP_ANSWER_DATE_BYTES + NP_ANSWER_LENGTH_MAX_BYTES
+            + NP_ANSWER_CHUNKED_BYTES + NP_ANSWER_CLOSE_BYTES + 2)
+
+
+cdef int check_fields(object pairs, Fields *told) except -1:
+    """Raises TypeError and ValueError for what is not a field."""
+    cdef const uint8_t *name_at
+    cdef const uint8_t *value_at
+    cdef Py_ssize_t name_bytes, value_bytes
+    cdef uint8_t field
+    told.bytes = 0
+    told.length_bytes = -1
+    told.has_date = told.has_server = told.closes = False
+    for name, value in pairs:
+        if type(name) is not bytes or type(value) is not bytes:
+            raise TypeError(
+                f"the name and the value of a field are bytes, not {name!r}: {value!r}")
+        name_bytes = PyBytes_GET_SIZE(name)
+        value_bytes = PyBytes_GET_SIZE(value)
+        name_at = <const uint8_t*>PyBytes_AS_STRING(name)
+        value_at = <const uint8_t*>PyBytes_AS_STRING(value)
+        if np_answer_check(name_at, name_bytes, value_at, value_bytes):
+            raise ValueError(f"not a field of HTTP: {name!r}: {value!r}")
+        told.bytes += name_bytes + value_bytes + NP_ANSWER_FIELD_EXTRA_BYTES
+        field = np_http_field_id(name_at, name_bytes)
+        if field == NP_FIELD_CONTENT_LENGTH:
+            if np_field_length(value_at, value_bytes, &told.length_bytes) < 0:
+                raise ValueError(f"not a Content-Length: {value!r}")
+        elif field == NP_FIELD_DATE:
+            told.has_date = True
+        elif field == NP_FIELD_CONNECTION:
+            told.closes = told.closes or b"close" in value.lower()
+        elif field == NP_FIELD_OTHER and name.lower() == b"server":
+            told.has_server = True
+    return 0
+
+
+cdef uint8_t *put_fields(uint8_t *at, object pairs) except NULL:
+    """All but those of a hop (RFC 9110 7.6.1), which are the server's."""
+    cdef const uint8_t *name_at
+    cdef uint8_t field
+    for name, value in pairs:
+        name_at = <const uint8_t*>PyBytes_AS_STRING(name)
+        field = np_http_field_id(name_at, PyBytes_GET_SIZE(name))
+        if field == NP_FIELD_CONNECTION or field == NP_FIELD_TRANSFER_ENCODING:
+            continue
+        at = np_answer_field(at, name_at, PyBytes_GET_SIZE(name),
+                             <const uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    return at
+
+
+# ---- one connection -----------------------------------------------------------------------------
+
+cdef class Wire:
+    def __cinit__(self, HttpProtocol protocol):
+        self.protocol = protocol
+        self.fields = <np_http_field*>calloc(protocol.limits.fields_max_count + 1,
+                                             sizeof(np_http_field))
+        if self.fields is NULL:
+            raise MemoryError
+        np_http1_open(&self.request, self.fields, &protocol.limits)
+
+    def __dealloc__(self):
+        np_http1_close(&self.request)
+        free(self.fields)
+
+    cdef int advance(self) except -1:
+        """Reads and answers what is there, until more has to come or an answer takes longer."""
+        cdef Exchange exchange      # held: its request may end within the call
+        cdef Connection face = self.face
+        if self.is_advancing:
+            return 0  # whoever does it sees the next request, too
+        self.is_advancing = True
+        try:
+            while self.stage == STAGE_HEAD and self.face is face and face.unread_bytes() \
+                    and not face.closed:
+                if not self.read_head():
+                    break
+        finally:
+            self.is_advancing = False
+        if self.face is not face or not face.unread_bytes():
+            return 0
+        if self.stage == STAGE_OVER:
+            face.skip()
+        elif self.stage == STAGE_ANSWER:
+            exchange = self.exchange
+            if self.has_all():
+                face.pause_reading()  # pipelined: read when this one is answered
+            elif exchange is not None:
+                exchange.body_arrived()
+                if self.face is face and face.unread_bytes() > HTTP_UNREAD_MAX_BYTES:
+                    face.pause_reading()
+        return 0
+
+    cdef bint is_paused(self) noexcept:
+        return self.face.conn is not NULL and self.face.conn.flags & NP_CONN_PAUSED != 0
+
+    cdef int read_head(self) except -1:
+        """1: a request was read, and the application has it."""
+        cdef size_t taken_bytes = 0
+        cdef int result
+        result = np_http1_read(&self.request, &self.face.unread().iov, &taken_bytes)
+        if result == NP_HTTP_MORE:
+            if self.since_tick == 0:
+                self.since_tick = self.protocol.now_tick
+            self.face.drop_head(taken_bytes)
+            return 0
+        if result < 0:
+            self.refuse(result)
+            return 0
+        self.head_bytes = taken_bytes
+        self.protocol.requests_count += 1
+        self.stage = STAGE_ANSWER
+        self.since_tick = self.protocol.now_tick
+        self.wants_body = False
+        self.has_head = self.is_done = self.is_chunked = False
+        self.has_body = True
+        self.keeps_alive = self.request.flags & NP_HTTP_KEEP_ALIVE and not self.protocol.is_stopping
+        self.expects = self.request.flags & NP_HTTP_EXPECTS != 0
+        self.left_bytes = -1
+        np_body_begin(&self.body, &self.request)
+        self.protocol.application.begin(self)
+        if self.face is not None:
+            self.take_head()
+        return 1
+
+    cdef int take_head(self) except -1:
+        """The head is not looked at any more: its memory goes, and the body is next."""
+        cdef size_t size = self.head_bytes
+        if size:
+            self.head_bytes = 0
+            self.face.drop_head(size)
+        return 0
+
+    cdef int refuse(self, int fault) except -1:
+        """Answers a request that has a fault, and ends: nothing is read from here any more."""
+        cdef uint8_t *memory
+        cdef uint8_t *end
+        cdef Exchange exchange
+        cdef Connection face = self.face
+        self.protocol.faults_count += 1
+        self.stage = STAGE_OVER
+        if not self.has_head:
+            self.has_head = True
+            memory = <uint8_t*>malloc(NP_ANSWER_FAULT_MAX_BYTES)
+            if memory is NULL:
+                raise MemoryError
+            end = np_answer_fault(memory, fault, self.request.method, &self.protocol.date,
+                                  time(NULL))
+            self.push_heap(memory, end - memory)
+        if face.unread_bytes():
+            face.skip()
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.disconnected()
+        return self.linger()
+
+    cdef int linger(self) except -1:
+        """Ends our side, and drops what the peer still sends until it ends its own: closed with
+        bytes unread, the kernel would send a reset, and the peer might never see the answer."""
+        cdef Connection face = self.face
+        self.stage = STAGE_OVER
+        self.since_tick = self.protocol.now_tick
+        if face is None or face.conn is NULL:
+            return 0
+        if face.conn.flags & NP_CONN_EOF:
+            face.close()
+            return 0
+        face.shutdown()
+        if self.is_paused():
+            face.resume_reading()
+        return 0
+
+    # ---- the request --------------------------------------------------------------------------
+
+    cdef bytes text(self, uint64_t at, uint64_t size):
+        return PyBytes_FromStringAndSize(<const char*>self.request.base + at, size)
+
+    cdef object header_pair(self, const np_http_field *field):
+        """(name, value) as bytes, the name in lower case. What many requests repeat is made once,
+        except what may be a secret."""
+        cdef const char *value = <const char*>self.request.base + field.value_at
+        cdef PyObject *last = self.protocol.pairs[field.id]
+        if last is not NULL:
+            known = (<tuple>last)[1]
+            if <uint32_t>PyBytes_GET_SIZE(known) == field.value_bytes \
+                    and memcmp(PyBytes_AS_STRING(known), value, field.value_bytes) == 0:
+                return <object>last
+        if field.id == NP_FIELD_OTHER:
+            name = self.text(field.name_at, field.name_bytes).lower()
+        else:
+            name = <object>field_names[field.id]
+        pair = (name, PyBytes_FromStringAndSize(value, field.value_bytes))
+        if field.id not in (NP_FIELD_OTHER, NP_FIELD_AUTHORIZATION, NP_FIELD_COOKIE):
+            Py_INCREF(<PyObject*>pair)
+            self.protocol.pairs[field.id] = <PyObject*>pair
+            if last is not NULL:
+                Py_DECREF(last)
+        return pair
+
+    cdef list header_pairs(self):
+        cdef uint32_t i
+        cdef list pairs = PyList_New(self.request.fields_count)
+        for i in range(self.request.fields_count):
+            pair = self.header_pair(&self.request.fields[i])
+            Py_INCREF(<PyObject*>pair)
+            PyList_SET_ITEM(pairs, i, pair)
+        return pairs
+
+    cdef object path(self):
+        """The path without percent signs. UTF-8; bytes that are not become U+FFFD."""
+        cdef const uint8_t *at = self.request.base + self.request.path.at
+        cdef Py_ssize_t size = self.request.path.bytes
+        cdef int is_ascii
+        if size == 0:
+            return "/"
+        if not self.request.flags & NP_HTTP_PATH_ENCODED:
+            return PyUnicode_DecodeUTF8(<const char*>at, size, NULL)
+        raw = PyBytes_FromStringAndSize(NULL, size)
+        size = np_field_unquote(at, size, <uint8_t*>PyBytes_AS_STRING(raw), &is_ascii)
+        return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(raw), size, "replace")
+
+    # ---- the request's body -------------------------------------------------------------------
+
+    cdef bint has_all(self) noexcept:
+        """The whole body is read."""
+        return np_body_is_over(&self.body)
+
+    cdef bytes read_body(self):
+        """A copy of what is there of the body; b"" when nothing is. None: it had a fault, which is
+        answered."""
+        cdef iovec spans[HTTP_SPANS_COUNT]
+        cdef size_t taken_bytes
+        cdef Py_ssize_t total_bytes
+        cdef int i, count, result = NP_HTTP_FULL
+        cdef char *at
+        cdef Connection face = self.face
+        parts = []
+        while result == NP_HTTP_FULL and not self.has_all() and face is not None \
+                and self.face is face and face.unread_bytes():
+            result = np_body_read(&self.body, &face.unread().iov, spans, HTTP_SPANS_COUNT, &count,
+                                  &taken_bytes)
+            if result < 0:
+                self.refuse(result)
+                return None
+            total_bytes = 0
+            for i in range(count):
+                total_bytes += spans[i].iov_len
+            if total_bytes:
+                data = PyBytes_FromStringAndSize(NULL, total_bytes)
+                at = PyBytes_AS_STRING(data)
+                for i in range(count):
+                    memcpy(at, spans[i].iov_base, spans[i].iov_len)
+                    at += spans[i].iov_len
+                parts.append(data)
+            face.drop_head(taken_bytes)
+        if self.face is face and face is not None and self.is_paused() \
+                and face.unread_bytes() <= HTTP_UNREAD_MAX_BYTES:
+            face.resume_reading()
+        if len(parts) == 1:
+            return parts[0]
+        return b"".join(parts)
+
+    cdef int say_continue(self) except -1:
+        """The application wants the body: a peer that waits to be asked for it is asked."""
+        if self.expects:
+            self.expects = False
+            if not self.has_head and self.face is not None:
+                self.put_bytes(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.face.pushed()
+        return 0
+
+    # ---- the answer ---------------------------------------------------------------------------
+
+    cdef int check_open(self) except -1:
+        if self.stage != STAGE_ANSWER or self.face is None or self.face.conn is NULL:
+            raise ConnectionResetError("the connection of this request is over")
+        return 0
+
+    cdef int push_heap(self, uint8_t *memory, size_t size) except -1:
+        """Sends memory of malloc, which is the connection's from here on."""
+        try:
+            self.face.push(memory + NP_OWNER_HEAP, memory, size)
+        except BaseException:
+            free(memory)
+            raise
+        self.face.pushed()
+        return 0
+
+    cdef int put_bytes(self, bytes data) except -1:
+        return self.face.push_bytes(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cdef int write_head(self, int status, object fields, int64_t length_bytes) except -1:
+        """fields: pairs of bytes, or None. length_bytes: of the body; -1: not known."""
+        return self.write(status, fields, length_bytes, None)
+
+    cdef int write_whole(self, int status, object fields, bytes body) except -1:
+        self.write(status, fields, PyBytes_GET_SIZE(body), body)
+        return self.end_answer()
+
+    cdef int write(self, int status, object fields, int64_t length_bytes, bytes body) except -1:
+        """The head and, if it is known, the body, as few pieces as make sense.
+
+        Raises ValueError for a field that would not be one, or whose length is not the body's.
+        """
+        cdef Py_ssize_t inline_bytes = 0
+        cdef Fields told
+        cdef uint8_t *memory
+        cdef uint8_t *at
+        if not 100 <= status <= 999:
+            raise ValueError(f"a status has three digits, {status} has not")
+        self.check_open()
+        self.has_body = np_answer_has_body(self.request.method, status)
+        pairs = () if fields is None else \
+            fields if type(fields) is list or type(fields) is tuple else list(fields)
+        check_fields(pairs, &told)
+        if told.length_bytes >= 0 and length_bytes >= 0 and self.has_body \
+                and told.length_bytes != length_bytes:
+            raise ValueError(
+                f"Content-Length is {told.length_bytes}, and the body has {length_bytes} bytes")
+        if told.closes:
+            self.keeps_alive = False
+        self.left_bytes = told.length_bytes if told.length_bytes >= 0 else length_bytes
+        if body is not None and self.has_body and PyBytes_GET_SIZE(body) <= HTTP_INLINE_BYTES:
+            inline_bytes = PyBytes_GET_SIZE(body)
+        memory = <uint8_t*>malloc(
+            own_fields_bytes() + PyBytes_GET_SIZE(self.protocol.server_field) + told.bytes
+            + inline_bytes)
+        if memory is NULL:
+            raise MemoryError
+        at = put_fields(np_answer_status(memory, status), pairs)
+        at = self.put_own_fields(at, length_bytes, &told)
+        if inline_bytes:
+            memcpy(at, PyBytes_AS_STRING(body), inline_bytes)
+            at += inline_bytes
+        self.has_head = True
+        self.push_heap(memory, at - memory)
+        if body is not None:
+            self.left_bytes = 0
+            if self.has_body and not inline_bytes and body:
+                self.put_bytes(body)
+        return 0
+
+    cdef uint8_t *put_own_fields(self, uint8_t *at, int64_t length_bytes, Fields *told):
+        """What a server says: Server, Date, how long the body is and whether the connection goes
+        on; and the end of the head."""
+        cdef Py_ssize_t size
+        if not told.has_server:
+            size = PyBytes_GET_SIZE(self.protocol.server_field)
+            memcpy(at, PyBytes_AS_STRING(self.protocol.server_field), size)
+            at += size
+        if not told.has_date:
+            at = np_answer_date(at, &self.protocol.date, time(NULL))
+        if told.length_bytes < 0 and (self.has_body or self.request.method == NP_HTTP_HEAD):
+            if length_bytes >= 0:
+                at = np_answer_length(at, length_bytes)
+            elif self.request.minor:
+                self.is_chunked = True
+                at = np_answer_chunked(at)
+            else:
+                self.keeps_alive = False  # of HTTP/1.0: the end of the connection is the body's
+        if not self.keeps_alive:
+            at = np_answer_close(at)
+        return np_answer_end(at)
+
+    cdef int write_data(self, object data) except -1:
+        """A part of the body. Raises ValueError for more than Content-Length has promised."""
+        cdef uint8_t line[NP_ANSWER_CHUNK_MAX_BYTES]
+        cdef uint8_t *end
+        cdef Py_ssize_t size = len(data)
+        if size == 0:
+            return 0
+        self.check_open()
+        self.promise(size)
+        if not self.has_body:
+            return 0
+        try:
+            if self.is_chunked:
+                end = np_answer_chunk(line, size)
+                self.put_bytes(PyBytes_FromStringAndSize(<char*>line, end - line))
+            self.face.push_data(data)
+            if self.is_chunked:
+                self.put_bytes(b"\r\n")
+        finally:
+            self.face.pushed()
+        return 0
+
+    cdef int write_file(self, int fd, int64_t offset, int64_t size) except -1:
+        """A part of the body that is in a file: sendfile(2)."""
+        cdef uint8_t line[NP_ANSWER_CHUNK_MAX_BYTES]
+        cdef uint8_t *end
+        if size == 0:
+            return 0
+        self.check_open()
+        self.promise(size)
+        if not self.has_body:
+            return 0
+        if self.is_chunked:
+            end = np_answer_chunk(line, size)
+            self.put_bytes(PyBytes_FromStringAndSize(<char*>line, end - line))
+        self.face.sendfile(fd, offset, size)
+        if self.is_chunked:
+            self.put_bytes(b"\r\n")
+        return 0
+
+    cdef int promise(self, int64_t size) except -1:
+        """So many bytes of the body are written. ValueError: more than Content-Length has said."""
+        if self.left_bytes >= 0:
+            if size > self.left_bytes:
+                raise ValueError(
+                    f"the body has {size - self.left_bytes} bytes more than its Content-Length")
+            self.left_bytes -= size
+        return 0
+
+    cdef int write_hints(self, list links) except -1:
+        """103 (Early Hints, RFC 8297): links that a browser may fetch before the answer."""
+        pieces = [b"HTTP/1.1 103 Early Hints\r\n"]
+        for link in links:
+            if np_answer_check(b"link", 4, <const uint8_t*>PyBytes_AS_STRING(link),
+                               PyBytes_GET_SIZE(link)):
+                raise ValueError(f"not the value of a field: {link!r}")
+            pieces.append(b"link: " + link + b"\r\n")
+        pieces.append(b"\r\n")
+        if self.face is not None and not self.has_head:
+            self.put_bytes(b"".join(pieces))
+            self.face.pushed()
+        return 0
+
+    cdef int end_answer(self) except -1:
+        """All of the answer is written: the next request, or the end of the connection.
+
+        Raises ValueError, and ends the connection, when less was written than was promised.
+        """
+        cdef Connection face = self.face
+        if self.is_done:
+            return 0
+        self.is_done = True
+        if face is None:
+            return 0
+        if self.has_body and self.left_bytes > 0:
+            missing_bytes = self.left_bytes
+            self.abort()
+            raise ValueError(f"the body has {missing_bytes} bytes less than its Content-Length")
+        if self.is_chunked and self.has_body:
+            self.put_bytes(b"0\r\n\r\n")
+            face.pushed()
+        self.exchange = None
+        self.take_head()
+        if not self.has_all() and self.read_body() is None:
+            return 0  # its fault has closed the connection
+        if not self.has_all():
+            return self.linger()  # a body that nobody wanted would be read as the next request
+        if not self.keeps_alive or self.protocol.is_stopping:
+            self.stage = STAGE_OVER
+            face.close()
+            return 0
+        self.stage = STAGE_HEAD
+        self.has_head = False
+        self.since_tick = 0
+        np_http1_begin(&self.request)
+        if self.is_paused():
+            face.resume_reading()  # what is unread is delivered at the end of this turn
+        elif not self.is_advancing:
+            if face.unread_bytes():
+                face.host.queue_run(face.conn)
+            elif face.conn.flags & NP_CONN_EOF:
+                face.close()
+            else:
+                self.protocol.put_back(face, self)
+        return 0
+
+    cdef int abort(self) except -1:
+        """An answer that cannot be completed must not look complete: the connection ends."""
+        cdef Connection face = self.face
+        self.stage = STAGE_OVER
+        self.keeps_alive = False
+        if face is not None:
+            face.close()
+        return 0
+
+
+seal_types(globals(), (HttpProtocol, Application))

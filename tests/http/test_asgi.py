@@ -1,0 +1,357 @@
+"""ASGI applications: https://asgi.readthedocs.io/en/latest/specs/www.html."""
+
+import asyncio
+import contextvars
+import pathlib
+import socket
+import struct
+from typing import Any
+
+import pytest
+
+from netpoll import http
+from tests.http.conftest import HttpServing
+from tests.server.conftest import wait_for
+
+Scope = dict[str, Any]
+
+
+async def respond(send: Any, body: bytes, status: int = 200, headers: Any = ()) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_the_scope(http_serving: HttpServing) -> None:
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await respond(send, b"ok")
+
+    server = http_serving(app, lifespan="off", root_path="/mounted")
+    client = http_serving.client()
+    client.ask("/p%C3%A4th/%2f?q=%20", "PUT", X_Twice="1", Accept="*/*")
+    client.ask("/", "OPTIONS")
+    scope = scopes[0]
+    assert scope["type"] == "http"
+    assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
+    assert (scope["http_version"], scope["method"], scope["scheme"]) == ("1.1", "PUT", "http")
+    assert (scope["path"], scope["raw_path"]) == ("/p\u00e4th//", b"/p%C3%A4th/%2f")
+    assert (scope["query_string"], scope["root_path"]) == (b"q=%20", "/mounted")
+    assert scope["headers"] == [(b"host", b"test"), (b"x-twice", b"1"), (b"accept", b"*/*")]
+    assert scope["client"] == client.sock.getsockname()[:2]
+    assert scope["server"] == ("127.0.0.1", server.port)
+    assert "http.response.pathsend" in scope["extensions"]
+    assert "state" not in scope
+    assert scopes[1]["client"] == scope["client"]
+    for name in ("asgi", "extensions", "headers"):
+        assert scopes[1][name] is not scope[name]
+
+
+def test_bodies_in_both_directions(http_serving: HttpServing) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        more = True
+        while more:
+            message = await receive()
+            assert message["type"] == "http.request"
+            more = message["more_body"]
+            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    body = bytes(range(256)) * 256
+    for _ in range(3):
+        answer = client.ask("/", "POST", body)
+        assert answer.body == body
+        assert client.ask().body == b""
+
+
+def test_receive_after_the_body_waits_for_the_disconnect(http_serving: HttpServing) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append(await receive())
+        seen.append(await receive())
+        try:
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"x"})
+        except OSError as error:
+            seen.append(type(error).__name__)
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    wait_for(lambda: len(seen) == 1)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    wait_for(lambda: len(seen) == 3)
+    assert seen[0] == {"type": "http.request", "body": b"", "more_body": False}
+    assert seen[1:] == [{"type": "http.disconnect"}, "ConnectionResetError"]
+
+
+def test_after_its_response_an_application_receives_a_disconnect(
+    http_serving: HttpServing,
+) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await respond(send, b"x")
+        seen.append((await receive())["type"])
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    assert client.ask().body == b"x"
+    assert client.ask().body == b"x"
+    wait_for(lambda: seen == ["http.disconnect"] * 2)
+
+
+def test_a_receive_that_is_cancelled_loses_nothing(http_serving: HttpServing) -> None:
+    tries: list[int] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        parts = []
+        while True:
+            try:
+                async with asyncio.timeout(0.005):
+                    message = await receive()
+            except TimeoutError:
+                tries.append(1)
+                continue
+            parts.append(message["body"])
+            if not message["more_body"]:
+                break
+        await respond(send, b"".join(parts))
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc")
+    wait_for(lambda: len(tries) >= 3)
+    client.send(b"def")
+    assert client.answer().body == b"abcdef"
+
+
+def test_a_slow_reader_holds_the_application_back(http_serving: HttpServing) -> None:
+    sent: list[int] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        for _ in range(400):
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            sent.append(65536)
+        await send({"type": "http.response.body"})
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    wait_for(lambda: len(sent) > 3)
+    counts = []
+
+    def is_still() -> bool:
+        counts.append(len(sent))
+        return len(counts) > 50 and len(set(counts[-50:])) == 1
+
+    wait_for(is_still)
+    assert len(sent) < 400
+    answer = client.answer()
+    assert len(answer.body) == 400 * 65536
+
+
+@pytest.mark.parametrize("messages", [
+    [{"type": "http.response.body", "body": b"x"}],
+    [{"type": "http.response.start", "status": 200}] * 2,
+    [{"type": "http.response.unknown"}],
+    [{"type": "http.response.start", "status": 200, "headers": [("a", "b")]},
+     {"type": "http.response.body"}],
+    [{"type": "http.response.start", "status": 20}, {"type": "http.response.body"}],
+    [{"type": "http.response.start", "status": 200, "headers": [(b"a", b"b\nc")]},
+     {"type": "http.response.body"}],
+    [{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]},
+     {"type": "http.response.body", "body": b"four"}],
+    [],
+    [{"type": "http.response.start", "status": 200}],
+])  # fmt: skip
+def test_what_cannot_be_answered_is_500(
+    http_serving: HttpServing, messages: list[Any], errors_logged: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    answer = client.ask()
+    assert answer.status == 500
+    assert client.rest() == b""
+    assert "the ASGI application" in errors_logged.text
+
+
+@pytest.mark.parametrize(
+    ("length", "parts"),
+    [(10, [b"abc"]), (3, [b"abc", b"d"]), (None, [b"abc"])],
+)
+def test_an_answer_that_is_not_complete_does_not_look_complete(
+    http_serving: HttpServing,
+    length: int | None,
+    parts: list[bytes],
+    errors_logged: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(length).encode())] if length is not None else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        raise ZeroDivisionError
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
+    text = client.rest()
+    assert text.count(b"HTTP/1.1 ") == 1
+    assert not text.endswith(b"0\r\n\r\n")
+    assert "ASGI application failed" in errors_logged.text
+
+
+def test_each_request_has_a_context_of_its_own(http_serving: HttpServing) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        before = variable.get()
+        variable.set(before + 1)
+        await asyncio.sleep(0)
+        await respond(send, str((before, variable.get())).encode())
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    assert [client.ask().body for _ in range(3)] == [b"(0, 1)"] * 3
+
+
+def test_a_request_is_a_task(http_serving: HttpServing) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        me = asyncio.current_task()
+        assert isinstance(me, asyncio.Task)
+        await asyncio.sleep(0)
+        assert me in asyncio.all_tasks()
+        async with asyncio.TaskGroup() as group:
+            one = group.create_task(asyncio.sleep(0.001, 1))
+            two = group.create_task(asyncio.sleep(0.002, 2))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await asyncio.sleep(10)
+        me.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(1)
+        assert me.uncancel() == 0
+        await respond(send, str(one.result() + two.result()).encode())
+
+    http_serving(app, lifespan="off")
+    assert http_serving.client().ask().body == b"3"
+
+
+def test_lifespan_state_is_in_each_scope(http_serving: HttpServing) -> None:
+    steps: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            assert (await receive())["type"] == "lifespan.startup"
+            scope["state"]["word"] = "from startup"
+            steps.append("startup")
+            await send({"type": "lifespan.startup.complete"})
+            assert (await receive())["type"] == "lifespan.shutdown"
+            steps.append("shutdown")
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        word = scope["state"]["word"]
+        scope["state"]["word"] = "changed"
+        await respond(send, word.encode())
+
+    server = http_serving(app)
+    client = http_serving.client()
+    assert [client.ask().body for _ in range(2)] == [b"from startup"] * 2
+    assert steps == ["startup"]
+    server.stop()
+    assert steps == ["startup", "shutdown"]
+
+
+def test_an_application_that_cannot_start(http_serving: HttpServing) -> None:
+    async def fails(scope: Scope, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    with pytest.raises(http.LifespanError, match="no database"):
+        http_serving(fails)
+
+    async def has_none(scope: Scope, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await respond(send, b"ok")
+
+    with pytest.raises(http.LifespanError, match="has no lifespan"):
+        http_serving(has_none, lifespan="on")
+    http_serving.servers.clear()
+    http_serving(has_none, lifespan="auto")
+    assert http_serving.client().ask().body == b"ok"
+
+
+def test_files(http_serving: HttpServing, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789" * 20_000)
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        if scope["path"] == "/path":
+            await send({"type": "http.response.pathsend", "path": str(path)})
+            return
+        with path.open("rb") as file:
+            kind = "http.response.zerocopysend"
+            await send({"type": kind, "file": file, "offset": 5, "count": 10, "more_body": True})
+            await send({"type": "http.response.body", "body": b"|", "more_body": True})
+            await send({"type": kind, "file": file, "offset": 199_990})
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    for _ in range(2):
+        answer = client.ask("/path")
+        assert answer.body == path.read_bytes()
+        assert answer.header("content-length") == "200000"
+        assert client.ask("/parts").body == b"5678901234|0123456789"
+
+
+def test_early_hints(http_serving: HttpServing) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        links = [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]
+        await send({"type": "http.response.early_hint", "links": links})
+        await respond(send, b"ok")
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    hints = client.ask()
+    assert hints.status == 103
+    assert [value for name, value in hints.headers if name == "link"] == [
+        "</a.css>; rel=preload",
+        "</b.js>; rel=preload",
+    ]
+    assert client.answer().body == b"ok"
+
+
+def test_a_server_inside_a_running_loop(backend: str) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await respond(send, b"inside")
+
+    import netpoll
+
+    async def main() -> bytes:
+        async with http.Server(app, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            text = await reader.read()
+            writer.close()
+            return text
+
+    with asyncio.Runner(loop_factory=lambda: netpoll.new_event_loop(backend)) as runner:
+        assert runner.run(main()).endswith(b"inside")

@@ -1,0 +1,300 @@
+"""The raw interface: a function that gets a Request and returns a Response."""
+
+import asyncio
+import gc
+import json
+import pathlib
+import threading
+from typing import Any
+
+import pytest
+
+from netpoll import http
+from netpoll._native.http.wire import Wire
+from netpoll._native.server.connection import Connection
+from tests.http.conftest import HttpServing
+from tests.server.conftest import wait_for
+
+
+def test_a_function_answers(http_serving: HttpServing) -> None:
+    def handler(request: http.Request) -> http.Response:
+        seen = [request.method, request.path, request.query, request.target, request.version]
+        seen += [request.header("X-One"), request.header("x-none", "?"), request.header("HOST")]
+        return http.Response(json.dumps(seen), content_type="application/json")
+
+    http_serving(handler)
+    client = http_serving.client()
+    answer = client.ask("/a%20b?c=%20d", X_One="1")
+    assert answer.status == 200
+    assert json.loads(answer.body) == [
+        *["GET", "/a b", "c=%20d", "/a%20b?c=%20d", "1.1"],
+        *["1", "?", "test"],
+    ]
+    assert answer.header("content-type") == "application/json"
+    assert answer.header("server") == "netpoll"
+    assert answer.header("content-length") == str(len(answer.body))
+    assert answer.header("date").endswith(" GMT")
+
+
+@pytest.mark.parametrize(
+    ("returned", "body", "content_type"),
+    [
+        (b"bytes", b"bytes", None),
+        ("caf\u00e9", "caf\u00e9".encode(), "text/plain; charset=utf-8"),
+        (http.Response(b""), b"", None),
+        (http.Response(bytearray(b"array")), b"array", None),
+        (http.Response(memoryview(b"view")), b"view", None),
+        (http.Response(b"x" * 100_000), b"x" * 100_000, None),
+        (http.Response([b"a", b"", b"b"]), b"ab", None),
+    ],
+)
+def test_what_may_be_returned(
+    http_serving: HttpServing, returned: Any, body: bytes, content_type: str | None
+) -> None:
+    http_serving(lambda request: returned)
+    client = http_serving.client()
+    for _ in range(3):
+        answer = client.ask()
+        assert (answer.status, answer.body) == (200, body)
+        assert answer.header("content-type") == content_type
+
+
+def test_a_whole_body_is_there_when_a_function_is_called(http_serving: HttpServing) -> None:
+    http_serving(lambda request: http.Response(request.body[::-1]))
+    client = http_serving.client()
+    body = bytes(range(256)) * 4096
+    assert client.ask("/", "POST", b"abc").body == b"cba"
+    assert client.ask("/", "POST", body).body == body[::-1]
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    for byte in b"chunks of one":
+        client.send(b"1;e=v\r\n%c\r\n" % byte)
+    client.send(b"0\r\nx-trailer: 1\r\n\r\n")
+    assert client.answer().body == b"chunks of one"[::-1]
+    assert client.ask("/", "POST", b"again").body == b"niaga"
+
+
+def test_an_async_function_reads_as_it_likes(http_serving: HttpServing) -> None:
+    async def handler(request: http.Request) -> http.Response:
+        if request.path == "/parts":
+            parts = [part async for part in request]
+            return http.Response(b"".join(parts))
+        if request.path == "/some":
+            total = 0
+            while part := await request.read_some():
+                total += len(part)
+                await asyncio.sleep(0)
+            return http.Response(str(total))
+        await asyncio.sleep(0.001)
+        return http.Response(await request.read())
+
+    http_serving(handler)
+    client = http_serving.client()
+    body = b"0123456789" * 30_000
+    assert client.ask("/parts", "POST", body).body == body
+    assert client.ask("/some", "POST", body).body == b"300000"
+    assert client.ask("/all", "POST", body).body == body
+    assert client.ask("/parts").body == b""
+    assert client.ask("/all").body == b""
+
+
+def test_an_async_iterable_is_sent_as_it_comes(http_serving: HttpServing) -> None:
+    async def parts() -> Any:
+        for number in range(5):
+            yield b"part %d\n" % number
+            await asyncio.sleep(0)
+
+    async def handler(request: http.Request) -> http.Response:
+        return http.Response(parts())
+
+    http_serving(handler)
+    client = http_serving.client()
+    answer = client.ask()
+    assert answer.body == b"".join(b"part %d\n" % number for number in range(5))
+    assert answer.header("transfer-encoding") == "chunked"
+    client.send(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+    text = client.rest()
+    assert b"transfer-encoding" not in text
+    assert text.endswith(b"\r\n\r\n" + answer.body)
+
+
+def test_a_file_is_sent(http_serving: HttpServing, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 800)
+
+    def handler(request: http.Request) -> http.Response:
+        if request.path == "/path":
+            return http.Response(path)
+        file = path.open("rb")
+        file.seek(100)
+        return http.Response(file, content_type="application/octet-stream")
+
+    http_serving(handler)
+    client = http_serving.client()
+    assert client.ask("/path").body == path.read_bytes()
+    for _ in range(2):
+        answer = client.ask()
+        assert answer.body == path.read_bytes()[100:]
+        assert answer.header("content-length") == str(256 * 800 - 100)
+
+
+def test_head_has_the_length_and_no_body(http_serving: HttpServing) -> None:
+    http_serving(lambda request: http.Response(b"four"))
+    client = http_serving.client()
+    answer = client.ask(method="HEAD")
+    assert (answer.header("content-length"), answer.body) == ("4", b"")
+    assert client.ask().body == b"four"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_without_a_body(http_serving: HttpServing, status: int) -> None:
+    http_serving(lambda request: http.Response(b"ignored", status=status))
+    client = http_serving.client()
+    for _ in range(2):
+        answer = client.ask()
+        assert (answer.status, answer.body) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("x-a", "b\r\nset-cookie: c")],
+        [("x-a\r\nb", "c")],
+        [("x a", "b")],
+        [("", "b")],
+        [("x-a", "nul\0")],
+        [("content-length", "5")],
+        [("content-length", "-1")],
+    ],
+)
+def test_a_field_that_would_be_another_is_refused(
+    http_serving: HttpServing,
+    headers: list[tuple[str, str]],
+    errors_logged: pytest.LogCaptureFixture,
+) -> None:
+    http_serving(lambda request: http.Response(b"four", headers=headers))
+    client = http_serving.client()
+    answer = client.ask()
+    assert (answer.status, answer.body) == (500, b"Internal Server Error")
+    assert client.rest() == b""
+    assert "the handler failed" in errors_logged.text
+
+
+def test_a_handler_that_fails_is_answered_for(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    async def fails(request: http.Request) -> http.Response:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError("mine")
+
+    def fails_at_once(request: http.Request) -> http.Response:
+        raise ZeroDivisionError("mine")
+
+    for handler in (fails, fails_at_once):
+        errors_logged.clear()
+        http_serving(handler)
+        client = http_serving.client()
+        assert client.ask().status == 500
+        assert client.rest() == b""
+        assert "ZeroDivisionError: mine" in errors_logged.text
+
+
+@pytest.mark.parametrize("wrong", [None, 5, {"a": 1}])
+def test_what_is_no_answer_is_an_error(
+    http_serving: HttpServing, wrong: Any, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    async def later(request: http.Request) -> Any:
+        return wrong
+
+    for handler in (later, lambda request: wrong):
+        http_serving(handler)
+        assert http_serving.client().ask().status == 500
+        assert "a handler returns a Response" in errors_logged.text
+
+
+def test_pipelined_requests_are_answered_in_order(http_serving: HttpServing) -> None:
+    async def handler(request: http.Request) -> http.Response:
+        if request.query == "slow":
+            await asyncio.sleep(0.01)
+        return http.Response(request.target)
+
+    http_serving(handler)
+    client = http_serving.client()
+    targets = [f"/{number}?{'slow' if number % 3 == 0 else ''}" for number in range(50)]
+    client.send(b"".join(f"GET {t} HTTP/1.1\r\nhost: x\r\n\r\n".encode() for t in targets))
+    assert [client.answer().body.decode() for _ in targets] == targets
+
+
+def test_a_request_that_comes_byte_by_byte(http_serving: HttpServing) -> None:
+    http_serving(lambda request: http.Response(request.target.encode() + request.body))
+    client = http_serving.client()
+    text = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello"
+    for _ in range(2):
+        for at in range(len(text)):
+            client.send(text[at : at + 1])
+        assert client.answer().body == b"/xhello"
+
+
+def test_expect_is_answered_when_the_body_is_wanted(http_serving: HttpServing) -> None:
+    async def handler(request: http.Request) -> http.Response:
+        if request.path == "/no":
+            return http.Response(b"not wanted", status=403)
+        return http.Response(await request.read())
+
+    http_serving(handler)
+    client = http_serving.client()
+    head = b"POST %s HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+    client.send(head % b"/yes")
+    assert client.answer().status == 100
+    client.send(b"hello")
+    assert client.answer().body == b"hello"
+    client.send(head % b"/no")
+    answer = client.answer()
+    assert (answer.status, answer.header("connection")) == (403, None)
+    assert client.rest() == b""  # the body might come or not: what follows cannot be read
+
+
+def test_half_closed_clients_get_their_answer(http_serving: HttpServing) -> None:
+    async def handler(request: http.Request) -> http.Response:
+        await asyncio.sleep(0.02)
+        return http.Response(b"still here")
+
+    http_serving(handler)
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.sock.shutdown(1)
+    assert client.rest().endswith(b"still here")
+
+
+def test_a_stop_answers_what_is_being_answered(http_serving: HttpServing) -> None:
+    begun = threading.Event()
+
+    async def handler(request: http.Request) -> http.Response:
+        begun.set()
+        await asyncio.sleep(0.1)
+        return http.Response(b"done")
+
+    server = http_serving(handler)
+    idle, busy = http_serving.client(), http_serving.client()
+    idle_answer = threading.Thread(target=idle.ask)
+    idle_answer.start()
+    idle_answer.join()
+    begun.clear()
+    busy.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    begun.wait(10)
+    server.stop(5.0)
+    assert busy.rest().endswith(b"connection: close\r\n\r\ndone")
+    assert idle.rest() == b""
+
+
+def test_between_requests_a_connection_has_no_object(http_serving: HttpServing) -> None:
+    def count() -> int:
+        gc.collect()
+        return sum(type(one) in (Wire, Connection) for one in gc.get_objects())
+
+    before = count()
+    http_serving(lambda request: http.Response(b"x"))
+    clients = [http_serving.client() for _ in range(20)]
+    for client in clients:
+        assert client.ask().body == b"x"
+
+    wait_for(lambda: count() <= before + 2)  # a spare one of each
