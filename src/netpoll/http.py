@@ -190,6 +190,12 @@ class Server(_StreamServer):
         loop = asyncio.get_running_loop()
         if isinstance(loop, EventLoop) and self._workers_count == 1:
             await self._open_lifespan(loop)
+            try:
+                return self.start()
+            except BaseException:
+                if loop in self._lifespans:
+                    await self._lifespans.pop(loop).shutdown()
+                raise
         return self.start()
 
     async def astop(self, *args: Any, **kwargs: Any) -> None:

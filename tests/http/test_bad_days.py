@@ -72,6 +72,73 @@ def test_a_reader_that_stalls_is_cut_off(http_serving: HttpServing) -> None:
     wait_for(lambda: server.stats()["connections"] == 0)
 
 
+def test_a_closing_connection_whose_peer_does_not_read_ends(http_serving: HttpServing) -> None:
+    body = b"x" * (1 << 24)
+    server = http_serving(lambda request: body, limits=http.HttpLimits(stall_timeout_s=1))
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    wait_for(lambda: server.stats()["connections"] == 0, 20)
+
+
+def test_a_refused_body_is_told_while_it_still_comes(http_serving: HttpServing) -> None:
+    async def handler(request: http.Request) -> bytes:
+        return await request.read()
+
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    for one in (handler, lambda request: request.body):
+        http_serving(one, limits=http.HttpLimits(body_max_bytes=1000))
+        client = http_serving.client()
+        client.send(head)
+        sent = threading.Thread(target=client.send, args=(b"800\r\n%s\r\n" % (b"x" * 2048) * 2000,))
+        sent.start()
+        assert client.answer().status == 413
+        assert client.rest() == b""
+        sent.join()
+
+
+def test_requests_behind_a_body_are_answered(http_serving: HttpServing) -> None:
+    """The body ends in a receive that has more than may wait unread behind it."""
+    http_serving(lambda request: request.body)
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n")
+    wait_for(lambda: http_serving.servers[-1].stats()["recv_bytes"] > 0)
+    count = 5000
+    sent = threading.Thread(
+        target=client.send, args=(b"0123456789" + b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * count,)
+    )
+    sent.start()
+    assert client.answer().body == b"0123456789"
+    for _ in range(count):
+        assert client.answer().status == 200
+    sent.join()
+
+
+def test_pipelined_large_answers_stop_at_a_peer_that_does_not_read(
+    http_serving: HttpServing,
+) -> None:
+    calls: list[int] = []
+    body = b"x" * (1 << 20)
+
+    def handler(request: http.Request) -> bytes:
+        calls.append(1)
+        return body
+
+    http_serving(handler)
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 500)
+    wait_for(lambda: calls)
+    counts: list[int] = []
+
+    def is_still() -> bool:
+        counts.append(len(calls))
+        return len(counts) > 100 and len(set(counts[-100:])) == 1
+
+    wait_for(is_still)
+    assert len(calls) < 100
+    for _ in range(500):
+        assert len(client.answer().body) == len(body)
+
+
 def test_an_idle_connection_is_closed(http_serving: HttpServing) -> None:
     http_serving(lambda request: b"", limits=http.HttpLimits(keep_alive_timeout_s=0.2))
     client = http_serving.client()

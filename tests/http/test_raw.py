@@ -1,5 +1,6 @@
 """The raw interface: a function that gets a Request and returns a Response."""
 
+import array
 import asyncio
 import gc
 import json
@@ -164,6 +165,7 @@ def test_a_status_without_a_body(http_serving: HttpServing, status: int) -> None
         [("x-a", "nul\0")],
         [("content-length", "5")],
         [("content-length", "-1")],
+        [("content-length", "4"), ("content-length", "4")],
     ],
 )
 def test_a_field_that_would_be_another_is_refused(
@@ -177,6 +179,89 @@ def test_a_field_that_would_be_another_is_refused(
     assert (answer.status, answer.body) == (500, b"Internal Server Error")
     assert client.rest() == b""
     assert "the handler failed" in errors_logged.text
+
+
+class Twofaced:
+    """A field that is another one the second time that it is looked at."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __iter__(self) -> Any:
+        self.count += 1
+        return iter((b"x", b"1" * (1 if self.count == 1 else 100_000)))
+
+
+def test_fields_are_looked_at_once(http_serving: HttpServing) -> None:
+    def handler(request: http.Request) -> http.Response:
+        response = http.Response(b"ok")
+        response.headers = [Twofaced(), iter((b"y", b"2"))]
+        return response
+
+    http_serving(handler)
+    answer = http_serving.client().ask()
+    assert (answer.status, answer.header("x"), answer.header("y")) == (200, "1", "2")
+
+
+def test_parts_are_counted_in_bytes(http_serving: HttpServing) -> None:
+    parts = [memoryview(b"abcdefgh").cast("I"), array.array("H", [1, 2]), b"", bytearray(b"end")]
+    expected = b"".join(bytes(memoryview(part).cast("B")) for part in parts)
+    http_serving(lambda request: http.Response(list(parts)))
+    client = http_serving.client()
+    for _ in range(2):
+        assert client.ask().body == expected
+
+
+@pytest.mark.parametrize("status", [100, 101, 103, 99, 1000])
+def test_a_status_that_is_no_answer(
+    http_serving: HttpServing, status: int, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    http_serving(lambda request: http.Response(b"", status=status))
+    assert http_serving.client().ask().status == 500
+    assert "the status of an answer" in errors_logged.text
+
+
+def test_keep_alive_of_http_1_0_is_said(http_serving: HttpServing) -> None:
+    http_serving(lambda request: b"ok")
+    client = http_serving.client()
+    for _ in range(2):
+        client.send(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        assert client.answer().header("connection") == "keep-alive"
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    assert client.answer().header("connection") == "close"
+    assert client.rest() == b""
+
+
+def test_an_answer_of_http_1_0_that_fails_ends_with_a_reset(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    def parts() -> Any:
+        yield b"first"
+        raise ZeroDivisionError
+
+    http_serving(lambda request: http.Response(parts()))
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    with pytest.raises(ConnectionResetError):
+        client.rest()
+
+
+def test_a_read_that_is_cancelled_loses_nothing(http_serving: HttpServing) -> None:
+    tries: list[int] = []
+
+    async def handler(request: http.Request) -> bytes:
+        while True:
+            try:
+                return await asyncio.wait_for(request.read(), 0.005)
+            except TimeoutError:
+                tries.append(1)
+
+    http_serving(handler)
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc")
+    wait_for(lambda: len(tries) > 2)
+    client.send(b"def")
+    assert client.answer().body == b"abcdef"
 
 
 def test_a_handler_that_fails_is_answered_for(

@@ -13,6 +13,10 @@ from typing import Any
 
 log = logging.getLogger("netpoll.http")
 
+SHUTDOWN_TIMEOUT_S = 30.0
+# Beyond its last message.
+END_TIMEOUT_S = 5.0
+
 
 class LifespanError(RuntimeError):
     """The application said that it cannot start."""
@@ -43,19 +47,34 @@ class Lifespan:
             log.debug("the application has no lifespan", exc_info=self._failure())
             self._task = None
         elif answer["type"] == "lifespan.startup.failed":
-            await self._task
-            raise LifespanError(answer.get("message") or "the application did not start")
+            await self._end(self._task)
+            raise LifespanError(
+                answer.get("message") or "the application did not start"
+            ) from self._failure()
 
     async def shutdown(self) -> None:
         """Lets the application end. What fails there is logged: the server ends anyway."""
         if self._task is None or self._task.done():
             return
-        answer = await self._ask("lifespan.shutdown")
+        try:
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
+                answer = await self._ask("lifespan.shutdown")
+        except TimeoutError:
+            log.error("the application did not shut down within %s s", SHUTDOWN_TIMEOUT_S)
+            await self._end(self._task)
+            return
         if answer is None:
             log.error("the application failed at its shutdown", exc_info=self._failure())
         elif answer["type"] == "lifespan.shutdown.failed":
             log.error("the application failed at its shutdown: %s", answer.get("message", ""))
-        await asyncio.wait([self._task])
+        await self._end(self._task)
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        """Waits for an application that has said its last word; not for ever."""
+        await asyncio.wait([task], timeout=END_TIMEOUT_S)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=END_TIMEOUT_S)
 
     async def _run(self) -> None:
         scope = {
@@ -83,6 +102,6 @@ class Lifespan:
         self._answer.set_result(message)
 
     def _failure(self) -> BaseException | None:
-        if self._task is None or self._task.cancelled():
+        if self._task is None or not self._task.done() or self._task.cancelled():
             return None
         return self._task.exception()

@@ -167,6 +167,8 @@ cdef class AsgiExchange(Exchange):
         self.task = None
         self.wire = None
         self.wake()
+        if wire is not None and wire.is_refused:
+            return 0  # for what the peer did, and it was told
         if error is not None and not isinstance(error, CancelledError):
             self.application.report("the ASGI application failed", error)
         elif wire is not None and not self.is_complete and error is None:
@@ -238,17 +240,15 @@ cdef class AsgiExchange(Exchange):
         cdef int64_t start = 0
         cdef int64_t size
         fd = file if isinstance(file, int) else file.fileno()
-        if offset is None:
-            if count is not None or not isinstance(file, int):
-                start = os.lseek(fd, 0, os.SEEK_CUR)
-        else:
-            start = offset
+        start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
         size = max(0, os.fstat(fd).st_size - start)
         if count is not None and <int64_t>count < size:
             size = count
         if not wire.has_head:
             wire.write_head(self.status, self.fields, -1 if more else size)
         wire.write_file(fd, start, size)
+        if offset is None:
+            os.lseek(fd, start + size, os.SEEK_SET)
         if not more:
             wire.end_answer()
             return self.complete()
@@ -292,6 +292,15 @@ cdef class Receive(Awaitable):
         exchange.waiting.append(self)
         wire.wants_body = not exchange.has_request
         return self.wait_on(wire.face.host.loop)
+
+    cdef int abandon(self) except -1:
+        """It was cancelled: nobody waits, so nothing of it stays."""
+        cdef AsgiExchange exchange = self.exchange
+        if exchange.waiting is not None and self in exchange.waiting:
+            exchange.waiting.remove(self)
+            if not exchange.waiting and exchange.wire is not None:
+                exchange.wire.wants_body = False
+        return 0
 
 
 install_awaitable_slots(Receive, "receive")

@@ -79,9 +79,8 @@ cdef class Request:
     cdef Wire wire              # None: answered, or its connection is over
     cdef np_http1 head          # its memory is `memory`
     cdef uint8_t *memory
+    cdef list parts             # of the body, read and not given to anybody yet
     cdef bytes whole_body       # when it was read whole
-    cdef object peer
-    cdef dict known             # names of headers that were asked for
     cdef public object state
 
     def __dealloc__(self):
@@ -94,6 +93,7 @@ cdef class Request:
         if self.memory is NULL:
             raise MemoryError
         self.wire = wire
+        self.parts = []
         self.head = wire.request
         memcpy(self.memory, wire.request.fields, fields_bytes)
         memcpy(self.memory + fields_bytes, wire.request.base, wire.request.head_bytes)
@@ -183,7 +183,6 @@ cdef class Request:
         """Awaits all of the body. ConnectionError when the peer does not send all of it."""
         cdef BodyRead wait = BodyRead.__new__(BodyRead)
         wait.request = self
-        wait.parts = []
         wait.wants_all = True
         return wait
 
@@ -191,7 +190,6 @@ cdef class Request:
         """Awaits the next bytes of the body; b"" at its end."""
         cdef BodyRead wait = BodyRead.__new__(BodyRead)
         wait.request = self
-        wait.parts = []
         return wait
 
     def __aiter__(self):
@@ -201,14 +199,12 @@ cdef class Request:
     def __anext__(self):
         cdef BodyRead wait = BodyRead.__new__(BodyRead)
         wait.request = self
-        wait.parts = []
         wait.iterates = True
         return wait
 
 
 cdef class BodyRead(Awaitable):
     cdef Request request
-    cdef list parts
     cdef bint wants_all, iterates
 
     cdef object step(self):
@@ -223,28 +219,41 @@ cdef class BodyRead(Awaitable):
             if self.iterates:
                 raise StopAsyncIteration
             return b""
+        exchange = <RawExchange>wire.exchange
+        if exchange.waiting is not None and exchange.waiting is not self:
+            raise RuntimeError("another task is reading the body of this request")
+        exchange.waiting = None
         wire.say_continue()
         if not wire.has_all():
             data = wire.read_body()
             if data is None:
                 raise ConnectionAbortedError("the body of the request has a fault")
             if data:
-                self.parts.append(data)
-        if wire.has_all() and self.wants_all:
+                self.request.parts.append(data)
+        if wire.has_all() if self.wants_all else wire.has_all() or self.request.parts:
             self.is_done = True
-            self.request.whole_body = b"".join(self.parts)
-            return self.request.whole_body
-        if not self.wants_all and (self.parts or wire.has_all()):
-            self.is_done = True
-            if self.iterates and not self.parts:
+            data = b"".join(self.request.parts)
+            self.request.parts = []
+            if self.wants_all:
+                self.request.whole_body = data
+            elif self.iterates and not data:
                 raise StopAsyncIteration
-            return b"".join(self.parts)
-        if wire.face.conn.flags & NP_CONN_EOF:
+            return data
+        if wire.face is None or wire.face.conn.flags & NP_CONN_EOF:
             raise ConnectionResetError("the peer has ended the stream within the body")
-        exchange = <RawExchange>wire.exchange
         exchange.waiting = self
         wire.wants_body = True
         return self.wait_on(wire.face.host.loop)
+
+    cdef int abandon(self) except -1:
+        cdef Wire wire = self.request.wire
+        cdef RawExchange exchange
+        if wire is not None and wire.exchange is not None:
+            exchange = <RawExchange>wire.exchange
+            if exchange.waiting is self:
+                exchange.waiting = None
+                wire.wants_body = False
+        return 0
 
 
 cdef class RawApplication(Application):
@@ -265,19 +274,23 @@ cdef class RawApplication(Application):
         if not self.is_async and wire.has_all():
             request.whole_body = b""
             return self.call(wire, request)
-        exchange = RawExchange.__new__(RawExchange)
-        exchange.wire = wire
-        exchange.application = self
-        exchange.request = request
-        wire.exchange = exchange
+        exchange = self.exchange_of(wire, request)
         if not self.is_async:
-            exchange.parts = []
+            exchange.collects = True
             wire.wants_body = True
             wire.say_continue()
             return exchange.body_arrived()
         exchange.task = make_task(exchange, wire.face, exchange.serve())
         exchange.task.run()
         return 0
+
+    cdef RawExchange exchange_of(self, Wire wire, Request request):
+        cdef RawExchange exchange = RawExchange.__new__(RawExchange)
+        exchange.wire = wire
+        exchange.application = self
+        exchange.request = request
+        wire.exchange = exchange
+        return exchange
 
     cdef int call(self, Wire wire, Request request) except -1:
         """A plain function, with the whole request."""
@@ -288,7 +301,7 @@ cdef class RawApplication(Application):
                 reraise()
             response = <object>result
             Py_DECREF(result)
-            self.answer(wire, response)
+            self.answer(wire, request, response)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -308,8 +321,8 @@ cdef class RawApplication(Application):
         return wire.write_whole(500, [(b"content-type", b"text/plain; charset=utf-8")],
                                 b"Internal Server Error")
 
-    cdef int answer(self, Wire wire, object response) except -1:
-        """What a handler returned that is there at once."""
+    cdef int answer(self, Wire wire, Request request, object response) except -1:
+        cdef RawExchange exchange
         if wire.face is None:
             return 0
         if type(response) is bytes:
@@ -328,10 +341,11 @@ cdef class RawApplication(Application):
         if isinstance(body, (bytearray, memoryview)):
             return wire.write_whole((<Response>response).status, (<Response>response).headers,
                                     bytes(body))
-        wire.write_head((<Response>response).status, (<Response>response).headers, -1)
-        for data in body:
-            wire.write_data(data)
-        return wire.end_answer()
+        # In parts: a coroutine, which waits while the peer does not take them.
+        exchange = self.exchange_of(wire, request)
+        exchange.task = make_task(exchange, wire.face, exchange.send_parts(response))
+        exchange.task.run()
+        return 0
 
     cdef int answer_file(self, Wire wire, Response response, object file) except -1:
         cdef int64_t start, size
@@ -347,12 +361,14 @@ cdef class RawExchange(Exchange):
     cdef RawApplication application
     cdef Request request
     cdef RequestTask task
-    cdef list parts             # of the body, for a plain function
+    cdef bint collects          # the whole body, for a plain function
     cdef BodyRead waiting
 
     async def serve(self):
         """An `async def` handler, and the sending of what it returns."""
-        response = await self.application.handler(self.request)
+        await self.send_parts(await self.application.handler(self.request))
+
+    async def send_parts(self, response):
         body = (<Response>response).body if isinstance(response, Response) else response
         if self.begin_answer(response, body):
             return
@@ -371,7 +387,7 @@ cdef class RawExchange(Exchange):
             return True
         if not isinstance(response, Response) or hasattr(body, "fileno") \
                 or isinstance(body, (bytes, str, bytearray, memoryview, os.PathLike)):
-            self.application.answer(wire, response)
+            self.application.answer(wire, self.request, response)
             return True
         wire.write_head((<Response>response).status, (<Response>response).headers, -1)
         return False
@@ -398,17 +414,18 @@ cdef class RawExchange(Exchange):
     cdef int body_arrived(self) except -1:
         cdef Wire wire = self.wire
         cdef BodyRead waiting = self.waiting
-        if self.parts is None:
+        if not self.collects:
             self.waiting = None
             wire.wants_body = False
             return waiting.resume() if waiting is not None else 0
         data = wire.read_body()
         if data is None:
             return 0
-        self.parts.append(data)
+        self.request.parts.append(data)
         if wire.has_all():
-            self.request.whole_body = b"".join(self.parts)
-            self.parts = None
+            self.request.whole_body = b"".join(self.request.parts)
+            self.request.parts = []
+            self.collects = False
             wire.exchange = None
             self.application.call(wire, self.request)
         return 0
@@ -419,13 +436,18 @@ cdef class RawExchange(Exchange):
         self.waiting = None
         if wire is None:
             self.request.wire = None
-        elif self.parts is not None:
+        elif self.collects:
             wire.abort()  # the rest of the body will not come
         return waiting.resume() if waiting is not None else 0
 
     cdef int finished(self, object error) except -1:
         cdef Wire wire = self.wire
-        self.wire = self.request.wire = self.task = None
+        cdef BodyRead waiting = self.waiting
+        self.wire = self.request.wire = self.task = self.waiting = None
+        if waiting is not None:
+            waiting.resume()  # of another task: it hears that the request is over
+        if wire is not None and wire.is_refused:
+            return 0  # for what the peer did, and it was told
         if error is not None and (not isinstance(error, (CancelledError, ConnectionError))):
             if wire is None:
                 self.application.report("the handler failed", error)

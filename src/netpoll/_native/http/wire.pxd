@@ -68,6 +68,7 @@ cdef class Wire:
     cdef size_t head_bytes      # of the request's head, which is still the first of what is unread
     # The answer.
     cdef bint has_head, is_done     # its head was written; all of it was
+    cdef bint is_refused            # the server has answered: the request has a fault
     cdef bint is_chunked, has_body, keeps_alive
     cdef bint expects               # 100 (Continue) has still to be said
     cdef int64_t left_bytes         # of Content-Length that were not written yet; -1: any
@@ -82,7 +83,7 @@ cdef class Wire:
     cdef bint has_all(self) noexcept
     cdef bytes read_body(self)
     cdef int say_continue(self) except -1
-    cdef uint8_t *put_own_fields(self, uint8_t *at, int64_t length_bytes, Fields *told)
+    cdef uint8_t *put_own_fields(self, uint8_t *at, int status, Fields *told)
     cdef int write_head(self, int status, object fields, int64_t length_bytes) except -1
     cdef int write_whole(self, int status, object fields, bytes body) except -1
     cdef int write_data(self, object data) except -1

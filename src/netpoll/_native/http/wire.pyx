@@ -10,7 +10,7 @@ two requests a connection is a struct np_conn and nothing else (HttpProtocol.put
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -18,8 +18,9 @@ from libc.string cimport memcmp, memcpy
 from libc.time cimport time
 
 from netpoll._native.c cimport (
-    NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_OPEN, NP_CONN_PAUSED, NP_OWNER_HEAP, PyObject,
-    Py_DECREF, Py_INCREF, iovec, np_conn, np_conn_at, np_conn_pin)
+    NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_OPEN, NP_CONN_PAUSED, NP_OWNER_HEAP,
+    PyObject, PyTuple_GET_ITEM, Py_DECREF, Py_INCREF, iovec, np_conn, np_conn_at, np_conn_pin,
+    np_sock_reset_at_close)
 from netpoll._native.http.c cimport (
     NP_ANSWER_CHUNKED_BYTES, NP_ANSWER_CHUNK_MAX_BYTES, NP_ANSWER_CLOSE_BYTES, NP_ANSWER_DATE_BYTES,
     NP_ANSWER_FAULT_MAX_BYTES, NP_ANSWER_FIELD_EXTRA_BYTES, NP_ANSWER_LENGTH_MAX_BYTES,
@@ -81,6 +82,7 @@ cdef class HttpProtocol(Protocol):
     def __cinit__(self, Application application not None, dict limits not None,
                   str server not None, head_timeout_s, stall_timeout_s):
         self.application = application
+        self.now_tick = 1  # 0: a Wire's time has not begun
         self.head_ticks = 0 if head_timeout_s is None else max(1, <int>head_timeout_s)
         self.stall_ticks = 0 if stall_timeout_s is None else max(1, <int>stall_timeout_s)
         self.limits = np_http_default_limits()
@@ -141,7 +143,6 @@ cdef class HttpProtocol(Protocol):
                 face = <Connection>conn.task.argument
                 wire = <Wire>face.state
                 if wire is not None:
-                    conn.tick = host.tick  # it is not idle
                     np_conn_pin(conn)
                     try:
                         self.look_at(wire)
@@ -149,15 +150,28 @@ cdef class HttpProtocol(Protocol):
                         unpin(host, conn)
         return 0
 
+    cdef int before_idle(self, Host host) except -1:
+        """Who has a request is not idle, however long its answer takes."""
+        cdef np_conn *conn
+        cdef uint32_t i
+        for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
+            conn = np_conn_at(&host.slab, i)
+            if conn.flags & NP_CONN_OPEN and conn.task.argument is not NULL \
+                    and (<Connection>conn.task.argument).state is not None:
+                conn.tick = host.tick
+        return 0
+
     cdef int look_at(self, Wire wire) except -1:
         cdef uint64_t pending_bytes
         cdef bint is_waiting
-        if wire.stage == STAGE_OVER:
+        if wire.stage == STAGE_OVER and not wire.face.pending:
             if self.now_tick - wire.since_tick > HTTP_LINGER_S:
                 wire.face.close()
             return 0
-        if wire.stage == STAGE_HEAD:
-            if self.head_ticks and self.now_tick - wire.since_tick > <uint32_t>self.head_ticks:
+        if wire.stage == STAGE_HEAD and not wire.face.pending:
+            if wire.since_tick == 0:  # the next request waits to be looked at
+                wire.since_tick = self.now_tick
+            elif self.head_ticks and self.now_tick - wire.since_tick > <uint32_t>self.head_ticks:
                 wire.refuse(-NP_HTTP_E_TIMEOUT)
             return 0
         pending_bytes = wire.face.pending
@@ -231,22 +245,31 @@ cdef class HttpProtocol(Protocol):
 
 # ---- the fields of an answer --------------------------------------------------------------------
 
+cdef bytes KEEP_ALIVE_FIELD = b"connection: keep-alive\r\n"
+
+
 cdef inline size_t own_fields_bytes() noexcept:
     """What a head takes at most without the fields of others."""
     return (NP_ANSWER_STATUS_MAX_BYTES + NP_ANSWER_DATE_BYTES + NP_ANSWER_LENGTH_MAX_BYTES
-            + NP_ANSWER_CHUNKED_BYTES + NP_ANSWER_CLOSE_BYTES + 2)
+            + NP_ANSWER_CHUNKED_BYTES + NP_ANSWER_CLOSE_BYTES + PyBytes_GET_SIZE(KEEP_ALIVE_FIELD)
+            + 2)
 
 
-cdef int check_fields(object pairs, Fields *told) except -1:
-    """Raises TypeError and ValueError for what is not a field."""
+cdef list checked_fields(object fields, Fields *told):
+    """The fields as a list of pairs of bytes that is nobody else's: what iterates over the
+    application's objects may run code of theirs. Raises TypeError and ValueError for what is not
+    a field."""
     cdef const uint8_t *name_at
     cdef const uint8_t *value_at
     cdef Py_ssize_t name_bytes, value_bytes
     cdef uint8_t field
+    cdef list pairs = []
     told.bytes = 0
     told.length_bytes = -1
     told.has_date = told.has_server = told.closes = False
-    for name, value in pairs:
+    if fields is None:
+        return pairs
+    for name, value in fields:
         if type(name) is not bytes or type(value) is not bytes:
             raise TypeError(
                 f"the name and the value of a field are bytes, not {name!r}: {value!r}")
@@ -256,31 +279,37 @@ cdef int check_fields(object pairs, Fields *told) except -1:
         value_at = <const uint8_t*>PyBytes_AS_STRING(value)
         if np_answer_check(name_at, name_bytes, value_at, value_bytes):
             raise ValueError(f"not a field of HTTP: {name!r}: {value!r}")
-        told.bytes += name_bytes + value_bytes + NP_ANSWER_FIELD_EXTRA_BYTES
         field = np_http_field_id(name_at, name_bytes)
         if field == NP_FIELD_CONTENT_LENGTH:
+            if told.length_bytes >= 0:
+                raise ValueError("an answer has one Content-Length")
             if np_field_length(value_at, value_bytes, &told.length_bytes) < 0:
                 raise ValueError(f"not a Content-Length: {value!r}")
-        elif field == NP_FIELD_DATE:
-            told.has_date = True
-        elif field == NP_FIELD_CONNECTION:
+            continue  # written with the server's own
+        if field == NP_FIELD_CONNECTION:
             told.closes = told.closes or b"close" in value.lower()
+        if field == NP_FIELD_CONNECTION or field == NP_FIELD_TRANSFER_ENCODING:
+            continue  # of the hop (RFC 9110 7.6.1): the server's
+        if field == NP_FIELD_DATE:
+            told.has_date = True
         elif field == NP_FIELD_OTHER and name.lower() == b"server":
             told.has_server = True
-    return 0
+        told.bytes += name_bytes + value_bytes + NP_ANSWER_FIELD_EXTRA_BYTES
+        pairs.append((name, value))
+    return pairs
 
 
-cdef uint8_t *put_fields(uint8_t *at, object pairs) except NULL:
-    """All but those of a hop (RFC 9110 7.6.1), which are the server's."""
-    cdef const uint8_t *name_at
-    cdef uint8_t field
-    for name, value in pairs:
-        name_at = <const uint8_t*>PyBytes_AS_STRING(name)
-        field = np_http_field_id(name_at, PyBytes_GET_SIZE(name))
-        if field == NP_FIELD_CONNECTION or field == NP_FIELD_TRANSFER_ENCODING:
-            continue
-        at = np_answer_field(at, name_at, PyBytes_GET_SIZE(name),
-                             <const uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+cdef uint8_t *put_fields(uint8_t *at, list pairs) noexcept:
+    """pairs: of checked_fields."""
+    cdef PyObject *name
+    cdef PyObject *value
+    cdef Py_ssize_t i
+    for i in range(PyList_GET_SIZE(pairs)):
+        name = PyTuple_GET_ITEM(<object>PyList_GET_ITEM(pairs, i), 0)
+        value = PyTuple_GET_ITEM(<object>PyList_GET_ITEM(pairs, i), 1)
+        at = np_answer_field(
+            at, <const uint8_t*>PyBytes_AS_STRING(<object>name), PyBytes_GET_SIZE(<object>name),
+            <const uint8_t*>PyBytes_AS_STRING(<object>value), PyBytes_GET_SIZE(<object>value))
     return at
 
 
@@ -308,7 +337,7 @@ cdef class Wire:
         self.is_advancing = True
         try:
             while self.stage == STAGE_HEAD and self.face is face and face.unread_bytes() \
-                    and not face.closed:
+                    and not face.closed and not face.conn.flags & NP_CONN_CHOKED:
                 if not self.read_head():
                     break
         finally:
@@ -323,7 +352,8 @@ cdef class Wire:
                 face.pause_reading()  # pipelined: read when this one is answered
             elif exchange is not None:
                 exchange.body_arrived()
-                if self.face is face and face.unread_bytes() > HTTP_UNREAD_MAX_BYTES:
+                if self.face is face and self.stage == STAGE_ANSWER and not self.is_done \
+                        and face.unread_bytes() > HTTP_UNREAD_MAX_BYTES:
                     face.pause_reading()
         return 0
 
@@ -348,7 +378,7 @@ cdef class Wire:
         self.stage = STAGE_ANSWER
         self.since_tick = self.protocol.now_tick
         self.wants_body = False
-        self.has_head = self.is_done = self.is_chunked = False
+        self.has_head = self.is_done = self.is_chunked = self.is_refused = False
         self.has_body = True
         self.keeps_alive = self.request.flags & NP_HTTP_KEEP_ALIVE and not self.protocol.is_stopping
         self.expects = self.request.flags & NP_HTTP_EXPECTS != 0
@@ -374,6 +404,7 @@ cdef class Wire:
         cdef Exchange exchange
         cdef Connection face = self.face
         self.protocol.faults_count += 1
+        self.is_refused = True
         self.stage = STAGE_OVER
         if not self.has_head:
             self.has_head = True
@@ -542,13 +573,15 @@ cdef class Wire:
         cdef Fields told
         cdef uint8_t *memory
         cdef uint8_t *at
-        if not 100 <= status <= 999:
-            raise ValueError(f"a status has three digits, {status} has not")
+        cdef Connection face
+        cdef list pairs
+        if not 200 <= status <= 999:
+            raise ValueError(f"the status of an answer is 200 to 999, not {status}")
+        pairs = checked_fields(fields, &told)
         self.check_open()
+        if self.has_head:
+            raise RuntimeError("the head of this answer was written already")
         self.has_body = np_answer_has_body(self.request.method, status)
-        pairs = () if fields is None else \
-            fields if type(fields) is list or type(fields) is tuple else list(fields)
-        check_fields(pairs, &told)
         if told.length_bytes >= 0 and length_bytes >= 0 and self.has_body \
                 and told.length_bytes != length_bytes:
             raise ValueError(
@@ -564,19 +597,21 @@ cdef class Wire:
         if memory is NULL:
             raise MemoryError
         at = put_fields(np_answer_status(memory, status), pairs)
-        at = self.put_own_fields(at, length_bytes, &told)
+        at = self.put_own_fields(at, status, &told)
         if inline_bytes:
             memcpy(at, PyBytes_AS_STRING(body), inline_bytes)
             at += inline_bytes
         self.has_head = True
+        face = self.face
         self.push_heap(memory, at - memory)
         if body is not None:
             self.left_bytes = 0
             if self.has_body and not inline_bytes and body:
                 self.put_bytes(body)
+                face.pushed()  # counts it: a peer that does not read is not read from
         return 0
 
-    cdef uint8_t *put_own_fields(self, uint8_t *at, int64_t length_bytes, Fields *told):
+    cdef uint8_t *put_own_fields(self, uint8_t *at, int status, Fields *told):
         """What a server says: Server, Date, how long the body is and whether the connection goes
         on; and the end of the head."""
         cdef Py_ssize_t size
@@ -586,9 +621,13 @@ cdef class Wire:
             at += size
         if not told.has_date:
             at = np_answer_date(at, &self.protocol.date, time(NULL))
-        if told.length_bytes < 0 and (self.has_body or self.request.method == NP_HTTP_HEAD):
-            if length_bytes >= 0:
-                at = np_answer_length(at, length_bytes)
+        # RFC 9110 8.6 and 9112 6.1: 204 has neither; 304 and HEAD may say what the body would have.
+        if status != 204 and (self.has_body or self.left_bytes >= 0):
+            if self.left_bytes >= 0 and (self.has_body or told.length_bytes >= 0
+                                         or self.request.method == NP_HTTP_HEAD):
+                at = np_answer_length(at, self.left_bytes)
+            elif not self.has_body:
+                pass
             elif self.request.minor:
                 self.is_chunked = True
                 at = np_answer_chunked(at)
@@ -596,16 +635,23 @@ cdef class Wire:
                 self.keeps_alive = False  # of HTTP/1.0: the end of the connection is the body's
         if not self.keeps_alive:
             at = np_answer_close(at)
+        elif not self.request.minor:
+            memcpy(at, PyBytes_AS_STRING(KEEP_ALIVE_FIELD), PyBytes_GET_SIZE(KEEP_ALIVE_FIELD))
+            at += PyBytes_GET_SIZE(KEEP_ALIVE_FIELD)
         return np_answer_end(at)
 
     cdef int write_data(self, object data) except -1:
         """A part of the body. Raises ValueError for more than Content-Length has promised."""
         cdef uint8_t line[NP_ANSWER_CHUNK_MAX_BYTES]
         cdef uint8_t *end
-        cdef Py_ssize_t size = len(data)
+        cdef Connection face
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))  # its length is that of its bytes; TypeError for a str
+        size = PyBytes_GET_SIZE(data)
         if size == 0:
             return 0
         self.check_open()
+        face = self.face
         self.promise(size)
         if not self.has_body:
             return 0
@@ -613,11 +659,11 @@ cdef class Wire:
             if self.is_chunked:
                 end = np_answer_chunk(line, size)
                 self.put_bytes(PyBytes_FromStringAndSize(<char*>line, end - line))
-            self.face.push_data(data)
+            self.put_bytes(data)
             if self.is_chunked:
                 self.put_bytes(b"\r\n")
         finally:
-            self.face.pushed()
+            face.pushed()
         return 0
 
     cdef int write_file(self, int fd, int64_t offset, int64_t size) except -1:
@@ -705,11 +751,23 @@ cdef class Wire:
         return 0
 
     cdef int abort(self) except -1:
-        """An answer that cannot be completed must not look complete: the connection ends."""
+        """An answer that cannot be completed must not look complete: the connection ends, with a
+        reset where its end would be the body's (HTTP/1.0)."""
         cdef Connection face = self.face
+        cdef bint resets = self.has_head and self.has_body and not self.is_chunked \
+            and self.left_bytes < 0
+        if self.stage == STAGE_OVER:
+            return 0  # refused: the peer still has to see why
         self.stage = STAGE_OVER
+        self.since_tick = self.protocol.now_tick
         self.keeps_alive = False
-        if face is not None:
+        if face is None or face.conn is NULL:
+            return 0
+        if resets:
+            np_sock_reset_at_close(face.conn.fd)
+            face.abort(ConnectionAbortedError(
+                errno.ECONNABORTED, "the application has not completed its answer"))
+        else:
             face.close()
         return 0
 

@@ -33,6 +33,11 @@ cdef class Protocol:
         """Once a second."""
         return 0
 
+    cdef int before_idle(self, Host host) except -1:
+        """Those that made no progress within the idle time-out are going to be ended: who is busy
+        otherwise gets the tick of now."""
+        return 0
+
     cdef int on_stop(self, Host host) except -1:
         """The server stops with grace: what is left when that is over is aborted."""
         return 0

@@ -482,6 +482,8 @@ cdef class Worker(Host):
         self.ticker = self.loop.call_later(self.tick_s, self._on_tick)
         self.wheel.advance()
         self.tick = self.wheel.tick
+        if self.protocol is not None:
+            self.protocol.before_idle(self)
         while True:
             conn = self.wheel.pop_idle()
             if conn is NULL:
