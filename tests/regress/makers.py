@@ -6,6 +6,7 @@ and are handled once more, and again when their loop is closed.
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import ssl
@@ -14,9 +15,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import netpoll
+from netpoll import http
 from netpoll._files.operations import is_ring
 from netpoll._native.files import operations as native_files
+from netpoll._native.http import asgi as native_asgi
 from netpoll._native.http import parser as native_http
+from netpoll._native.http import raw as native_raw
+from netpoll._native.http import wire as native_wire
 from netpoll._native.loop import sendfile as native_sendfile
 from netpoll._native.sched import alarm as native_alarm
 from netpoll._native.sched import task as native_task
@@ -250,6 +255,47 @@ async def parsers() -> AsyncIterator[list[Any]]:
     yield [parser]
 
 
+async def asked(app: Any, met: list[Any]) -> Any:
+    """A server of HTTP whose application waits with a request, part of whose body is there."""
+    server = http.Server(app, "127.0.0.1", 0, lifespan="off")
+    await server.astart()
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab")
+    while not met:
+        await asyncio.sleep(0.001)
+    met.extend(one for one in gc.get_objects() if type(one) is native_wire.Wire)
+    met.append(server._handler_of(asyncio.get_running_loop()))
+    return server, writer
+
+
+@maker
+async def http_functions() -> AsyncIterator[list[Any]]:
+    met: list[Any] = []
+
+    async def handler(request: http.Request) -> None:
+        met.extend([request, request.read(), http.Response(b"x"), asyncio.current_task()])
+        await asyncio.sleep(1000)
+
+    server, writer = await asked(handler, met)
+    yield [*met, native_raw.RawApplication(handler, True, print), native_wire.Application()]
+    writer.close()
+    await server.astop(0)
+
+
+@maker
+async def http_applications() -> AsyncIterator[list[Any]]:
+    met: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        met.extend([receive.__self__, receive()])
+        await asyncio.sleep(1000)
+
+    server, writer = await asked(app, met)
+    yield [*met, native_asgi.AsgiApplication(app, None, "http", "", print)]
+    writer.close()
+    await server.astop(0)
+
+
 @maker
 async def secure_workers() -> AsyncIterator[list[Any]]:
     from netpoll._native.server.secure import SecureWorker
@@ -357,8 +403,11 @@ async def loads() -> AsyncIterator[list[Any]]:
 
     listening = socket.create_server(("127.0.0.1", 0))
     load = _native.Load(listening.getsockname(), 1, 10, stall_s=0.1)
-    yield [load]
+    exchanges = [(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"hello")]
+    http_load = _native.HttpLoad(listening.getsockname(), 1, exchanges, stall_s=0.1)
+    yield [load, http_load]
     load.close()
+    http_load.close()
 
 
 def run(backend: str, make: Any, handle: Callable[[Any], None]) -> None:
