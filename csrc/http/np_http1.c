@@ -568,8 +568,12 @@ static int read_gathered(struct np_http1 *request, const struct np_iov *unread, 
         size_t left_bytes;
         const uint8_t *piece = np_iov_piece(unread, i, &left_bytes);
         while (left_bytes) {
-            size_t step_bytes = left_bytes < NP_HTTP_GATHER_BYTES ? left_bytes
-                                                                  : NP_HTTP_GATHER_BYTES;
+            size_t step_bytes = NP_HTTP_GATHER_BYTES;
+            /* What was looked at in place, in the first piece, is not looked at again. */
+            if (step_bytes + request->own_bytes < request->at)
+                step_bytes = request->at - request->own_bytes;
+            if (step_bytes > left_bytes)
+                step_bytes = left_bytes;
             int result = grow_own(request, step_bytes);
             if (result < 0)
                 return request->fault = (int16_t)result;

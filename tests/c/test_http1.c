@@ -219,6 +219,19 @@ static void a_large_piece_behind_a_cut_head_is_not_copied(void **state)
     np_http1_close(&f.request);
 }
 
+/* Larger than a step of gathering: in place, more was looked at than the first step copies. */
+static void a_large_head_is_read_over_every_cut(void **state)
+{
+    (void)state;
+    char text[5000];
+    const char *line = "GET /%01500d HTTP/1.1\r\nhost: a\r\n";
+    size_t bytes = (size_t)snprintf(text, sizeof(text), line, 1);
+    for (int i = 0; i < 2; i++)
+        bytes += (size_t)snprintf(text + bytes, sizeof(text) - bytes, "x-%d: %01200d\r\n", i, i);
+    bytes += (size_t)snprintf(text + bytes, sizeof(text) - bytes, "\r\n");
+    check(text, bytes, NP_HTTP_DONE);
+}
+
 static void pipelined_requests_are_read_one_after_the_other(void **state)
 {
     static const char text[] = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -707,6 +720,7 @@ int main(void)
         cmocka_unit_test(a_head_is_read_over_every_cut),
         cmocka_unit_test(a_head_in_many_pieces_is_gathered_once),
         cmocka_unit_test(a_large_piece_behind_a_cut_head_is_not_copied),
+        cmocka_unit_test(a_large_head_is_read_over_every_cut),
         cmocka_unit_test(pipelined_requests_are_read_one_after_the_other),
         cmocka_unit_test(memory_that_moves_is_followed),
         cmocka_unit_test(every_rule_holds_over_every_cut),
