@@ -176,7 +176,9 @@ cdef class TlsTransport(Transport):
     def _test__append_write_backlog(self, data):
         """Written, but nobody is told to encrypt it: asyncio's own tests ask for this."""
         cdef TlsLayer layer = self.layer
-        out_push_bytes(&layer.plain, bytes(data))
+        data = bytes(data)
+        if data:
+            out_push_bytes(&layer.plain, data)
 
     @property
     def _loop(self):
