@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE /* epoll_pwait2 */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -122,6 +123,9 @@ static int epoll_enable(struct np_backend *be)
 static int fd_table_grow(struct np_epoll *e, int fd)
 {
     uint32_t count = e->fds_count ? e->fds_count : 64;
+    /* The table is as large as the largest number: one that is no descriptor makes none. */
+    if (fd < 0 || fcntl(fd, F_GETFD) < 0)
+        return -EBADF;
     while (count <= (uint32_t)fd)
         count *= 2;
     struct np_epoll_fd *fds = realloc(e->fds, sizeof(*fds) * count);

@@ -283,3 +283,12 @@ async def test_pipe_transports_refuse_files(loop: Any) -> None:
                 with pytest.raises(ValueError, match="Pipe transport is"):
                     await connect(asyncio.Protocol, file)
                 file.close()
+
+
+@pytest.mark.parametrize("fd", [1 << 20, 1 << 30])
+def test_a_number_that_is_no_descriptor_takes_no_memory(loop_factory: Any, fd: int) -> None:
+    """By the way around the checks of add_reader: the backend refuses it itself."""
+    loop = loop_factory()
+    with pytest.raises(OSError) as raised:
+        loop._add_reader(fd, print)
+    assert raised.value.errno == errno.EBADF
