@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -130,16 +131,18 @@ def test_a_silent_server_is_a_fault() -> None:
 
 
 def test_an_answer_before_the_request_is_over_is_a_fault() -> None:
-    request = post("/upload", bytes(8 << 20))  # more than the buffers of two sockets hold
+    request = post("/upload", bytes(16 << 20))  # more than the buffers of two sockets hold
+    found_out = threading.Event()
 
     def hasty(client: socket.socket) -> None:
         client.sendall(HEAD + b"hello")
-        exactly(client, len(request))
+        found_out.wait(10 * SLOWNESS)  # reads nothing, so the request cannot end before
 
     with scripted(hasty) as address:
         with _native.HttpLoad(address, 1, [(request, b"hello")]) as load:
             with pytest.raises(_native.LoadError, match="more than it was asked for"):
                 load.run(0.05)
+        found_out.set()
 
 
 def test_mixed_up_answers_are_found_out() -> None:
