@@ -10,6 +10,8 @@ called, and gives an awaitable that is ready, except when the peer does not take
 from libc.stdint cimport int64_t
 
 from netpoll._native.c cimport NP_CONN_EOF
+from netpoll._native.http.c cimport np_http1
+from netpoll._native.http.request_head cimport path_of, text_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.words cimport method_name
@@ -98,18 +100,18 @@ cdef class AsgiApplication(Application):
         return 0
 
     cdef dict scope_of(self, Wire wire):
+        cdef const np_http1 *request = &wire.request
         cdef dict scope = self.template.copy()
         scope["asgi"] = ASGI.copy()
         scope["extensions"] = {name: {} for name in EXTENSIONS}
-        if not wire.request.minor:
+        if not request.minor:
             scope["http_version"] = "1.0"
         scope["method"] = method_name(
-            wire.request.method, wire.request.base + wire.request.method_name.at,
-            wire.request.method_name.bytes)
-        scope["path"] = wire.path()
-        scope["raw_path"] = wire.text(wire.request.path.at, wire.request.path.bytes) or b"/"
-        scope["query_string"] = wire.text(wire.request.query.at, wire.request.query.bytes)
-        scope["headers"] = wire.header_pairs()
+            request.method, request.base + request.method_name.at, request.method_name.bytes)
+        scope["path"] = path_of(request)
+        scope["raw_path"] = text_of(request, request.path.at, request.path.bytes) or b"/"
+        scope["query_string"] = text_of(request, request.query.at, request.query.bytes)
+        scope["headers"] = wire.protocol.header_pairs.of(request)
         scope["client"], scope["server"] = self.addresses_of(wire.face)
         if self.state is not None:
             scope["state"] = self.state.copy()

@@ -2,18 +2,11 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from netpoll._native.c cimport PyObject
-from netpoll._native.http.c cimport (
-    NP_FIELDS_COUNT, np_body, np_date, np_http1, np_http_field, np_http_limits)
+from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
+from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
+from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.protocol cimport Protocol
-
-
-cdef struct Fields:
-    # What an application's fields say that is the server's concern, too.
-    size_t bytes                # that they need
-    int64_t length_bytes        # Content-Length; -1: not said
-    bint has_date, has_server, closes
 
 
 cdef class Application:
@@ -33,10 +26,9 @@ cdef class Exchange:
 cdef class HttpProtocol(Protocol):
     cdef Application application
     cdef np_http_limits limits
-    cdef np_date date
-    cdef bytes server_field     # "server: netpoll\r\n"; empty: none
+    cdef HeadWriter heads
+    cdef HeaderPairs header_pairs
     cdef Wire spare             # one that no connection uses, or None
-    cdef PyObject *pairs[NP_FIELDS_COUNT]   # the last (name, value) that was made of each name
     cdef int head_ticks, stall_ticks    # time-outs, in ticks of a second; 0: none
     cdef uint32_t now_tick
     cdef uint64_t requests_count, faults_count
@@ -83,7 +75,7 @@ cdef class Wire:
     cdef bint has_all(self) noexcept
     cdef bytes read_body(self)
     cdef int say_continue(self) except -1
-    cdef uint8_t *put_own_fields(self, uint8_t *at, int status, Fields *told)
+    cdef Framing framing_of(self, int status, const Fields *told) noexcept
     cdef int write_head(self, int status, object fields, int64_t length_bytes) except -1
     cdef int write_whole(self, int status, object fields, bytes body) except -1
     cdef int write_data(self, object data) except -1
@@ -95,7 +87,3 @@ cdef class Wire:
     cdef int write(self, int status, object fields, int64_t length_bytes, bytes body) except -1
     cdef int push_heap(self, uint8_t *memory, size_t size) except -1
     cdef int put_bytes(self, bytes data) except -1
-    cdef bytes text(self, uint64_t at, uint64_t size)
-    cdef object header_pair(self, const np_http_field *field)
-    cdef list header_pairs(self)
-    cdef object path(self)

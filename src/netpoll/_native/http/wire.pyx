@@ -10,30 +10,20 @@ two requests a connection is a struct np_conn and nothing else (HttpProtocol.put
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
-from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy
-from libc.time cimport time
+from libc.string cimport memcpy
 
 from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_OPEN, NP_CONN_PAUSED, NP_OWNER_HEAP,
-    PyObject, PyTuple_GET_ITEM, Py_DECREF, Py_INCREF, iovec, np_conn, np_conn_at, np_conn_pin,
-    np_sock_reset_at_close)
+    iovec, np_conn, np_conn_at, np_conn_pin, np_sock_reset_at_close)
+from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter, checked_fields
 from netpoll._native.http.c cimport (
-    NP_ANSWER_CHUNKED_BYTES, NP_ANSWER_CHUNK_MAX_BYTES, NP_ANSWER_CLOSE_BYTES, NP_ANSWER_DATE_BYTES,
-    NP_ANSWER_FAULT_MAX_BYTES, NP_ANSWER_FIELD_EXTRA_BYTES, NP_ANSWER_LENGTH_MAX_BYTES,
-    NP_ANSWER_STATUS_MAX_BYTES, NP_FIELDS_COUNT, NP_FIELD_AUTHORIZATION, NP_FIELD_CONNECTION,
-    NP_FIELD_CONTENT_LENGTH, NP_FIELD_COOKIE, NP_FIELD_DATE, NP_FIELD_OTHER,
-    NP_FIELD_TRANSFER_ENCODING, NP_HTTP_EXPECTS, NP_HTTP_E_TIMEOUT, NP_HTTP_FULL, NP_HTTP_HEAD,
-    NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, NP_HTTP_PATH_ENCODED, np_answer_check, np_answer_chunk,
-    np_answer_chunked, np_answer_close, np_answer_date, np_answer_end, np_answer_fault,
-    np_answer_field, np_answer_has_body, np_answer_length, np_answer_status, np_body_begin,
-    np_body_is_over, np_body_read, np_field_length, np_field_unquote, np_http1_begin,
-    np_http1_close, np_http1_open, np_http1_read, np_http_default_limits, np_http_field,
-    np_http_field_id)
-from netpoll._native.http.words cimport field_names
+    NP_ANSWER_CHUNK_MAX_BYTES, NP_ANSWER_FAULT_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_TIMEOUT,
+    NP_HTTP_FULL, NP_HTTP_HEAD, NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, np_answer_check, np_answer_chunk,
+    np_answer_has_body, np_body_begin, np_body_is_over, np_body_read, np_http1_begin,
+    np_http1_close, np_http1_open, np_http1_read, np_http_default_limits, np_http_field)
+from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
 from netpoll._native.seal cimport seal_types
@@ -97,13 +87,8 @@ cdef class HttpProtocol(Protocol):
                 self.limits.body_max_bytes = value
             else:
                 raise TypeError(f"no limit has the name {name!r}")
-        self.server_field = b"server: " + server.encode("latin-1") + b"\r\n" if server else b""
-
-    def __dealloc__(self):
-        cdef int i
-        for i in range(NP_FIELDS_COUNT):
-            if self.pairs[i] is not NULL:
-                Py_DECREF(self.pairs[i])
+        self.header_pairs = HeaderPairs.__new__(HeaderPairs)
+        self.heads = HeadWriter.__new__(HeadWriter, server)
 
     cdef Wire wire_of(self, Connection face):
         cdef Wire wire
@@ -243,76 +228,6 @@ cdef class HttpProtocol(Protocol):
         return 0
 
 
-# ---- the fields of an answer --------------------------------------------------------------------
-
-cdef bytes KEEP_ALIVE_FIELD = b"connection: keep-alive\r\n"
-
-
-cdef inline size_t own_fields_bytes() noexcept:
-    """What a head takes at most without the fields of others."""
-    return (NP_ANSWER_STATUS_MAX_BYTES + NP_ANSWER_DATE_BYTES + NP_ANSWER_LENGTH_MAX_BYTES
-            + NP_ANSWER_CHUNKED_BYTES + NP_ANSWER_CLOSE_BYTES + PyBytes_GET_SIZE(KEEP_ALIVE_FIELD)
-            + 2)
-
-
-cdef list checked_fields(object fields, Fields *told):
-    """The fields as a list of pairs of bytes that is nobody else's: what iterates over the
-    application's objects may run code of theirs. Raises TypeError and ValueError for what is not
-    a field."""
-    cdef const uint8_t *name_at
-    cdef const uint8_t *value_at
-    cdef Py_ssize_t name_bytes, value_bytes
-    cdef uint8_t field
-    cdef list pairs = []
-    told.bytes = 0
-    told.length_bytes = -1
-    told.has_date = told.has_server = told.closes = False
-    if fields is None:
-        return pairs
-    for name, value in fields:
-        if type(name) is not bytes or type(value) is not bytes:
-            raise TypeError(
-                f"the name and the value of a field are bytes, not {name!r}: {value!r}")
-        name_bytes = PyBytes_GET_SIZE(name)
-        value_bytes = PyBytes_GET_SIZE(value)
-        name_at = <const uint8_t*>PyBytes_AS_STRING(name)
-        value_at = <const uint8_t*>PyBytes_AS_STRING(value)
-        if np_answer_check(name_at, name_bytes, value_at, value_bytes):
-            raise ValueError(f"not a field of HTTP: {name!r}: {value!r}")
-        field = np_http_field_id(name_at, name_bytes)
-        if field == NP_FIELD_CONTENT_LENGTH:
-            if told.length_bytes >= 0:
-                raise ValueError("an answer has one Content-Length")
-            if np_field_length(value_at, value_bytes, &told.length_bytes) < 0:
-                raise ValueError(f"not a Content-Length: {value!r}")
-            continue  # written with the server's own
-        if field == NP_FIELD_CONNECTION:
-            told.closes = told.closes or b"close" in value.lower()
-        if field == NP_FIELD_CONNECTION or field == NP_FIELD_TRANSFER_ENCODING:
-            continue  # of the hop (RFC 9110 7.6.1): the server's
-        if field == NP_FIELD_DATE:
-            told.has_date = True
-        elif field == NP_FIELD_OTHER and name.lower() == b"server":
-            told.has_server = True
-        told.bytes += name_bytes + value_bytes + NP_ANSWER_FIELD_EXTRA_BYTES
-        pairs.append((name, value))
-    return pairs
-
-
-cdef uint8_t *put_fields(uint8_t *at, list pairs) noexcept:
-    """pairs: of checked_fields."""
-    cdef PyObject *name
-    cdef PyObject *value
-    cdef Py_ssize_t i
-    for i in range(PyList_GET_SIZE(pairs)):
-        name = PyTuple_GET_ITEM(<object>PyList_GET_ITEM(pairs, i), 0)
-        value = PyTuple_GET_ITEM(<object>PyList_GET_ITEM(pairs, i), 1)
-        at = np_answer_field(
-            at, <const uint8_t*>PyBytes_AS_STRING(<object>name), PyBytes_GET_SIZE(<object>name),
-            <const uint8_t*>PyBytes_AS_STRING(<object>value), PyBytes_GET_SIZE(<object>value))
-    return at
-
-
 # ---- one connection -----------------------------------------------------------------------------
 
 cdef class Wire:
@@ -411,8 +326,7 @@ cdef class Wire:
             memory = <uint8_t*>malloc(NP_ANSWER_FAULT_MAX_BYTES)
             if memory is NULL:
                 raise MemoryError
-            end = np_answer_fault(memory, fault, self.request.method, &self.protocol.date,
-                                  time(NULL))
+            end = self.protocol.heads.put_fault(memory, fault, self.request.method)
             self.push_heap(memory, end - memory)
         if face.unread_bytes():
             face.skip()
@@ -436,55 +350,6 @@ cdef class Wire:
         if self.is_paused():
             face.resume_reading()
         return 0
-
-    # ---- the request --------------------------------------------------------------------------
-
-    cdef bytes text(self, uint64_t at, uint64_t size):
-        return PyBytes_FromStringAndSize(<const char*>self.request.base + at, size)
-
-    cdef object header_pair(self, const np_http_field *field):
-        """(name, value) as bytes, the name in lower case. What many requests repeat is made once,
-        except what may be a secret."""
-        cdef const char *value = <const char*>self.request.base + field.value_at
-        cdef PyObject *last = self.protocol.pairs[field.id]
-        if last is not NULL:
-            known = (<tuple>last)[1]
-            if <uint32_t>PyBytes_GET_SIZE(known) == field.value_bytes \
-                    and memcmp(PyBytes_AS_STRING(known), value, field.value_bytes) == 0:
-                return <object>last
-        if field.id == NP_FIELD_OTHER:
-            name = self.text(field.name_at, field.name_bytes).lower()
-        else:
-            name = <object>field_names[field.id]
-        pair = (name, PyBytes_FromStringAndSize(value, field.value_bytes))
-        if field.id not in (NP_FIELD_OTHER, NP_FIELD_AUTHORIZATION, NP_FIELD_COOKIE):
-            Py_INCREF(<PyObject*>pair)
-            self.protocol.pairs[field.id] = <PyObject*>pair
-            if last is not NULL:
-                Py_DECREF(last)
-        return pair
-
-    cdef list header_pairs(self):
-        cdef uint32_t i
-        cdef list pairs = PyList_New(self.request.fields_count)
-        for i in range(self.request.fields_count):
-            pair = self.header_pair(&self.request.fields[i])
-            Py_INCREF(<PyObject*>pair)
-            PyList_SET_ITEM(pairs, i, pair)
-        return pairs
-
-    cdef object path(self):
-        """The path without percent signs. UTF-8; bytes that are not become U+FFFD."""
-        cdef const uint8_t *at = self.request.base + self.request.path.at
-        cdef Py_ssize_t size = self.request.path.bytes
-        cdef int is_ascii
-        if size == 0:
-            return "/"
-        if not self.request.flags & NP_HTTP_PATH_ENCODED:
-            return PyUnicode_DecodeUTF8(<const char*>at, size, NULL)
-        raw = PyBytes_FromStringAndSize(NULL, size)
-        size = np_field_unquote(at, size, <uint8_t*>PyBytes_AS_STRING(raw), &is_ascii)
-        return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(raw), size, "replace")
 
     # ---- the request's body -------------------------------------------------------------------
 
@@ -571,6 +436,7 @@ cdef class Wire:
         """
         cdef Py_ssize_t inline_bytes = 0
         cdef Fields told
+        cdef Framing framing
         cdef uint8_t *memory
         cdef uint8_t *at
         cdef Connection face
@@ -591,13 +457,11 @@ cdef class Wire:
         self.left_bytes = told.length_bytes if told.length_bytes >= 0 else length_bytes
         if body is not None and self.has_body and PyBytes_GET_SIZE(body) <= HTTP_INLINE_BYTES:
             inline_bytes = PyBytes_GET_SIZE(body)
-        memory = <uint8_t*>malloc(
-            own_fields_bytes() + PyBytes_GET_SIZE(self.protocol.server_field) + told.bytes
-            + inline_bytes)
+        memory = <uint8_t*>malloc(self.protocol.heads.max_bytes(&told) + inline_bytes)
         if memory is NULL:
             raise MemoryError
-        at = put_fields(np_answer_status(memory, status), pairs)
-        at = self.put_own_fields(at, status, &told)
+        framing = self.framing_of(status, &told)
+        at = self.protocol.heads.put(memory, status, pairs, &told, &framing)
         if inline_bytes:
             memcpy(at, PyBytes_AS_STRING(body), inline_bytes)
             at += inline_bytes
@@ -611,34 +475,22 @@ cdef class Wire:
                 face.pushed()  # counts it: a peer that does not read is not read from
         return 0
 
-    cdef uint8_t *put_own_fields(self, uint8_t *at, int status, Fields *told):
-        """What a server says: Server, Date, how long the body is and whether the connection goes
-        on; and the end of the head."""
-        cdef Py_ssize_t size
-        if not told.has_server:
-            size = PyBytes_GET_SIZE(self.protocol.server_field)
-            memcpy(at, PyBytes_AS_STRING(self.protocol.server_field), size)
-            at += size
-        if not told.has_date:
-            at = np_answer_date(at, &self.protocol.date, time(NULL))
-        # RFC 9110 8.6 and 9112 6.1: 204 has neither; 304 and HEAD may say what the body would have.
-        if status != 204 and (self.has_body or self.left_bytes >= 0):
-            if self.left_bytes >= 0 and (self.has_body or told.length_bytes >= 0
-                                         or self.request.method == NP_HTTP_HEAD):
-                at = np_answer_length(at, self.left_bytes)
-            elif not self.has_body:
-                pass
-            elif self.request.minor:
-                self.is_chunked = True
-                at = np_answer_chunked(at)
-            else:
-                self.keeps_alive = False  # of HTTP/1.0: the end of the connection is the body's
-        if not self.keeps_alive:
-            at = np_answer_close(at)
-        elif not self.request.minor:
-            memcpy(at, PyBytes_AS_STRING(KEEP_ALIVE_FIELD), PyBytes_GET_SIZE(KEEP_ALIVE_FIELD))
-            at += PyBytes_GET_SIZE(KEEP_ALIVE_FIELD)
-        return np_answer_end(at)
+    cdef Framing framing_of(self, int status, const Fields *told) noexcept:
+        """How long the body is, and whether the connection goes on. RFC 9110 8.6 and 9112 6.1: 204
+        has no length; 304 and HEAD may say the one that the body would have."""
+        cdef Framing framing
+        framing.length_bytes = -1
+        framing.is_chunked = False
+        if self.left_bytes >= 0 and status != 204 and (
+                self.has_body or told.length_bytes >= 0 or self.request.method == NP_HTTP_HEAD):
+            framing.length_bytes = self.left_bytes
+        elif self.has_body and self.request.minor:
+            self.is_chunked = framing.is_chunked = True
+        elif self.has_body:
+            self.keeps_alive = False  # of HTTP/1.0: the end of the connection is the body's
+        framing.closes = not self.keeps_alive
+        framing.keeps_alive = self.keeps_alive and not self.request.minor
+        return framing
 
     cdef int write_data(self, object data) except -1:
         """A part of the body. Raises ValueError for more than Content-Length has promised."""
