@@ -3,7 +3,7 @@
     python examples/server/chat.py [--port 8000]
 
 The line is one bytes object, which every connection keeps until its peer has it: nothing is copied.
-Who does not read is disconnected when max_pending_bytes wait for him.
+Who does not read is disconnected when pending_max_bytes wait for him.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
         options.port,
         on_connect=on_connect,
         on_close=on_close,
-        max_pending_bytes=256 * 1024,
+        limits=netpoll.ServerLimits(pending_max_bytes=256 * 1024),
         ready=lambda server: print(f"listening on port {server.port}", flush=True),
     )
 

@@ -72,8 +72,7 @@ def main() -> None:
         Site(options.directory).session,
         "127.0.0.1",
         options.port,
-        idle_timeout_s=30,
-        max_unread_bytes=HEAD_MAX_BYTES,
+        limits=netpoll.ServerLimits(idle_timeout_s=30, unread_max_bytes=HEAD_MAX_BYTES),
         ready=lambda server: print(f"listening on port {server.port}", flush=True),
     )
 

@@ -44,8 +44,7 @@ def main() -> None:
         session,
         "127.0.0.1",
         options.port,
-        idle_timeout_s=60,
-        max_unread_bytes=64 * 1024,
+        limits=netpoll.ServerLimits(idle_timeout_s=60, unread_max_bytes=64 * 1024),
         ready=lambda server: print(f"listening on port {server.port}", flush=True),
     )
 

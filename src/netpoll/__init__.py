@@ -9,7 +9,7 @@ Usage:
 from netpoll._native.memory.pool import Buffer, BufferPool
 from netpoll._native.server.connection import Connection
 from netpoll._native.server.lease import Lease
-from netpoll.config import BufferConfig, LoopConfig
+from netpoll.config import BufferConfig, LoopConfig, ServerLimits
 from netpoll.errors import BackendUnavailableError, PoolExhaustedError
 from netpoll.files import fsync, open, read_at, readinto_at, write_at
 from netpoll.loop import EventLoop, EventLoopPolicy, install, new_event_loop, run
@@ -36,6 +36,7 @@ __all__ = [
     "ProbeResult",
     "Scheduler",
     "Server",
+    "ServerLimits",
     "Task",
     "TaskGroup",
     "__version__",

@@ -1,11 +1,13 @@
-"""The configuration of a loop and of a pool of buffers."""
+"""The configuration of a loop, of a server and of a pool of buffers."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["FEATURES", "BufferConfig", "LoopConfig"]
+__all__ = ["FEATURES", "BufferConfig", "LoopConfig", "ServerLimits"]
 
 # What a loop may use of the kernel, by the names of loop.stats()["features"].
 FEATURES = (
@@ -28,6 +30,33 @@ FEATURES = (
 BLOCK_MIN_BYTES = 64
 BLOCK_MAX_BYTES = 64 << 20
 CLASSES_MAX_COUNT = 16
+
+# Of a limit, by the last word of its name: what it may be, and the first number that is too large.
+LIMIT_UNITS = {
+    "bytes": ("a whole number of bytes", 1 << 46),
+    "count": ("a whole number", 1 << 31),
+    "s": ("a number of seconds", math.inf),
+}
+
+
+def check_limits(limits: Any) -> None:
+    """Raises TypeError or ValueError unless each field of a dataclass of limits makes sense.
+
+    A field that is annotated with None may be None: no limit. Fields whose names end in no unit are
+    not looked at.
+    """
+    for field in dataclasses.fields(limits):
+        name, value = field.name, getattr(limits, field.name)
+        unit = name.rpartition("_")[2]
+        may_be_none = "None" in str(field.type)
+        if unit not in LIMIT_UNITS or (value is None and may_be_none):
+            continue
+        what, end = LIMIT_UNITS[unit]
+        takes = f"{name} must be {what} above 0{', or None for no limit' if may_be_none else ''}"
+        if isinstance(value, bool) or not isinstance(value, (int, float) if unit == "s" else int):
+            raise TypeError(f"{takes}, not {value!r}")
+        if not 0 < value < end:
+            raise ValueError(f"{takes}{f' and below {end}' if value > 0 else ''}, not {value!r}")
 
 
 def _power_of_two(n: int) -> bool:
@@ -74,6 +103,41 @@ class LoopConfig:
                 )
         if self.cq_entries and self.cq_entries < (self.sq_entries or 512):
             raise ValueError("cq_entries must not be smaller than sq_entries (512 by default)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerLimits:
+    """What a server keeps for its connections, and for how long. None: without a limit.
+
+    connections_max_count: accepting pauses while there are so many.
+    backlog_max_count: connections that the kernel keeps until they are accepted.
+    pending_max_bytes: the unsent bytes of one connection. Above it, the connection is not read from
+        until half of them are sent. At twice as much, a write raises BufferError.
+    when_full: "close" ends the connection then, too; "raise" only raises.
+    unread_max_bytes: the unread bytes of one connection. A session's peer is paused there; an
+        on_data handler that leaves more unread loses the connection.
+    retained_max_bytes: the retained leases of one connection. Above it, reading pauses; at twice as
+        much, retain() is refused.
+    idle_timeout_s: a connection ends when for so long its handler has read nothing and its peer has
+        taken nothing.
+    handshake_timeout_s: a connection whose TLS handshake takes longer ends.
+
+    Raises TypeError and ValueError for what no limit can be.
+    """
+
+    connections_max_count: int | None = None
+    backlog_max_count: int = 4096
+    pending_max_bytes: int = 1 << 20
+    when_full: Literal["close", "raise"] = "close"
+    unread_max_bytes: int = 1 << 20
+    retained_max_bytes: int = 1 << 20
+    idle_timeout_s: float | None = None
+    handshake_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if self.when_full not in ("close", "raise"):
+            raise ValueError(f"when_full must be 'close' or 'raise', not {self.when_full!r}")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ docs/http.md has the whole of it, docs/http-strictness.md what is refused.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import logging
 import os
@@ -31,7 +30,7 @@ from netpoll._http.lifespan import Lifespan, LifespanError
 from netpoll._native.http.asgi import AsgiApplication
 from netpoll._native.http.raw import RawApplication, Request, Response
 from netpoll._native.http.wire import Application, HttpProtocol
-from netpoll.config import LoopConfig
+from netpoll.config import LoopConfig, ServerLimits, check_limits
 from netpoll.loop import EventLoop
 from netpoll.server import Server as _StreamServer
 
@@ -43,7 +42,7 @@ LIFESPANS = ("auto", "on", "off")
 log = logging.getLogger("netpoll.http")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HttpLimits:
     """What a request may be, and how long it may take. None: without a limit.
 
@@ -53,6 +52,7 @@ class HttpLimits:
         two requests; longer than that of the proxies in front, which would else send a request into
         a connection that closes. stall_timeout_s: in which a peer has to send something of a body
         that is waited for (408), or to take something of its answer.
+    connections_max_count, backlog_max_count, handshake_timeout_s: as of netpoll.ServerLimits.
     """
 
     line_max_bytes: int = 16 * 1024
@@ -62,19 +62,29 @@ class HttpLimits:
     head_timeout_s: float | None = 15.0
     keep_alive_timeout_s: float | None = 75.0
     stall_timeout_s: float | None = 60.0
+    connections_max_count: int | None = None
+    backlog_max_count: int = 4096
+    handshake_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{field.name} must be positive, not {value!r}")
-            if value is None and field.name in ("line_max_bytes", "head_max_bytes"):
-                raise ValueError(f"{field.name} must be a number: it bounds what is kept")
+        check_limits(self)
 
     def _of_reader(self) -> dict[str, int]:
         """Those that the reader of requests keeps."""
         names = ("line_max_bytes", "head_max_bytes", "fields_max_count", "body_max_bytes")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def _of_server(self) -> ServerLimits:
+        """Those that the server of connections keeps. A transport of HTTP is asked before it is
+        written to, so nothing ends because much is unsent."""
+        return ServerLimits(
+            connections_max_count=self.connections_max_count,
+            backlog_max_count=self.backlog_max_count,
+            pending_max_bytes=1 << 24,
+            when_full="raise",
+            idle_timeout_s=self.keep_alive_timeout_s,
+            handshake_timeout_s=self.handshake_timeout_s,
+        )
 
 
 class Server(_StreamServer):
@@ -83,8 +93,7 @@ class Server(_StreamServer):
     app: an ASGI 3 application, or a function that gets a Request and returns a Response, bytes or a
         str; `async def`, or a plain one, which must not block.
     interface: "asgi" or "raw" insist on one; "auto" looks at the number of arguments.
-    host, port, unix, sockets, ssl, workers, backlog, reuse_port, max_connections, backend, config:
-        as for netpoll.Server.
+    host, port, unix, sockets, ssl, workers, reuse_port, backend, config: as for netpoll.Server.
     limits: see HttpLimits.
     lifespan: "auto", "on" or "off", of ASGI applications: see https://asgi.readthedocs.io. One for
         each worker's loop.
@@ -109,9 +118,7 @@ class Server(_StreamServer):
         sockets: Iterable[socket.socket] | None = None,
         ssl: _ssl.SSLContext | None = None,
         workers: int = 1,
-        backlog: int = 4096,
         reuse_port: bool = False,
-        max_connections: int | None = None,
         limits: HttpLimits | None = None,
         lifespan: str = "auto",
         root_path: str = "",
@@ -127,7 +134,7 @@ class Server(_StreamServer):
             raise ValueError(f"lifespan must be one of {', '.join(LIFESPANS)}, not {lifespan!r}")
         self._app = app
         self._interface = interface_of(app) if interface == "auto" else interface
-        self._limits = limits or HttpLimits()
+        self._http_limits = limits or HttpLimits()
         self._lifespan_mode = lifespan if self._interface == "asgi" else "off"
         self._lifespans: dict[EventLoop, Lifespan] = {}
         self._scheme = "http" if ssl is None else "https"
@@ -141,19 +148,15 @@ class Server(_StreamServer):
             sockets=sockets,
             ssl=ssl,
             workers=workers,
-            backlog=backlog,
             reuse_port=reuse_port,
-            max_connections=max_connections,
-            idle_timeout_s=self._limits.keep_alive_timeout_s,
-            max_pending_bytes=1 << 24,
-            when_full="raise",
+            limits=self._http_limits._of_server(),
             backend=backend,
             config=config,
         )
         self._is_session = False
 
     def _handler_of(self, loop: EventLoop) -> HttpProtocol:
-        limits = self._limits
+        limits = self._http_limits
         application: Application
         if self._interface == "raw":
             application = RawApplication(self._app, is_async(self._app), report)

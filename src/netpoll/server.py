@@ -38,7 +38,7 @@ from netpoll._native.server.listener import Listener
 from netpoll._native.server.secure import SecureWorker
 from netpoll._native.server.worker import Worker
 from netpoll._server.listening import UnixFile, inet_sockets, unix_socket
-from netpoll.config import BufferConfig, LoopConfig
+from netpoll.config import BufferConfig, LoopConfig, ServerLimits
 from netpoll.loop import EventLoop
 
 __all__ = ["Server", "serve"]
@@ -47,7 +47,6 @@ Handler = Callable[[Connection], Any]
 
 LOOP_STATS = ("enters", "submissions", "enobufs", "ops_live", "zc_bytes")
 GRACE_DEFAULT_S = 5.0
-HANDSHAKE_DEFAULT_S = 60.0
 START_TIMEOUT_S = 30.0
 # Beyond the grace: what handlers and tasks have to end when they are cancelled, and what a thread
 # has that a handler blocks, before it is left behind.
@@ -190,26 +189,15 @@ class Server:
     sockets: instead of them, listening sockets. They belong to the server from then on.
     ssl: an ssl.SSLContext with the server's certificate. Connections then speak TLS, and handlers
         see plaintext.
-    handshake_timeout_s: a connection whose TLS handshake takes longer ends.
     workers: how many threads, each with a ring of its own. A new connection goes to the least
         loaded one. With 1, start() within a running netpoll loop serves inside that loop.
-    backlog: connections that the kernel keeps until they are accepted.
     reuse_port: SO_REUSEPORT, to share the port with other processes.
-    idle_timeout_s: a connection ends when for so long its handler has read nothing and its peer has
-        taken nothing. None: never.
-    max_connections: accepting pauses while there are so many.
-    max_pending_bytes: a limit for the unsent bytes of one connection. Above it, the connection is
-        not read from until half of them are sent. At twice as much, a write raises BufferError.
-    when_full: "close" ends the connection then, too; "raise" only raises.
     on_connect(conn), on_close(conn, error): called when a connection begins and when it ends; error
         is None, or the reason.
     backend: "auto", "uring" or "epoll".
     buffers: the pool that Connection.reserve() takes from. It is made when it is first used.
+    limits: what it keeps for its connections, and for how long, see ServerLimits.
     config: capacities of the workers' loops, see LoopConfig.
-    max_unread_bytes: a limit for the unread bytes of one connection. A session's peer is paused
-        there; an on_data handler that leaves more unread loses the connection.
-    max_retained_bytes: a limit for the retained leases of one connection. Above it, reading pauses;
-        at twice as much, retain() is refused.
 
     A worker's thread that ends by itself (SystemExit in a handler, a loop that fails) takes the
     server with it: the loop's exception handler is told, the other workers stop with grace, and
@@ -230,30 +218,15 @@ class Server:
         sockets: Iterable[socket.socket] | None = None,
         ssl: _ssl.SSLContext | None = None,
         workers: int = 1,
-        backlog: int = 4096,
         reuse_port: bool = False,
-        handshake_timeout_s: float = HANDSHAKE_DEFAULT_S,
-        idle_timeout_s: float | None = None,
-        max_connections: int | None = None,
-        max_pending_bytes: int = 1 << 20,
-        when_full: str = "close",
         on_connect: Handler | None = None,
         on_close: Callable[[Connection, BaseException | None], Any] | None = None,
+        limits: ServerLimits | None = None,
         backend: str = "auto",
         buffers: BufferConfig | None = None,
-        max_unread_bytes: int = 1 << 20,
-        max_retained_bytes: int = 1 << 20,
         config: LoopConfig | None = None,
     ) -> None:
-        limits = {
-            "workers": workers,
-            "max_pending_bytes": max_pending_bytes,
-            "max_connections": 1 if max_connections is None else max_connections,
-            "max_unread_bytes": max_unread_bytes,
-            "max_retained_bytes": max_retained_bytes,
-        }
-        _check(handler, (port, unix, sockets), when_full, limits)
-        _check_times(idle_timeout_s, ssl, handshake_timeout_s)
+        _check(handler, (port, unix, sockets), workers, ssl)
         self._handler = handler
         self._is_session = _is_coroutine_function(handler)
         self._address = (host, port) if port is not None else None
@@ -261,23 +234,17 @@ class Server:
         self._unix_file: UnixFile | None = None
         self._given = list(sockets) if sockets is not None else None
         self._workers_count = workers
-        self._backlog = backlog
         self._reuse_port = reuse_port
-        self._max_connections = max_connections or 0
+        self._limits = limits or ServerLimits()
         self._hooks = (on_connect, on_close)
         self._backend = backend
         self._buffers = buffers or BufferConfig()
         self._config = config or LoopConfig()
         self._options = {
-            "idle_timeout_s": idle_timeout_s,
-            "max_pending_bytes": max_pending_bytes,
-            "max_unread_bytes": max_unread_bytes,
-            "max_retained_bytes": max_retained_bytes,
-            "when_full": when_full,
+            "limits": self._limits,
             "pool": self._make_pool,
             "ended": self._connection_ended,
             "ssl": ssl,
-            "handshake_timeout_s": handshake_timeout_s,
         }
         self._pool: BufferPool | None = None
         self._pool_lock = threading.Lock()
@@ -408,7 +375,8 @@ class Server:
     def _listen(self, loop: EventLoop) -> None:
         for sock in self._sockets:
             told = self._out_of_descriptors
-            listener = Listener(loop, sock, self._workers, self._max_connections, told)
+            most = self._limits.connections_max_count or 0
+            listener = Listener(loop, sock, self._workers, most, told)
             self._listeners.append(listener)
             listener.start()
 
@@ -416,7 +384,7 @@ class Server:
         self._loops()[0].call_exception_handler(
             {
                 "message": "netpoll.Server: accepting pauses until descriptors are free; raise the "
-                "limit (ulimit -n) or set max_connections",
+                "limit (ulimit -n) or set connections_max_count",
                 "exception": error,
             }
         )
@@ -468,7 +436,7 @@ class Server:
             assert self._address is not None  # _check() has seen to it
             self._sockets = inet_sockets(*self._address, self._reuse_port)
         for sock in self._sockets:
-            sock.listen(self._backlog)
+            sock.listen(self._limits.backlog_max_count)
             sock.setblocking(False)
 
     def _close_sockets(self) -> None:
@@ -732,32 +700,16 @@ def serve(
         server.stop(grace_s)
 
 
-def _check(
-    handler: Handler,
-    ways: tuple[object, ...],
-    when_full: str,
-    limits: dict[str, int],
-) -> None:
+def _check(handler: Handler, ways: tuple[object, ...], workers: int, context: object) -> None:
     """Raises TypeError or ValueError for arguments of Server that make no sense."""
     if not callable(handler):
         raise TypeError("handler must be a function on_data(conn) or an async def session(conn)")
     if sum(way is not None for way in ways) != 1:
         raise ValueError("say where to listen in one way: host and port, unix, or sockets")
-    if when_full not in ("close", "raise"):
-        raise ValueError("when_full must be 'close' or 'raise'")
-    for name, limit in limits.items():
-        if limit < 1:
-            raise ValueError(f"{name} must be at least 1")
-
-
-def _check_times(idle_timeout_s: float | None, context: object, handshake_timeout_s: float) -> None:
-    """The same, of time-outs and TLS."""
-    if idle_timeout_s is not None and not idle_timeout_s > 0:
-        raise ValueError("idle_timeout_s must be positive, or None")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
     if context is not None and not isinstance(context, _ssl.SSLContext):
         raise TypeError(f"ssl must be an ssl.SSLContext with a certificate, not {context!r}")
-    if not handshake_timeout_s > 0:
-        raise ValueError("handshake_timeout_s must be positive")
 
 
 def _is_coroutine_function(handler: Handler) -> bool:

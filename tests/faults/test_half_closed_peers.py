@@ -108,7 +108,11 @@ def test_a_server(backend: str) -> None:
         conn.write(bytes(SENT_BYTES))
 
     with netpoll.Server(
-        on_data, "127.0.0.1", 0, backend=backend, max_pending_bytes=2 * SENT_BYTES
+        on_data,
+        "127.0.0.1",
+        0,
+        backend=backend,
+        limits=netpoll.ServerLimits(pending_max_bytes=2 * SENT_BYTES),
     ) as server:
         client = socket.create_connection(("127.0.0.1", server.port))
         client.send(b"?")

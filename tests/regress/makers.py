@@ -301,13 +301,8 @@ async def secure_workers() -> AsyncIterator[list[Any]]:
     from netpoll._native.server.secure import SecureWorker
 
     options = {
-        "max_pending_bytes": 1,
-        "max_unread_bytes": 1,
-        "max_retained_bytes": 1,
+        "limits": netpoll.ServerLimits(),
         "pool": None,
-        "when_full": "close",
-        "idle_timeout_s": 1.0,
-        "handshake_timeout_s": 1.0,
         "ended": print,
         "ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
     }
@@ -352,7 +347,7 @@ async def sessions() -> AsyncIterator[list[Any]]:
         met.extend([asyncio.current_task(), conn.fill(10), conn.drain(), conn])
         await conn.fill(100000 - 1)
 
-    server, _, _ = await served(session, max_unread_bytes=1 << 20)
+    server, _, _ = await served(session, limits=netpoll.ServerLimits(unread_max_bytes=1 << 20))
     while not met:
         await asyncio.sleep(0.001)
     yield met

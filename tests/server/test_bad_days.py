@@ -23,7 +23,7 @@ def echo(conn: netpoll.Connection) -> None:
 
 
 def test_a_peer_that_does_not_read_is_not_read_from(serving: Serving) -> None:
-    server = serving(echo, max_pending_bytes=256 << 10)
+    server = serving(echo, limits=netpoll.ServerLimits(pending_max_bytes=256 << 10))
     client = serving.connect()
     data = pattern(64 << 20)
     sent = threading.Event()
@@ -54,8 +54,7 @@ def test_writing_on_to_a_peer_that_does_not_read(serving: Serving, when_full: st
 
     server = serving(
         on_data,
-        max_pending_bytes=1 << 20,
-        when_full=when_full,
+        limits=netpoll.ServerLimits(pending_max_bytes=1 << 20, when_full=when_full),
         on_close=lambda conn, error: closed.append(error),
     )
     client = serving.connect()
@@ -78,7 +77,9 @@ def test_no_progress_ends_a_connection(serving: Serving) -> None:
             conn.write(line)
 
     server = serving(
-        on_data, idle_timeout_s=0.4 * SLOWNESS, on_close=lambda conn, error: closed.append(error)
+        on_data,
+        limits=netpoll.ServerLimits(idle_timeout_s=0.4 * SLOWNESS),
+        on_close=lambda conn, error: closed.append(error),
     )
     silent, slowloris, busy = (serving.connect() for _ in range(3))
     deadline_s = time.monotonic() + 1.2 * SLOWNESS
@@ -144,7 +145,7 @@ def test_too_much_left_unread(serving: Serving) -> None:
     closed: list[BaseException | None] = []
     serving(
         lambda conn: None,
-        max_unread_bytes=10_000,
+        limits=netpoll.ServerLimits(unread_max_bytes=10_000),
         on_close=lambda conn, error: closed.append(error),
     )
     client = serving.connect()
@@ -205,14 +206,14 @@ def test_out_of_descriptors(serving: Serving) -> None:
     serving.errors.clear()
 
 
-def test_max_connections(serving: Serving) -> None:
+def test_the_number_of_connections_is_limited(serving: Serving) -> None:
     most: list[int] = []
 
     def on_data(conn: netpoll.Connection) -> None:
         most.append(server.stats()["connections"])
         conn.forward()
 
-    server = serving(on_data, max_connections=3)
+    server = serving(on_data, limits=netpoll.ServerLimits(connections_max_count=3))
     clients = [serving.connect() for _ in range(10)]
     for client in clients:
         client.sendall(b"x")

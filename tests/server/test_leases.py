@@ -122,7 +122,7 @@ def test_a_hoarder_is_refused_and_the_others_go_on(serving: Serving) -> None:
     serving(
         on_data,
         config=SMALL_RING,
-        max_retained_bytes=10_000,
+        limits=netpoll.ServerLimits(retained_max_bytes=10_000),
         on_close=lambda conn, error: ends.append(error),
     )
     hoarder, other = serving.connect(), serving.connect()
@@ -303,7 +303,7 @@ def test_what_memoryviews_keep_counts_as_retained(serving: Serving, how: str) ->
     server = serving(
         on_data,
         on_close=lambda conn, error: errors.append(error),
-        max_retained_bytes=16384,
+        limits=netpoll.ServerLimits(retained_max_bytes=16384),
         config=SMALL_RING,
     )
     hoarder, other = serving.connect(), serving.connect()
@@ -338,7 +338,9 @@ def test_memoryviews_of_more_than_twice_the_limit_lose_the_connection(serving: S
             views.append(memoryview(conn.next()))
 
     server = serving(
-        on_data, on_close=lambda conn, error: errors.append(error), max_retained_bytes=1000
+        on_data,
+        on_close=lambda conn, error: errors.append(error),
+        limits=netpoll.ServerLimits(retained_max_bytes=1000),
     )
     hoarder, other = serving.connect(), serving.connect()
     hoarder.sendall(b"A" * 4000)

@@ -495,8 +495,8 @@ def test_stop_while_handlers_run(serving: Serving, tls: bool) -> None:
     log.is_right(20)
 
 
-def test_listening_goes_on_when_the_last_of_max_connections_has_left(serving: Serving) -> None:
-    serving(lambda conn: conn.forward(), max_connections=1)
+def test_listening_goes_on_when_all_have_left_a_full_server(serving: Serving) -> None:
+    serving(lambda conn: conn.forward(), limits=netpoll.ServerLimits(connections_max_count=1))
     for _ in range(20):
         first, second = serving.connect(), serving.connect()
         for client in (first, second):

@@ -1,8 +1,11 @@
 """A plain function as the handler: reading in place, writing without copies."""
 
+import math
 import os
+import re
 import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -160,7 +163,7 @@ def test_sendfile_is_in_order_with_writes(serving: Serving, tmp_path) -> None:
             assert conn.sendfile(file, 1000, 2 << 20) == 2 << 20
         conn.write(b"tail")
 
-    server = serving(on_data, max_pending_bytes=8 << 20)
+    server = serving(on_data, limits=netpoll.ServerLimits(pending_max_bytes=8 << 20))
     client = serving.connect()
     client.sendall(b"x")
     want = b"head" + content[1000 : 1000 + (2 << 20)] + b"tail"
@@ -331,14 +334,60 @@ def test_workers_get_even_shares(serving: Serving) -> None:
         ({}, ValueError),
         ({"port": 0, "unix": "x"}, ValueError),
         ({"port": 0, "workers": 0}, ValueError),
-        ({"port": 0, "when_full": "explode"}, ValueError),
-        ({"port": 0, "idle_timeout_s": 0}, ValueError),
-        ({"port": 0, "max_pending_bytes": 0}, ValueError),
+        ({"port": 0, "ssl": True}, TypeError),
     ],
 )
 def test_arguments_that_make_no_sense(arguments, error) -> None:
     with pytest.raises(error):
         netpoll.Server(echo, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("limit", "error", "sentence"),
+    [
+        (
+            {"pending_max_bytes": 0},
+            ValueError,
+            "pending_max_bytes must be a whole number of bytes above 0, not 0",
+        ),
+        (
+            {"unread_max_bytes": None},
+            TypeError,
+            "unread_max_bytes must be a whole number of bytes above 0, not None",
+        ),
+        (
+            {"retained_max_bytes": 1 << 60},
+            ValueError,
+            (
+                "retained_max_bytes must be a whole number of bytes above 0 "
+                f"and below {1 << 46}, not {1 << 60}"
+            ),
+        ),
+        (
+            {"connections_max_count": 1.5},
+            TypeError,
+            "connections_max_count must be a whole number above 0, or None for no limit, not 1.5",
+        ),
+        (
+            {"idle_timeout_s": math.nan},
+            ValueError,
+            "idle_timeout_s must be a number of seconds above 0, or None for no limit, not nan",
+        ),
+        (
+            {"handshake_timeout_s": "60"},
+            TypeError,
+            "handshake_timeout_s must be a number of seconds above 0, not '60'",
+        ),
+        (
+            {"when_full": "explode"},
+            ValueError,
+            "when_full must be 'close' or 'raise', not 'explode'",
+        ),
+    ],
+)
+def test_limits_that_make_no_sense(limit: Any, error: Any, sentence: str) -> None:
+    with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
+        netpoll.ServerLimits(**limit)
 
 
 def test_a_handler_must_be_callable() -> None:

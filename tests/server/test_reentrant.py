@@ -387,10 +387,12 @@ def play(serving: Serving, program: Program, tls: bool, config: LoopConfig, coun
         on_connect=program.on_connect,
         on_close=program.on_close,
         config=config,
-        max_pending_bytes=1 << dice.randrange(12, 20),
-        max_unread_bytes=1 << dice.randrange(14, 20),
-        max_retained_bytes=1 << dice.randrange(12, 20),
-        idle_timeout_s=dice.choice([None, 0.2]),
+        limits=netpoll.ServerLimits(
+            pending_max_bytes=1 << dice.randrange(12, 20),
+            unread_max_bytes=1 << dice.randrange(14, 20),
+            retained_max_bytes=1 << dice.randrange(12, 20),
+            idle_timeout_s=dice.choice([None, 0.2]),
+        ),
         **options,
     )
     dice = random.Random(dice.random())  # the server's thread has the other one

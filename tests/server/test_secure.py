@@ -128,7 +128,9 @@ def test_what_was_written_leaves_before_the_goodbye(serving: Serving) -> None:
         conn.write(data)
         conn.close()
 
-    server = serving(on_data, ssl=server_context(), max_pending_bytes=8 << 20)
+    server = serving(
+        on_data, ssl=server_context(), limits=netpoll.ServerLimits(pending_max_bytes=8 << 20)
+    )
     client = connect(serving)
     client.sendall(b"x")
     assert read_exactly(client, len(data) + 1) == data
@@ -207,7 +209,9 @@ def test_no_tls_no_service(serving: Serving) -> None:
 
 
 def test_a_handshake_that_does_not_come(serving: Serving) -> None:
-    server = serving(upper, ssl=server_context(), handshake_timeout_s=0.2)
+    server = serving(
+        upper, ssl=server_context(), limits=netpoll.ServerLimits(handshake_timeout_s=0.2)
+    )
     silent = serving.connect()
     before_s = time.monotonic()
     assert silent.recv(1) == b""
@@ -317,7 +321,7 @@ def test_contexts_that_are_none() -> None:
     with pytest.raises(TypeError, match="SSLContext"):
         netpoll.Server(upper, "127.0.0.1", 0, ssl=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="handshake_timeout_s"):
-        netpoll.Server(upper, "127.0.0.1", 0, ssl=server_context(), handshake_timeout_s=0)
+        netpoll.ServerLimits(handshake_timeout_s=0)
 
 
 async def talk(server: netpoll.Server, dice: random.Random, deadline_s: float) -> int:
@@ -351,7 +355,7 @@ def test_torture(serving: Serving, handler) -> None:
         ssl=server_context(),
         workers=2,
         config=netpoll.LoopConfig(buf_count=2, buf_bytes=8192),
-        max_pending_bytes=256 << 10,
+        limits=netpoll.ServerLimits(pending_max_bytes=256 << 10),
     )
     deadline_s = time.monotonic() + (torture.SOAK_S / 12 if torture.SOAK_S else 1.0)
 

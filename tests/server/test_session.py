@@ -123,10 +123,10 @@ def test_a_separator_that_does_not_come(serving: Serving) -> None:
             await conn.read_until(b"\n")
         except asyncio.LimitOverrunError as error:
             seen.append(type(error))
-        with pytest.raises(ValueError, match="max_unread_bytes"):
+        with pytest.raises(ValueError, match="unread_max_bytes"):
             await conn.read_exactly(1 << 20)
 
-    serving(session, max_unread_bytes=1000)
+    serving(session, limits=netpoll.ServerLimits(unread_max_bytes=1000))
     client = serving.connect()
     client.sendall(b"x" * 5000)
     wait_for(lambda: seen)
@@ -145,7 +145,7 @@ def test_a_session_that_does_not_read_pauses_its_peer(serving: Serving) -> None:
             total += conn.skip()
         conn.write(b"%d" % total)
 
-    serving(session, max_unread_bytes=1 << 16)
+    serving(session, limits=netpoll.ServerLimits(unread_max_bytes=1 << 16))
     client = serving.connect()
     client.sendall(data)
     client.shutdown(1)

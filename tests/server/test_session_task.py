@@ -405,7 +405,7 @@ def test_too_much_kept_over_an_await(serving: Serving, waits: Callable[..., Any]
         await conn.fill(50_000)
         first, second = conn.next(5_000), conn.next(45_000)
         for _ in range(3):
-            with pytest.raises(BufferError, match=r"50000 bytes .* max_retained_bytes is 10000"):
+            with pytest.raises(BufferError, match=r"50000 bytes .* retained_max_bytes is 10000"):
                 await waits(conn)
         assert bytes(second) == b"a" * 45_000  # it is still the session's
         second.release()
@@ -415,7 +415,8 @@ def test_too_much_kept_over_an_await(serving: Serving, waits: Callable[..., Any]
         first.release()
         return await conn.read_exactly(1)
 
-    assert in_session(serving, check, b"a" * 50_000 + b"b", max_retained_bytes=10_000) == b"b"
+    limits = netpoll.ServerLimits(retained_max_bytes=10_000)
+    assert in_session(serving, check, b"a" * 50_000 + b"b", limits=limits) == b"b"
 
 
 # ---- tasks within it --------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_torture(serving: Serving, buf_count: int, handler, record_property) -> 
         workers=1 + buf_count % 3,
         # Large receives, and with them reading in bulk, come about with the largest ring only.
         config=LoopConfig(buf_count=buf_count, buf_bytes=8192 if buf_count < 8 else 65536),
-        max_pending_bytes=256 << 10,
+        limits=netpoll.ServerLimits(pending_max_bytes=256 << 10),
     )
     deadline_s = time.monotonic() + (SOAK_S / 12 if SOAK_S else 1.0)
     clients = [Client(server.port, seed + i, deadline_s) for i in range(CLIENTS_COUNT)]

@@ -168,7 +168,7 @@ SERVER_HANDLERS = {"on_data": echo_on_data, "session": echo_session}
 
 
 async def serve_netpoll(listener: socket.socket, handler: Callable[..., object]) -> None:
-    async with netpoll.Server(handler, sockets=[listener], backlog=BACKLOG):
+    async with netpoll.Server(handler, sockets=[listener]):
         await asyncio.Event().wait()
 
 

@@ -216,7 +216,7 @@ cdef class Connection(Lender):
         """Awaits until n bytes are here, or no more will come. Gives how many there are.
 
         Fewer than n: the peer has ended the stream. Raises ValueError for more than the server's
-        max_unread_bytes; the connection's error when it is lost.
+        unread_max_bytes; the connection's error when it is lost.
         """
         return self._wait(WAIT_FILL, n, None)
 
@@ -228,7 +228,7 @@ cdef class Connection(Lender):
         """Awaits the separator and gives a copy of everything up to it, and it.
 
         b"" at the end of the stream; asyncio.IncompleteReadError when it ends within a piece,
-        asyncio.LimitOverrunError when max_unread_bytes are here without the separator.
+        asyncio.LimitOverrunError when unread_max_bytes are here without the separator.
         """
         return self._wait(WAIT_UNTIL, 0, separator)
 
@@ -237,9 +237,9 @@ cdef class Connection(Lender):
         return self._wait(WAIT_DRAIN, 0, None)
 
     def _wait(self, int kind, Py_ssize_t n, bytes separator or None):
-        if n < 0 or (self.host is not None and n > self.host.max_unread_bytes):
-            raise ValueError(f"{n} bytes: at most max_unread_bytes = "
-                             f"{self.host.max_unread_bytes} can wait to be read")
+        if n < 0 or (self.host is not None and n > self.host.unread_max_bytes):
+            raise ValueError(f"{n} bytes: at most unread_max_bytes = "
+                             f"{self.host.unread_max_bytes} can wait to be read")
         cdef Wait wait = Wait.__new__(Wait)
         wait.connection = self
         wait.kind = kind
@@ -282,7 +282,7 @@ cdef class Connection(Lender):
         """The outbound flow, if there is room for more by policy."""
         self.ours()
         cdef np_flow *flow = self.outbound()
-        if <Py_ssize_t>flow.iov.total_bytes > 2 * self.host.max_pending_bytes:
+        if <Py_ssize_t>flow.iov.total_bytes > 2 * self.host.pending_max_bytes:
             self.make_room()
             return self.outbound()
         return flow
@@ -294,11 +294,11 @@ cdef class Connection(Lender):
         try:
             self.host.flush(conn, True)
             if conn.flags & NP_LOST or conn.out is NULL \
-                    or <Py_ssize_t>conn.out.iov.total_bytes <= 2 * self.host.max_pending_bytes:
+                    or <Py_ssize_t>conn.out.iov.total_bytes <= 2 * self.host.pending_max_bytes:
                 return 0
             error = BufferError(
                 f"the peer does not read: {conn.out.iov.total_bytes} bytes wait to be sent, "
-                f"max_pending_bytes is {self.host.max_pending_bytes}; await drain() in time")
+                f"pending_max_bytes is {self.host.pending_max_bytes}; await drain() in time")
             if not self.host.raises_when_full:
                 self.host.fail_conn(conn, error)
             raise error
@@ -391,7 +391,7 @@ cdef class Connection(Lender):
 
         bytes, memoryviews of bytes and Leases are kept, not copied; what can still change
         (bytearray, array) is copied now, and counted. Raises BufferError, and closes the
-        connection, when twice max_pending_bytes wait to be sent already and the peer does not read.
+        connection, when twice pending_max_bytes wait to be sent already and the peer does not read.
         """
         self.writable()
         try:
@@ -633,9 +633,9 @@ cdef class Wait(Awaitable):
                 self.is_done = True
                 return connection.copied_head(end)
             self.seen_bytes = max(0, there - len(self.separator) + 1)
-            if there >= connection.host.max_unread_bytes:
+            if there >= connection.host.unread_max_bytes:
                 raise asyncio.LimitOverrunError(
-                    f"no separator within {there} bytes (max_unread_bytes)", there)
+                    f"no separator within {there} bytes (unread_max_bytes)", there)
         elif there >= self.size:
             self.is_done = True
             return there if self.kind == WAIT_FILL else connection.copied_head(self.size)

@@ -22,7 +22,7 @@ cdef class Host(Completion):
     cdef Loop loop
     cdef uint64_t thread_id     # of the thread that runs the loop
     cdef np_conn_slab slab
-    cdef Py_ssize_t max_pending_bytes, max_unread_bytes, max_retained_bytes
+    cdef Py_ssize_t pending_max_bytes, unread_max_bytes, retained_max_bytes
     cdef bint raises_when_full, is_session, is_stopping
     cdef object on_close, closed_hook
     cdef set sessions

@@ -242,8 +242,8 @@ cdef class Host(Completion):
             flow = NULL
         if conn.flags & NP_CONN_FULL:
             face = <Face>conn.task.argument
-            if (flow is NULL or 2 * <Py_ssize_t>flow.iov.total_bytes <= self.max_unread_bytes) \
-                    and face.retained_bytes <= self.max_retained_bytes:
+            if (flow is NULL or 2 * <Py_ssize_t>flow.iov.total_bytes <= self.unread_max_bytes) \
+                    and face.retained_bytes <= self.retained_max_bytes:
                 conn.flags &= ~NP_CONN_FULL
                 self.read_again(conn)
         return 0
@@ -272,7 +272,7 @@ cdef class Host(Completion):
         return self.mark()
 
     cdef int send_soon(self, np_conn *conn) except -1:
-        if conn.out is not NULL and <Py_ssize_t>conn.out.iov.total_bytes > self.max_pending_bytes:
+        if conn.out is not NULL and <Py_ssize_t>conn.out.iov.total_bytes > self.pending_max_bytes:
             conn.flags |= NP_CONN_CHOKED  # who does not read is not read from
         if conn.flags & (NP_CONN_DIRTY | NP_LOST):
             return 0
@@ -445,7 +445,7 @@ cdef class Host(Completion):
         """Less is pending than before: an await of drain() may end, reading may go on."""
         cdef Face face
         cdef Py_ssize_t pending_bytes = conn.out.iov.total_bytes if conn.out is not NULL else 0
-        if conn.flags & NP_CONN_CHOKED and 2 * pending_bytes <= self.max_pending_bytes:
+        if conn.flags & NP_CONN_CHOKED and 2 * pending_bytes <= self.pending_max_bytes:
             conn.flags &= ~NP_CONN_CHOKED
             self.read_again(conn)
         if conn.task.argument is not NULL:

@@ -45,7 +45,7 @@ cdef class Lender(Face):
         """
         if lease.is_counted:
             return 0
-        if self.retained_bytes + lease.size_bytes > 2 * self.host.max_retained_bytes:
+        if self.retained_bytes + lease.size_bytes > 2 * self.host.retained_max_bytes:
             return -EDQUOT
         cdef int err = self.share(lease)
         if err < 0:
@@ -73,22 +73,22 @@ cdef class Lender(Face):
         """The lease has ended but is in use, so it cannot be refused any more: counts it. 0, or
         -errno when it is one too many."""
         self.count_lease(lease)
-        return -EDQUOT if self.retained_bytes > 2 * self.host.max_retained_bytes else 0
+        return -EDQUOT if self.retained_bytes > 2 * self.host.retained_max_bytes else 0
 
     cdef int count_lease(self, Lease lease) noexcept:
         self.retained_bytes += lease.size_bytes
         lease.is_counted = True
-        if self.retained_bytes > self.host.max_retained_bytes and self.conn is not NULL:
+        if self.retained_bytes > self.host.retained_max_bytes and self.conn is not NULL:
             self.conn.flags |= NP_CONN_FULL
         return 0
 
     cdef object refusal(self, int err, Py_ssize_t refused_bytes):
         """The exception for what admit said, of so many bytes."""
-        if self.retained_bytes + refused_bytes > 2 * self.host.max_retained_bytes:
+        if self.retained_bytes + refused_bytes > 2 * self.host.retained_max_bytes:
             return BufferError(
                 f"this connection has {self.retained_bytes + refused_bytes} bytes in leases that "
-                "were not released, or that memoryviews still use, and max_retained_bytes is "
-                f"{self.host.max_retained_bytes}: release() them, or keep copies")
+                "were not released, or that memoryviews still use, and retained_max_bytes is "
+                f"{self.host.retained_max_bytes}: release() them, or keep copies")
         return MemoryError()
 
     cdef int end_leases(self, Loop loop, bint suspended) except -1:

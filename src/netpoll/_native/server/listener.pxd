@@ -9,11 +9,12 @@ cdef class Listener(Accepting):
     cdef object told
     cdef list workers
     cdef bint is_paused
-    cdef Py_ssize_t max_connections
-    cdef list waiting           # accepted beyond max_connections: fds that nobody serves yet
+    cdef Py_ssize_t connections_max_count
+    cdef list waiting           # accepted beyond connections_max_count: fds that nobody serves yet
     cdef uint64_t pauses_count
 
     cdef int deal(self, int fd) except -1
+    cdef bint is_full(self) except -1
     cdef int go_on(self) except -1
     cdef int failed(self, int err) except -1
     cdef Py_ssize_t load(self) except -1

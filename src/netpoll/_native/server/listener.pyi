@@ -12,7 +12,7 @@ class Listener:
         loop: Loop,
         sock: socket.socket,
         workers: list[Worker],
-        max_connections: int,
+        connections_max_count: int,
         told: Callable[[OSError], object] | None,
     ) -> None: ...
     @property

@@ -23,11 +23,11 @@ cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef class Listener(Accepting):
     """Accepts on one socket and deals the connections to the workers, the least loaded first."""
 
-    def __cinit__(self, Loop loop, sock, list workers, Py_ssize_t max_connections, told):
+    def __cinit__(self, Loop loop, sock, list workers, Py_ssize_t connections_max_count, told):
         self.loop = loop
         self.sock = sock
         self.workers = workers
-        self.max_connections = max_connections
+        self.connections_max_count = connections_max_count
         self.told = told
         self.fd = sock.fileno()
         self.waiting = []
@@ -92,23 +92,26 @@ cdef class Listener(Accepting):
             return 0
         if event.res < 0:
             return self.failed(event.res)
-        if self.max_connections and self.load() >= self.max_connections:
+        if self.is_full():
             self.waiting.append(event.res)
             if not self.is_paused:
                 self.is_paused = True
                 self.pauses_count += 1
                 self.loop.cancel(self.op)
-            if self.load() < self.max_connections:  # another thread has not seen that we wait
+            if not self.is_full():  # another thread has not seen that we wait
                 self.connection_ended()
         else:
             self.deal(event.res)
         return self.go_on()
 
+    cdef bint is_full(self) except -1:
+        return self.connections_max_count and self.load() >= self.connections_max_count
+
     cdef int go_on(self) except -1:
         """Accepts again, or still, unless something speaks against it."""
         if self.op or self.is_closed or self.retry is not None or self.waiting:
             return 0
-        if self.is_paused and self.max_connections and self.load() >= self.max_connections:
+        if self.is_paused and self.is_full():
             return 0
         return self.arm()
 
@@ -130,7 +133,7 @@ cdef class Listener(Accepting):
 
     def connection_ended(self):
         """A place is free: who waits for one is served, and accepting goes on."""
-        while self.waiting and self.load() < self.max_connections:
+        while self.waiting and not self.is_full():
             self.deal(self.waiting.pop(0))
         if self.is_paused:
             self.end_pause()

@@ -40,12 +40,12 @@ cdef object SSLError = py_ssl.SSLError
 cdef class SecureWorker(Worker):
     """A worker whose accepted connections speak TLS; those that a handler adopts do not.
 
-    options: those of a Worker; ssl, the server's ssl.SSLContext; handshake_timeout_s.
+    options: those of a Worker; ssl, the server's ssl.SSLContext.
     """
 
     def __cinit__(self, Loop loop, handler, bint is_session, on_connect, on_close, dict options):
         self.context = options["ssl"]
-        self.handshake_timeout_s = options["handshake_timeout_s"]
+        self.handshake_timeout_s = options["limits"].handshake_timeout_s
         self.secured = []
 
     cdef object tls_of(self, np_conn *conn):

@@ -47,8 +47,8 @@ import errno
 cdef class Worker(Host):
     """The connections that one loop serves.
 
-    options: max_pending_bytes, max_unread_bytes, max_retained_bytes, idle_timeout_s (None: never),
-    when_full ("close" or "raise"), pool: a function that gives the BufferPool.
+    options: limits: a netpoll.ServerLimits; pool: a function that gives the BufferPool; ended:
+    called when a connection has ended.
     """
 
     def __cinit__(self, Loop loop, handler, bint is_session, on_connect, on_close, dict options):
@@ -58,20 +58,20 @@ cdef class Worker(Host):
         self.is_session = is_session
         self.on_connect = on_connect
         self.on_close = on_close
-        self.max_pending_bytes = options["max_pending_bytes"]
-        self.max_unread_bytes = options["max_unread_bytes"]
-        self.max_retained_bytes = options["max_retained_bytes"]
-        self.raises_when_full = options["when_full"] == "raise"
+        limits = options["limits"]
+        self.pending_max_bytes = limits.pending_max_bytes
+        self.unread_max_bytes = limits.unread_max_bytes
+        self.retained_max_bytes = limits.retained_max_bytes
+        self.raises_when_full = limits.when_full == "raise"
         self.make_pool = options["pool"]
         self.may_ship = loop.backend == "uring"
         self.closed_hook = options["ended"]
         self.dealt = []
         memset(&self.bulk, 0, sizeof(self.bulk))
-        idle_timeout_s = options["idle_timeout_s"]
-        if idle_timeout_s is not None:
+        if limits.idle_timeout_s is not None:
             self.wheel = Wheel.__new__(Wheel)
             self.wheel.slab = &self.slab
-            self.tick_s = idle_timeout_s / WHEEL_IDLE_TICKS
+            self.tick_s = limits.idle_timeout_s / WHEEL_IDLE_TICKS
 
     def __dealloc__(self):
         np_bufring_close(&self.bulk)
@@ -193,7 +193,7 @@ cdef class Worker(Host):
     cdef int arrived(self, np_conn *conn, int event_flags) except -1:
         """There is more in the unread flow than before."""
         if self.is_session \
-                and <Py_ssize_t>np_conn_in(conn).iov.total_bytes > self.max_unread_bytes:
+                and <Py_ssize_t>np_conn_in(conn).iov.total_bytes > self.unread_max_bytes:
             conn.flags |= NP_CONN_FULL
             self.stop_reading(conn)
             self.deliver(conn)
@@ -300,10 +300,10 @@ cdef class Worker(Host):
             return 0
         flow = np_conn_in(conn)
         if flow is not NULL and flow.iov.total_bytes:
-            if not self.is_session and <Py_ssize_t>flow.iov.total_bytes > self.max_unread_bytes:
+            if not self.is_session and <Py_ssize_t>flow.iov.total_bytes > self.unread_max_bytes:
                 return self.lose(conn, BufferError(
                     f"the handler left {flow.iov.total_bytes} bytes unread, more than "
-                    f"max_unread_bytes = {self.max_unread_bytes}"))
+                    f"unread_max_bytes = {self.unread_max_bytes}"))
             if flow.iov.total_bytes <= REST_COPY_BYTES:
                 copied_bytes = np_flow_shed(flow)
                 if copied_bytes < 0:
@@ -449,7 +449,7 @@ cdef class Worker(Host):
                 return self.read_again(conn)
         into = np_bufring_at(&self.bulk, bid)
         # What is answered to one read, with what is pending already, stays below the limit of both.
-        most = max(self.max_pending_bytes // 2, <Py_ssize_t>BULK_LEAVE_BYTES)
+        most = max(self.pending_max_bytes // 2, <Py_ssize_t>BULK_LEAVE_BYTES)
         most = min(most, <Py_ssize_t>room_bytes)
         with nogil:
             size = np_sock_recv(fd, into, most)
