@@ -48,10 +48,11 @@ class HttpLimits:
 
     line_max_bytes: of the request line (414). head_max_bytes, fields_max_count: of the head, and of
         the trailers (431). body_max_bytes: of the body (413).
-    head_timeout_s: from the first byte of a head to its last (408). keep_alive_timeout_s: between
-        two requests; longer than that of the proxies in front, which would else send a request into
-        a connection that closes. stall_timeout_s: in which a peer has to send something of a body
-        that is waited for (408), or to take something of its answer.
+    head_timeout_s: from the first byte of a head to its last (408); of a connection's first head,
+        from the connection's beginning. keep_alive_timeout_s: between two requests; longer than
+        that of the proxies in front, which would else send a request into a connection that closes.
+        stall_timeout_s: in which a peer has to send something of a body that is waited for (408),
+        or to take something of its answer.
     connections_max_count, backlog_max_count, handshake_timeout_s: as of netpoll.ServerLimits.
     """
 
@@ -64,7 +65,7 @@ class HttpLimits:
     stall_timeout_s: float | None = 60.0
     connections_max_count: int | None = None
     backlog_max_count: int = 4096
-    handshake_timeout_s: float = 60.0
+    handshake_timeout_s: float = 15.0
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -5,11 +5,13 @@ import contextvars
 import pathlib
 import socket
 import struct
+import time
 from typing import Any
 
 import pytest
 
 from netpoll import http
+from netpoll._http import lifespan
 from tests.http.conftest import HttpServing
 from tests.server.conftest import wait_for
 
@@ -314,6 +316,140 @@ def test_files(http_serving: HttpServing, tmp_path: pathlib.Path) -> None:
         assert answer.body == path.read_bytes()
         assert answer.header("content-length") == "200000"
         assert client.ask("/parts").body == b"5678901234|0123456789"
+
+
+def test_a_file_is_sent_from_its_position_and_left_behind_what_was_sent(
+    http_serving: HttpServing, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789abcdef")
+    positions: list[int] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        with path.open("rb", buffering=0) as file:
+            kind = "http.response.zerocopysend"
+            file.seek(2)
+            for message in (
+                {"count": 3, "more_body": True},
+                {"offset": 0, "count": 1, "more_body": True},  # by offset: the position stays
+                {"count": 4, "more_body": True},
+                {},
+            ):
+                await send({"type": kind, "file": file, **message})
+                positions.append(file.tell())
+
+    http_serving(app, lifespan="off")
+    assert http_serving.client().ask().body == b"234" + b"0" + b"5678" + b"9abcdef"
+    assert positions == [5, 5, 9, 16]
+
+
+def test_what_a_cancelled_receive_leaves_is_no_wait(http_serving: HttpServing) -> None:
+    """Nobody waits for the body any more, so that it does not come is nobody's fault."""
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    while (await receive())["more_body"]:
+                        pass
+        await asyncio.sleep(3.5)
+        await respond(send, b"in its own time")
+
+    http_serving(app, lifespan="off", limits=http.HttpLimits(stall_timeout_s=1))
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc")
+    answer = client.answer()
+    assert (answer.status, answer.body) == (200, b"in its own time")
+
+
+def test_fields_that_end_their_own_answer(http_serving: HttpServing) -> None:
+    """An iterator, a conversion and a buffer are the application's code, and may do all it may."""
+    seen: list[Any] = []
+
+    class Ending:
+        """Answers when it is asked for the first time."""
+
+        def __init__(self, send: Any, value: Any) -> None:
+            self.send, self.value = send, value
+
+        def ask(self) -> Any:
+            send, self.send = self.send, None
+            if send is not None:
+                send({"type": "http.response.start", "status": 200}) if send_start else None
+                send({"type": "http.response.body", "body": b"inner"})
+            return self.value
+
+        def __iter__(self) -> Any:
+            return iter(self.ask())
+
+        def __bytes__(self) -> bytes:
+            return bytes(self.ask())
+
+    send_start = False
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        nonlocal send_start
+        kind = scope["path"]
+        send_start = kind == "/hint"
+        try:
+            if kind == "/hint":
+                await send({"type": "http.response.early_hint", "links": [Ending(send, b"</a>")]})
+                raise ConnectionResetError  # there is no answer any more that has hints
+            fields = Ending(send, [(b"a", b"b")]) if kind == "/fields" else []
+            body = Ending(send, b"outer") if kind == "/body" else b"outer"
+            await send({"type": "http.response.start", "status": 200, "headers": fields})
+            await send({"type": "http.response.body", "body": body})
+        except ConnectionResetError:
+            seen.append(kind)
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    for path in ("/fields", "/body", "/hint"):
+        client.send(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        answer = client.answer()
+        assert (answer.status, answer.body) == (200, b"inner")
+        assert seen[-1] == path
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    text = client.rest()
+    assert text.count(b"HTTP/1.1 ") == 1
+    assert text.endswith(b"outer")
+
+
+def test_a_lifespan_ends_in_bounded_time(
+    http_serving: HttpServing,
+    monkeypatch: pytest.MonkeyPatch,
+    errors_logged: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever the application does instead of ending: its cancellation it hears, and may drop."""
+    monkeypatch.setattr(lifespan, "SHUTDOWN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(lifespan, "END_TIMEOUT_S", 0.2)
+    seen: list[str] = []
+
+    def app_that(says_it_is_over: bool) -> Any:
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            if says_it_is_over:
+                await send({"type": "lifespan.shutdown.complete"})
+            while True:
+                try:
+                    await asyncio.sleep(1000)
+                except asyncio.CancelledError:
+                    seen.append("cancelled")
+                    if len(seen) % 2 == 0:
+                        raise
+
+        return app
+
+    for says_it_is_over in (False, True):
+        server = http_serving(app_that(says_it_is_over))
+        began_s = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began_s < 10
+    assert seen == ["cancelled"] * 4  # once by the bound, once by the end of its loop
+    assert errors_logged.text.count("did not shut down within") == 1
 
 
 def test_early_hints(http_serving: HttpServing) -> None:

@@ -5,13 +5,16 @@ import random
 import socket
 import struct
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from netpoll import http
+from tests import tls
 from tests.http.conftest import HttpServing
 from tests.server.conftest import wait_for
+from tests.support import SLOWNESS
 
 REQUEST = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello"
 
@@ -143,6 +146,64 @@ def test_an_idle_connection_is_closed(http_serving: HttpServing) -> None:
     http_serving(lambda request: b"", limits=http.HttpLimits(keep_alive_timeout_s=0.2))
     client = http_serving.client()
     assert client.ask().status == 200
+    assert client.rest() == b""
+
+
+def test_a_connection_that_says_nothing_is_closed_as_a_slow_head_is(
+    http_serving: HttpServing,
+) -> None:
+    """From its beginning; and without a word, for no request is there to be answered."""
+    http_serving(lambda request: b"", limits=http.HttpLimits(head_timeout_s=1))
+    silent, slow, good = (http_serving.client() for _ in range(3))
+    assert good.ask().status == 200
+    threading.Event().wait(0.7)
+    slow.send(b"GET / HTTP/1.1\r\nhost:")
+    began_s = time.monotonic()
+    assert slow.answer().status == 408
+    assert silent.rest() == b""
+    # 0.3 s are left, and up to two ticks of a second.
+    assert time.monotonic() - began_s < 2.5 * SLOWNESS
+    assert good.ask().status == 200  # between two requests it is keep-alive's
+
+
+def test_the_place_of_a_silent_connection_is_another_ones(http_serving: HttpServing) -> None:
+    """What was known of one that has left says nothing about who has its place now."""
+    limits = http.HttpLimits(head_timeout_s=2)
+    trusted = tls.client_context()
+    server = http_serving(lambda request: b"", limits=limits, ssl=tls.server_context())
+    with trusted.wrap_socket(http_serving.connect(), server_hostname="localhost"):
+        wait_for(lambda: server.stats()["handshakes"] == 1)
+    wait_for(lambda: server.stats()["connections"] == 0)
+    threading.Event().wait(1.5)
+    raw = http_serving.connect()
+    threading.Event().wait(1.2)  # the handshake is slow, and has still time
+    with trusted.wrap_socket(raw, server_hostname="localhost") as secure:
+        secure.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        assert secure.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_tls_handshake_has_its_time(http_serving: HttpServing) -> None:
+    server = http_serving(
+        lambda request: b"",
+        limits=http.HttpLimits(handshake_timeout_s=0.2),
+        ssl=tls.server_context(),
+    )
+    client = http_serving.connect()
+    client.sendall(b"\x16\x03\x01")
+    wait_for(lambda: server.stats()["failed_handshakes"] == 1)
+    wait_for(lambda: server.stats()["connections"] == 0)
+
+
+def test_an_answer_may_take_longer_than_a_short_keep_alive(http_serving: HttpServing) -> None:
+    """The wheel of so short a time-out turns many times a second."""
+
+    async def handler(request: http.Request) -> bytes:
+        await asyncio.sleep(0.7)
+        return b"late"
+
+    http_serving(handler, limits=http.HttpLimits(keep_alive_timeout_s=0.1))
+    client = http_serving.client()
+    assert client.ask().body == b"late"
     assert client.rest() == b""
 
 

@@ -264,6 +264,27 @@ def test_a_read_that_is_cancelled_loses_nothing(http_serving: HttpServing) -> No
     assert client.answer().body == b"abcdef"
 
 
+def test_a_body_has_one_reader_at_a_time(http_serving: HttpServing) -> None:
+    async def handler(request: http.Request) -> bytes:
+        first = asyncio.ensure_future(request.read())
+        await asyncio.sleep(0)
+        for second in (request.read, request.read_some, request.__anext__):
+            with pytest.raises(RuntimeError, match="another task is reading"):
+                await second()
+        body = await first
+        assert await request.read() == body
+        assert await request.read_some() == b""
+        return body
+
+    http_serving(handler)
+    client = http_serving.client()
+    for _ in range(2):
+        client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc")
+        threading.Event().wait(0.05)
+        client.send(b"def")
+        assert client.answer().body == b"abcdef"
+
+
 def test_a_handler_that_fails_is_answered_for(
     http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture
 ) -> None:

@@ -264,9 +264,10 @@ cdef class AsgiExchange(Exchange):
         return READY
 
     cdef object send_hints(self, object links):
+        cdef list values = [bytes(link) for link in links]  # which may end this answer
         cdef Wire wire = self.wire
         if wire is not None and not self.is_started and wire.request.minor:
-            wire.write_hints([bytes(link) for link in links])
+            wire.write_hints(values)
         return READY
 
 

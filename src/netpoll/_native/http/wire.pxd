@@ -2,11 +2,17 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from netpoll._native.c cimport np_conn
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
 from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.protocol cimport Protocol
+
+
+cdef struct Began:
+    # A connection, and when it began; 0: it has sent something since.
+    uint32_t serial, tick
 
 
 cdef class Application:
@@ -31,11 +37,15 @@ cdef class HttpProtocol(Protocol):
     cdef Wire spare             # one that no connection uses, or None
     cdef int head_ticks, stall_ticks    # time-outs, in ticks of a second; 0: none
     cdef uint32_t now_tick
+    cdef Began *began           # by the places of connections
+    cdef uint32_t began_count
     cdef uint64_t requests_count, faults_count
     cdef bint is_stopping
 
     cdef Wire wire_of(self, Connection face)
     cdef int put_back(self, Connection face, Wire wire) except -1
+    cdef uint32_t began_tick(self, np_conn *conn) noexcept
+    cdef bint is_late(self, uint32_t began_tick) noexcept
     cdef int look_at(self, Wire wire) except -1
 
 

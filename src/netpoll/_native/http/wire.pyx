@@ -11,8 +11,8 @@ two requests a connection is a struct np_conn and nothing else (HttpProtocol.put
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
 
 from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_OPEN, NP_CONN_PAUSED, NP_OWNER_HEAP,
@@ -65,8 +65,9 @@ cdef class HttpProtocol(Protocol):
 
     limits: line_max_bytes, head_max_bytes, fields_max_count, body_max_bytes.
     server: the value of the field Server; "" for none.
-    head_timeout_s: from the first byte of a head to its last. stall_timeout_s: in which something
-        of a body has to come that is waited for, or of an answer to be taken. None: any time.
+    head_timeout_s: from the first byte of a head to its last; of a connection's first head, from
+        the connection's beginning. stall_timeout_s: in which something of a body has to come that
+        is waited for, or of an answer to be taken. None: any time.
     """
 
     def __cinit__(self, Application application not None, dict limits not None,
@@ -90,6 +91,9 @@ cdef class HttpProtocol(Protocol):
         self.header_pairs = HeaderPairs.__new__(HeaderPairs)
         self.heads = HeadWriter.__new__(HeadWriter, server)
 
+    def __dealloc__(self):
+        free(self.began)
+
     cdef Wire wire_of(self, Connection face):
         cdef Wire wire
         if face.state is not None:
@@ -101,6 +105,9 @@ cdef class HttpProtocol(Protocol):
             wire = Wire.__new__(Wire, self)
         wire.face = face
         face.state = wire
+        wire.since_tick = self.began_tick(face.conn)
+        if wire.since_tick:
+            self.began[face.conn.index].tick = 0
         return wire
 
     cdef int put_back(self, Connection face, Wire wire) except -1:
@@ -114,25 +121,46 @@ cdef class HttpProtocol(Protocol):
             self.spare = wire
         return 0
 
+    cdef int on_begin(self, Host host, np_conn *conn) except -1:
+        cdef uint32_t count = self.began_count
+        cdef Began *began = self.began
+        if conn.index >= count:
+            count = host.slab.chunks_count * NP_CONN_CHUNK_COUNT
+            began = <Began*>realloc(began, count * sizeof(Began))
+            if began is NULL:
+                raise MemoryError
+            memset(began + self.began_count, 0, (count - self.began_count) * sizeof(Began))
+            self.began = began
+            self.began_count = count
+        began[conn.index] = Began(conn.serial, self.now_tick)
+        return 0
+
     cdef int on_tick(self, Host host) except -1:
         """Once a second: what takes too long ends. Who is between two requests is not looked at:
-        the worker's wheel has the time-out of keep-alive."""
-        cdef Connection face
+        the worker's wheel has the time-out of keep-alive. Who has not sent a byte is closed without
+        a word: browsers open connections in advance, and take a 408 for the answer to what they
+        send next."""
         cdef Wire wire
         cdef np_conn *conn
         cdef uint32_t i
         self.now_tick += 1
         for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&host.slab, i)
-            if conn.flags & NP_CONN_OPEN and conn.task.argument is not NULL:
-                face = <Connection>conn.task.argument
-                wire = <Wire>face.state
+            if not conn.flags & NP_CONN_OPEN or conn.fd < 0:
+                continue
+            wire = None
+            if conn.task.argument is not NULL:
+                wire = <Wire>(<Connection>conn.task.argument).state
+            if wire is None and not self.is_late(self.began_tick(conn)):
+                continue
+            np_conn_pin(conn)
+            try:
                 if wire is not None:
-                    np_conn_pin(conn)
-                    try:
-                        self.look_at(wire)
-                    finally:
-                        unpin(host, conn)
+                    self.look_at(wire)
+                else:
+                    host.close_conn(conn)
+            finally:
+                unpin(host, conn)
         return 0
 
     cdef int before_idle(self, Host host) except -1:
@@ -146,6 +174,18 @@ cdef class HttpProtocol(Protocol):
                 conn.tick = host.tick
         return 0
 
+    cdef uint32_t began_tick(self, np_conn *conn) noexcept:
+        """When a connection began that has not sent a byte. 0: it has, or is in its TLS handshake.
+        """
+        if conn.index >= self.began_count or self.began[conn.index].serial != conn.serial:
+            return 0
+        return self.began[conn.index].tick
+
+    cdef bint is_late(self, uint32_t began_tick) noexcept:
+        """A head that began then, or was waited for from then on, has taken too long."""
+        return began_tick and self.head_ticks \
+            and self.now_tick - began_tick > <uint32_t>self.head_ticks
+
     cdef int look_at(self, Wire wire) except -1:
         cdef uint64_t pending_bytes
         cdef bint is_waiting
@@ -156,7 +196,7 @@ cdef class HttpProtocol(Protocol):
         if wire.stage == STAGE_HEAD and not wire.face.pending:
             if wire.since_tick == 0:  # the next request waits to be looked at
                 wire.since_tick = self.now_tick
-            elif self.head_ticks and self.now_tick - wire.since_tick > <uint32_t>self.head_ticks:
+            elif self.is_late(wire.since_tick):
                 wire.refuse(-NP_HTTP_E_TIMEOUT)
             return 0
         pending_bytes = wire.face.pending

@@ -1,10 +1,12 @@
 # The seam of server/protocol.pyx.
 
+from netpoll._native.c cimport np_conn
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport Host
 
 
 cdef class Protocol:
+    cdef int on_begin(self, Host host, np_conn *conn) except -1
     cdef int on_data(self, Connection face) except -1
     cdef int on_eof(self, Connection face) except -1
     cdef int on_lost(self, Connection face) except -1

@@ -7,6 +7,7 @@ and of the end of the connection. What it keeps for a connection is the connecti
 connection without state needs no Python object while it is idle.
 """
 
+from netpoll._native.c cimport np_conn
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport Host
@@ -14,6 +15,10 @@ from netpoll._native.server.host cimport Host
 
 cdef class Protocol:
     """Reads nothing, and closes: what a protocol does unless it says otherwise."""
+
+    cdef int on_begin(self, Host host, np_conn *conn) except -1:
+        """A connection was accepted; with TLS its handshake is done."""
+        return 0
 
     cdef int on_data(self, Connection face) except -1:
         """Bytes are there to read; what is left unread stays, and is there again with the next."""

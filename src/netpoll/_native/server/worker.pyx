@@ -111,6 +111,8 @@ cdef class Worker(Host):
 
     cdef int announce(self, np_conn *conn) except -1:
         """The connection is the user's from now on."""
+        if self.protocol is not None:
+            self.protocol.on_begin(self, conn)
         if self.on_connect is None and not self.is_session:
             return 0
         cdef Connection face = face_of(self, conn)
