@@ -60,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "_aio": {"_core", "_native/transport", "errors"},
     "_files": {"_core", "_native/files", "errors"},
     "_server": set(),
-    "_http": set(),
+    "_http": {"_native/http"},
     "bench": {"__init__", "loop", "offload", "sched"},
     "bench/kinds": {"__init__", "bench"},
     "bench/programs": {"bench", "http"},

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from netpoll._http.lifespan import Lifespan, LifespanError
+from netpoll._http.static_files import StaticFiles
 from netpoll._native.http.asgi import AsgiApplication
 from netpoll._native.http.raw import RawApplication, Request, Response
 from netpoll._native.http.wire import Application, HttpProtocol
@@ -34,7 +35,7 @@ from netpoll.config import LoopConfig, ServerLimits, check_limits
 from netpoll.loop import EventLoop
 from netpoll.server import Server as _StreamServer
 
-__all__ = ["HttpLimits", "LifespanError", "Request", "Response", "Server"]
+__all__ = ["HttpLimits", "LifespanError", "Request", "Response", "Server", "StaticFiles"]
 
 INTERFACES = ("auto", "raw", "asgi")
 LIFESPANS = ("auto", "on", "off")

@@ -10,6 +10,7 @@ import gc
 import os
 import socket
 import ssl
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -21,6 +22,7 @@ from netpoll._native.files import operations as native_files
 from netpoll._native.http import asgi as native_asgi
 from netpoll._native.http import parser as native_http
 from netpoll._native.http import raw as native_raw
+from netpoll._native.http import served_file as native_served
 from netpoll._native.http import wire as native_wire
 from netpoll._native.loop import sendfile as native_sendfile
 from netpoll._native.sched import alarm as native_alarm
@@ -266,6 +268,13 @@ async def asked(app: Any, met: list[Any]) -> Any:
     met.extend(one for one in gc.get_objects() if type(one) is native_wire.Wire)
     met.append(server._handler_of(asyncio.get_running_loop()))
     return server, writer
+
+
+@maker
+async def served_files() -> AsyncIterator[list[Any]]:
+    cache = native_served.FileCache()
+    small, large = cache.find(__file__), cache.find(sys.executable)
+    yield [cache, small, large, native_served.FileParts(small, [b"x", (0, 1)])]
 
 
 @maker

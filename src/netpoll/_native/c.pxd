@@ -425,6 +425,20 @@ cdef extern from "io/np_pipe.h" nogil:
     ptrdiff_t np_pipe_read(int fd, void *buf, size_t len_bytes)
     ptrdiff_t np_pipe_write(int fd, const iovec *iov, int iov_count)
 
+cdef extern from "io/np_file.h" nogil:
+    enum np_file_way:
+        NP_FILE_ANYWHERE
+        NP_FILE_BELOW
+
+    struct np_file_facts:
+        uint64_t device, inode
+        int64_t size_bytes, changed_ns, inode_ns
+        int32_t is_regular, is_directory
+
+    int np_file_look(const char *path, np_file_facts *facts)
+    int np_file_open(int directory, const char *path, np_file_way way, np_file_facts *facts)
+    ptrdiff_t np_file_read(int fd, void *memory, size_t bytes, int64_t offset)
+
 cdef extern from "server/np_conn.h" nogil:
     enum:
         NP_CONN_OPEN

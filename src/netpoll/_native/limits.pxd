@@ -107,9 +107,6 @@ cdef enum:
     # flags of its task. With so many it sends otherwise.
     SHIPMENTS_MAX_COUNT = 255
 
-    # Hosts of peers, and own ends, that a worker has words for; with more it begins anew.
-    ADDRESSES_KNOWN_MAX_COUNT = 1024
-
     # ---- HTTP ---------------------------------------------------------------------------------
     # Places of a body's data that one call finds: 1 KiB of stack, and a large receive of usual
     # chunks (4 KiB and more) at once.
@@ -122,6 +119,14 @@ cdef enum:
     HTTP_UNREAD_MAX_BYTES = 64 * 1024
     # Unsent bytes of an answer: above, an application that awaits its sending waits.
     HTTP_PENDING_MAX_BYTES = 64 * 1024
+    # Files up to this size are read and kept; larger ones leave by sendfile(2), which has nothing
+    # to copy. At 50 KiB the answer out of memory costs a third less CPU.
+    HTTP_FILE_MAX_BYTES = 128 * 1024
+    # All that is kept of files, in each worker.
+    HTTP_FILES_MAX_BYTES = 16 * 1024 * 1024
+    # A file that has changed so lately may change again without another time of change: clocks of
+    # file systems are coarse. Its content is not kept.
+    HTTP_FILE_YOUNG_NS = 2000000000
 
     # ---- the scheduler ------------------------------------------------------------------------
     # Tasks between two looks at the clock.

@@ -13,12 +13,13 @@ from netpoll._native.c cimport NP_CONN_EOF
 from netpoll._native.http.c cimport np_http1
 from netpoll._native.http.request_head cimport path_of, text_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
+from netpoll._native.http.served_file cimport (
+    FileCache, ServedFile, answer_with_file, span_of, write_part)
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.words cimport method_name
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
 import os
@@ -64,12 +65,16 @@ cdef class AsgiApplication(Application):
     cdef object app, report
     cdef dict state
     cdef dict template          # of the scope
+    cdef FileCache files        # of pathsend
+    cdef list addresses         # by the connection's place: (serial, client, server)
 
     def __cinit__(self, app, dict state or None, str scheme not None, str root_path not None,
                   report):
         self.app = app
         self.report = report
+        self.files = FileCache()
         self.state = state
+        self.addresses = []
         self.template = {
             "type": "http", "asgi": None, "http_version": "1.1", "method": "GET",
             "scheme": scheme, "path": "/", "raw_path": b"/", "query_string": b"",
@@ -100,8 +105,6 @@ cdef class AsgiApplication(Application):
 
     cdef dict scope_of(self, Wire wire):
         cdef const np_http1 *request = &wire.request
-        cdef Addresses addresses = wire.protocol.addresses
-        cdef Connection face = wire.face
         cdef dict scope = self.template.copy()
         scope["asgi"] = ASGI.copy()
         scope["extensions"] = {name: {} for name in EXTENSIONS}
@@ -113,11 +116,29 @@ cdef class AsgiApplication(Application):
         scope["raw_path"] = text_of(request, request.path.at, request.path.bytes) or b"/"
         scope["query_string"] = text_of(request, request.query.at, request.query.bytes)
         scope["headers"] = wire.protocol.header_pairs.of(request)
-        scope["client"] = addresses.client(face)
-        scope["server"] = addresses.server(face)
+        scope["client"], scope["server"] = self.addresses_of(wire.face)
         if self.state is not None:
             scope["state"] = self.state.copy()
         return scope
+
+    cdef tuple addresses_of(self, Connection face):
+        """(client, server), which are asked for once for each connection."""
+        cdef Py_ssize_t index = face.conn.index
+        cdef unsigned int serial = face.conn.serial
+        while len(self.addresses) <= index:
+            self.addresses.append(None)
+        known = self.addresses[index]
+        if known is None or known[0] != serial:
+            known = (serial, (pair_of(face.peername), pair_of(face.sockname)))
+            self.addresses[index] = known
+        return known[1]
+
+
+cdef object pair_of(object address):
+    """(host, port) as ASGI has it; a Unix socket has a path and no port."""
+    if type(address) is tuple:
+        return (address[0], address[1])
+    return (address, None) if address else None
 
 
 cdef class AsgiExchange(Exchange):
@@ -198,8 +219,7 @@ cdef class AsgiExchange(Exchange):
         if kind == "http.response.body":
             return self.send_body(wire, message.get("body", b""), message.get("more_body", False))
         if kind == "http.response.pathsend":
-            with open(message["path"], "rb") as file:
-                return self.send_file(wire, file, 0, None, False)
+            return self.send_path(wire, message["path"])
         if kind == "http.response.zerocopysend":
             return self.send_file(wire, message["file"], message.get("offset"),
                                   message.get("count"), message.get("more_body", False))
@@ -220,6 +240,15 @@ cdef class AsgiExchange(Exchange):
         wire.write_data(data)
         return face.drain() if face.pending > HTTP_PENDING_MAX_BYTES else READY
 
+    cdef object send_path(self, Wire wire, object path):
+        cdef ServedFile file = self.application.files.find(path)
+        if not wire.has_head:
+            answer_with_file(wire, self.status, self.fields, file)
+        else:
+            write_part(wire, file, 0, file.size)
+            wire.end_answer()
+        return self.complete()
+
     cdef object send_file(self, Wire wire, object file, object offset, object count, bint more):
         cdef Connection face = wire.face
         cdef int64_t start = 0
@@ -231,7 +260,7 @@ cdef class AsgiExchange(Exchange):
             size = count
         if not wire.has_head:
             wire.write_head(self.status, self.fields, -1 if more else size)
-        wire.write_file(fd, start, size)
+        wire.write_span(span_of(fd), start, size)
         if offset is None:
             os.lseek(fd, start + size, os.SEEK_SET)
         if not more:

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import IO, Any, TypeAlias
 
+from netpoll._native.http.served_file import FileParts, ServedFile
 from netpoll._native.http.wire import Application
 
 _Text: TypeAlias = str | bytes
@@ -23,7 +24,9 @@ class Response:
         | Iterable[bytes]
         | AsyncIterator[bytes]
         | os.PathLike[str]
-        | IO[bytes] = b"",
+        | IO[bytes]
+        | ServedFile
+        | FileParts = b"",
         status: int = 200,
         headers: Mapping[str, str] | Iterable[tuple[_Text, _Text]] | None = None,
         content_type: str | None = None,

@@ -15,14 +15,14 @@ from libc.string cimport memcpy
 from netpoll._native.c cimport NP_CONN_EOF, PyObject, PyObject_CallOneArg, Py_DECREF
 from netpoll._native.http.c cimport NP_FIELD_OTHER, np_http1, np_http_field, np_http_field_id
 from netpoll._native.failing cimport reraise
-from netpoll._native.http.request_head cimport path_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
+from netpoll._native.http.served_file cimport (
+    FileCache, FileParts, ServedFile, answer_with_file, answer_with_parts, span_of)
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.words cimport method_name
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
 import json as py_json
@@ -122,8 +122,9 @@ cdef class Request:
 
     @property
     def path(self):
-        """Without percent signs. UTF-8; bytes that are not become U+FFFD."""
-        return path_of(&self.head)
+        """Without percent signs."""
+        from urllib.parse import unquote
+        return unquote(self.latin(self.head.path.at, self.head.path.bytes)) or "/"
 
     @property
     def query(self):
@@ -165,14 +166,9 @@ cdef class Request:
 
     @property
     def client(self):
-        """(host, port) of the peer; None over a Unix socket, and when the peer has gone."""
-        cdef Wire wire = self.wire
-        cdef Connection face = wire.face if wire is not None else None
-        cdef Addresses addresses
-        if face is None or face.conn is NULL:
-            return None
-        addresses = wire.protocol.addresses
-        return addresses.client(face)
+        """The peer's address, as socket.getpeername() gives it."""
+        return self.wire.face.peername if self.wire is not None and self.wire.face is not None \
+            else None
 
     @property
     def body(self):
@@ -266,11 +262,13 @@ cdef class RawApplication(Application):
     """handler: the function. report(message, error): tells of one that failed."""
 
     cdef object handler, report
+    cdef FileCache files
     cdef bint is_async
 
     def __cinit__(self, handler, bint is_async, report):
         self.handler = handler
         self.is_async = is_async
+        self.files = FileCache()
         self.report = report
 
     cdef int begin(self, Wire wire) except -1:
@@ -341,7 +339,13 @@ cdef class RawApplication(Application):
         if type(body) is bytes:
             return wire.write_whole((<Response>response).status, (<Response>response).headers, body)
         if isinstance(body, os.PathLike):
-            body = open(body, "rb")
+            body = self.files.find(body)
+        if type(body) is ServedFile:
+            return answer_with_file(wire, (<Response>response).status,
+                                    (<Response>response).headers, body)
+        if type(body) is FileParts:
+            return answer_with_parts(wire, (<Response>response).status,
+                                     (<Response>response).headers, body)
         if hasattr(body, "fileno"):
             return self.answer_file(wire, response, body)
         if isinstance(body, (bytearray, memoryview)):
@@ -359,7 +363,7 @@ cdef class RawApplication(Application):
             start = file.tell()
             size = max(0, os.fstat(file.fileno()).st_size - start)
             wire.write_head(response.status, response.headers, size)
-            wire.write_file(file.fileno(), start, size)
+            wire.write_span(span_of(file.fileno()), start, size)
         return wire.end_answer()
 
 
@@ -392,7 +396,7 @@ cdef class RawExchange(Exchange):
         if wire is None:
             return True
         if not isinstance(response, Response) or hasattr(body, "fileno") \
-                or isinstance(body, (bytes, str, bytearray, memoryview, os.PathLike)):
+                or isinstance(body, (bytes, str, bytearray, memoryview, os.PathLike, FileParts)):
             self.application.answer(wire, self.request, response)
             return True
         wire.write_head((<Response>response).status, (<Response>response).headers, -1)

@@ -6,8 +6,8 @@ from netpoll._native.c cimport np_conn
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
 from netpoll._native.http.request_head cimport HeaderPairs
-from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.host cimport FileSpan
 from netpoll._native.server.protocol cimport Protocol
 
 
@@ -32,7 +32,6 @@ cdef class Exchange:
 
 cdef class HttpProtocol(Protocol):
     cdef Application application
-    cdef Addresses addresses
     cdef np_http_limits limits
     cdef HeadWriter heads
     cdef HeaderPairs header_pairs
@@ -91,7 +90,7 @@ cdef class Wire:
     cdef int write_head(self, int status, object fields, int64_t length_bytes) except -1
     cdef int write_whole(self, int status, object fields, bytes body) except -1
     cdef int write_data(self, object data) except -1
-    cdef int write_file(self, int fd, int64_t offset, int64_t size) except -1
+    cdef int write_span(self, FileSpan span, int64_t offset, int64_t size) except -1
     cdef int write_hints(self, list links) except -1
     cdef int promise(self, int64_t size) except -1
     cdef int end_answer(self) except -1

@@ -27,9 +27,8 @@ from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
-from netpoll._native.server.host cimport Host, unpin
+from netpoll._native.server.host cimport FileSpan, Host, unpin
 from netpoll._native.server.protocol cimport Protocol
 
 import errno
@@ -74,7 +73,6 @@ cdef class HttpProtocol(Protocol):
     def __cinit__(self, Application application not None, dict limits not None,
                   str server not None, head_timeout_s, stall_timeout_s):
         self.application = application
-        self.addresses = Addresses.__new__(Addresses)
         self.now_tick = 1  # 0: a Wire's time has not begun
         self.head_ticks = 0 if head_timeout_s is None else max(1, <int>head_timeout_s)
         self.stall_ticks = 0 if stall_timeout_s is None else max(1, <int>stall_timeout_s)
@@ -560,7 +558,7 @@ cdef class Wire:
             face.pushed()
         return 0
 
-    cdef int write_file(self, int fd, int64_t offset, int64_t size) except -1:
+    cdef int write_span(self, FileSpan span, int64_t offset, int64_t size) except -1:
         """A part of the body that is in a file: sendfile(2)."""
         cdef uint8_t line[NP_ANSWER_CHUNK_MAX_BYTES]
         cdef uint8_t *end
@@ -573,7 +571,7 @@ cdef class Wire:
         if self.is_chunked:
             end = np_answer_chunk(line, size)
             self.put_bytes(PyBytes_FromStringAndSize(<char*>line, end - line))
-        self.face.sendfile(fd, offset, size)
+        self.face.push_span(span, offset, size)
         if self.is_chunked:
             self.put_bytes(b"\r\n")
         return 0

@@ -1,10 +1,10 @@
 # The seam of server/connection.pyx.
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from netpoll._native.c cimport np_conn, np_flow
 from netpoll._native.loop.awaitable cimport Awaitable
-from netpoll._native.server.host cimport Host
+from netpoll._native.server.host cimport FileSpan, Host
 from netpoll._native.server.lease cimport Lease, Lender
 
 
@@ -45,6 +45,7 @@ cdef class Connection(Lender):
     cdef int push_bytes(self, object owner, const void *base, Py_ssize_t size) except -1
     cdef int push_view(self, object data) except -1
     cdef int push_lease(self, Lease lease) except -1
+    cdef int push_span(self, FileSpan span, int64_t offset, int64_t size) except -1
     cdef int pushed(self) except -1
     cdef int wake(self, Wait wait) except -1
 

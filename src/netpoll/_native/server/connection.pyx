@@ -458,14 +458,21 @@ cdef class Connection(Lender):
             raise ValueError("offset and count must not be negative")
         if size:
             span.fd = os.dup(fd)
-        self.writable()  # from here on no Python code runs
-        try:
-            if size:
-                self.push(<void*>(<uintptr_t><void*>span + NP_OWNER_FILE), <void*>offset, size)
-                Py_INCREF(<PyObject*>span)
-        finally:
+            self.push_span(span, offset, size)
+        else:
+            self.writable()
             self.pushed()
         return size
+
+    cdef int push_span(self, FileSpan span, int64_t offset, int64_t size) except -1:
+        """The same of an open file that several answers may share."""
+        self.writable()  # from here on no Python code runs
+        try:
+            self.push(<void*>(<uintptr_t><void*>span + NP_OWNER_FILE), <void*>offset, size)
+            Py_INCREF(<PyObject*>span)
+        finally:
+            self.pushed()
+        return 0
 
     def cork(self):
         """Holds back what is written until uncork()."""

@@ -49,7 +49,7 @@ def answer(request: http.Request) -> http.Response:
     if path == DOWNLOAD_PATH:
         return http.Response(DOWNLOAD, content_type=BINARY)
     if path == FILE_PATH:
-        return http.Response(Path(file_name()).open("rb"), content_type=BINARY)
+        return http.Response(Path(file_name()), content_type=BINARY)
     return http.Response(b"", 404)
 
 
