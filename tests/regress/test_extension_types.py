@@ -61,6 +61,7 @@ INTERNAL = {
     "netpoll._native.http.asgi.Ready": "given to await only",
     "netpoll._native.http.answer_head.HeadWriter": "called by native code only",
     "netpoll._native.http.request_head.HeaderPairs": "called by native code only",
+    "netpoll._native.server.addresses.Addresses": "called by native code only",
     "netpoll._native.http.wire.Exchange": "a request that is being answered; its kinds are met",
     "netpoll._native.http.raw.RawExchange": "inside a Request's connection",
     "netpoll._native.server.protocol.Protocol": "what an HttpProtocol is derived from",

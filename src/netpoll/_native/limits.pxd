@@ -107,6 +107,9 @@ cdef enum:
     # flags of its task. With so many it sends otherwise.
     SHIPMENTS_MAX_COUNT = 255
 
+    # Hosts of peers, and own ends, that a worker has words for; with more it begins anew.
+    ADDRESSES_KNOWN_MAX_COUNT = 1024
+
     # ---- HTTP ---------------------------------------------------------------------------------
     # Places of a body's data that one call finds: 1 KiB of stack, and a large receive of usual
     # chunks (4 KiB and more) at once.

@@ -20,6 +20,7 @@ from netpoll._native.http.words cimport method_name
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
 import os
@@ -66,7 +67,6 @@ cdef class AsgiApplication(Application):
     cdef dict state
     cdef dict template          # of the scope
     cdef FileCache files        # of pathsend
-    cdef list addresses         # by the connection's place: (serial, client, server)
 
     def __cinit__(self, app, dict state or None, str scheme not None, str root_path not None,
                   report):
@@ -74,7 +74,6 @@ cdef class AsgiApplication(Application):
         self.report = report
         self.files = FileCache()
         self.state = state
-        self.addresses = []
         self.template = {
             "type": "http", "asgi": None, "http_version": "1.1", "method": "GET",
             "scheme": scheme, "path": "/", "raw_path": b"/", "query_string": b"",
@@ -105,6 +104,8 @@ cdef class AsgiApplication(Application):
 
     cdef dict scope_of(self, Wire wire):
         cdef const np_http1 *request = &wire.request
+        cdef Addresses addresses = wire.protocol.addresses
+        cdef Connection face = wire.face
         cdef dict scope = self.template.copy()
         scope["asgi"] = ASGI.copy()
         scope["extensions"] = {name: {} for name in EXTENSIONS}
@@ -116,29 +117,11 @@ cdef class AsgiApplication(Application):
         scope["raw_path"] = text_of(request, request.path.at, request.path.bytes) or b"/"
         scope["query_string"] = text_of(request, request.query.at, request.query.bytes)
         scope["headers"] = wire.protocol.header_pairs.of(request)
-        scope["client"], scope["server"] = self.addresses_of(wire.face)
+        scope["client"] = addresses.client(face)
+        scope["server"] = addresses.server(face)
         if self.state is not None:
             scope["state"] = self.state.copy()
         return scope
-
-    cdef tuple addresses_of(self, Connection face):
-        """(client, server), which are asked for once for each connection."""
-        cdef Py_ssize_t index = face.conn.index
-        cdef unsigned int serial = face.conn.serial
-        while len(self.addresses) <= index:
-            self.addresses.append(None)
-        known = self.addresses[index]
-        if known is None or known[0] != serial:
-            known = (serial, (pair_of(face.peername), pair_of(face.sockname)))
-            self.addresses[index] = known
-        return known[1]
-
-
-cdef object pair_of(object address):
-    """(host, port) as ASGI has it; a Unix socket has a path and no port."""
-    if type(address) is tuple:
-        return (address[0], address[1])
-    return (address, None) if address else None
 
 
 cdef class AsgiExchange(Exchange):

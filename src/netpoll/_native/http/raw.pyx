@@ -15,6 +15,7 @@ from libc.string cimport memcpy
 from netpoll._native.c cimport NP_CONN_EOF, PyObject, PyObject_CallOneArg, Py_DECREF
 from netpoll._native.http.c cimport NP_FIELD_OTHER, np_http1, np_http_field, np_http_field_id
 from netpoll._native.failing cimport reraise
+from netpoll._native.http.request_head cimport path_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
 from netpoll._native.http.served_file cimport (
     FileCache, FileParts, ServedFile, answer_with_file, answer_with_parts, span_of)
@@ -23,6 +24,7 @@ from netpoll._native.http.words cimport method_name
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
 import json as py_json
@@ -122,9 +124,8 @@ cdef class Request:
 
     @property
     def path(self):
-        """Without percent signs."""
-        from urllib.parse import unquote
-        return unquote(self.latin(self.head.path.at, self.head.path.bytes)) or "/"
+        """Without percent signs. UTF-8; bytes that are not become U+FFFD."""
+        return path_of(&self.head)
 
     @property
     def query(self):
@@ -166,9 +167,14 @@ cdef class Request:
 
     @property
     def client(self):
-        """The peer's address, as socket.getpeername() gives it."""
-        return self.wire.face.peername if self.wire is not None and self.wire.face is not None \
-            else None
+        """(host, port) of the peer; None over a Unix socket, and when the peer has gone."""
+        cdef Wire wire = self.wire
+        cdef Connection face = wire.face if wire is not None else None
+        cdef Addresses addresses
+        if face is None or face.conn is NULL:
+            return None
+        addresses = wire.protocol.addresses
+        return addresses.client(face)
 
     @property
     def body(self):

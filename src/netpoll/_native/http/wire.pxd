@@ -6,6 +6,7 @@ from netpoll._native.c cimport np_conn
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
 from netpoll._native.http.request_head cimport HeaderPairs
+from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport FileSpan
 from netpoll._native.server.protocol cimport Protocol
@@ -32,6 +33,7 @@ cdef class Exchange:
 
 cdef class HttpProtocol(Protocol):
     cdef Application application
+    cdef Addresses addresses
     cdef np_http_limits limits
     cdef HeadWriter heads
     cdef HeaderPairs header_pairs

@@ -27,6 +27,7 @@ from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport FileSpan, Host, unpin
 from netpoll._native.server.protocol cimport Protocol
@@ -73,6 +74,7 @@ cdef class HttpProtocol(Protocol):
     def __cinit__(self, Application application not None, dict limits not None,
                   str server not None, head_timeout_s, stall_timeout_s):
         self.application = application
+        self.addresses = Addresses.__new__(Addresses)
         self.now_tick = 1  # 0: a Wire's time has not begun
         self.head_ticks = 0 if head_timeout_s is None else max(1, <int>head_timeout_s)
         self.stall_ticks = 0 if stall_timeout_s is None else max(1, <int>stall_timeout_s)
