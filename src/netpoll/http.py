@@ -26,16 +26,27 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from netpoll._http import deflate
 from netpoll._http.lifespan import Lifespan, LifespanError
 from netpoll._http.static_files import StaticFiles
 from netpoll._native.http.asgi import AsgiApplication
 from netpoll._native.http.raw import RawApplication, Request, Response
+from netpoll._native.http.raw_websocket import WebSocket
+from netpoll._native.http.websocket import SocketRules
 from netpoll._native.http.wire import Application, HttpProtocol
 from netpoll.config import LoopConfig, ServerLimits, check_limits
 from netpoll.loop import EventLoop
 from netpoll.server import Server as _StreamServer
 
-__all__ = ["HttpLimits", "LifespanError", "Request", "Response", "Server", "StaticFiles"]
+__all__ = [
+    "HttpLimits",
+    "LifespanError",
+    "Request",
+    "Response",
+    "Server",
+    "StaticFiles",
+    "WebSocket",
+]
 
 INTERFACES = ("auto", "raw", "asgi")
 LIFESPANS = ("auto", "on", "off")
@@ -45,7 +56,7 @@ log = logging.getLogger("netpoll.http")
 
 @dataclass(frozen=True, kw_only=True)
 class HttpLimits:
-    """What a request may be, and how long it may take. None: without a limit.
+    """What a request and a WebSocket may be, and how long they may take. None: without a limit.
 
     line_max_bytes: of the request line (414). head_max_bytes, fields_max_count: of the head, and of
         the trailers (431). body_max_bytes: of the body (413).
@@ -54,6 +65,8 @@ class HttpLimits:
         that of the proxies in front, which would else send a request into a connection that closes.
         stall_timeout_s: in which a peer has to send something of a body that is waited for (408),
         or to take something of its answer.
+    websocket_max_bytes: of a message, before it is kept (1009). websocket_ping_interval_s: between
+        our pings; None: none. websocket_ping_timeout_s: in which a ping has to be answered.
     connections_max_count, backlog_max_count, handshake_timeout_s: as of netpoll.ServerLimits.
     """
 
@@ -64,6 +77,9 @@ class HttpLimits:
     head_timeout_s: float | None = 15.0
     keep_alive_timeout_s: float | None = 75.0
     stall_timeout_s: float | None = 60.0
+    websocket_max_bytes: int | None = 16 * 1024 * 1024
+    websocket_ping_interval_s: float | None = 20.0
+    websocket_ping_timeout_s: float | None = 20.0
     connections_max_count: int | None = None
     backlog_max_count: int = 4096
     handshake_timeout_s: float = 15.0
@@ -88,6 +104,14 @@ class HttpLimits:
             handshake_timeout_s=self.handshake_timeout_s,
         )
 
+    def _of_sockets(self, deflates: bool) -> SocketRules:
+        return SocketRules(
+            self.websocket_max_bytes,
+            self.websocket_ping_interval_s,
+            self.websocket_ping_timeout_s,
+            deflate.agree if deflates else None,
+        )
+
 
 class Server(_StreamServer):
     """Serves an application over HTTP/1.1, in threads of its own or inside a running netpoll loop.
@@ -101,6 +125,7 @@ class Server(_StreamServer):
         each worker's loop.
     root_path: of ASGI's scope: where a proxy in front has mounted the application.
     server_header: the value of the answers' field Server; "" for none.
+    websocket_deflate: compress the messages of WebSockets whose peers can (permessage-deflate).
 
     An application that fails before it has answered is answered for with 500; one that fails within
     its answer loses the connection. The logger "netpoll.http" has the traceback.
@@ -125,6 +150,7 @@ class Server(_StreamServer):
         lifespan: str = "auto",
         root_path: str = "",
         server_header: str = "netpoll",
+        websocket_deflate: bool = False,
         backend: str = "auto",
         config: LoopConfig | None = None,
     ) -> None:
@@ -142,6 +168,7 @@ class Server(_StreamServer):
         self._scheme = "http" if ssl is None else "https"
         self._root_path = root_path
         self._server_header = server_header
+        self._websocket_deflate = websocket_deflate
         super().__init__(
             app,
             host,
@@ -159,13 +186,16 @@ class Server(_StreamServer):
 
     def _handler_of(self, loop: EventLoop) -> HttpProtocol:
         limits = self._http_limits
+        rules = limits._of_sockets(self._websocket_deflate)
         application: Application
         if self._interface == "raw":
-            application = RawApplication(self._app, is_async(self._app), report)
+            application = RawApplication(self._app, is_async(self._app), report, rules)
         else:
             lifespan = self._lifespans.get(loop)
             state = lifespan.state if lifespan is not None else None
-            application = AsgiApplication(self._app, state, self._scheme, self._root_path, report)
+            application = AsgiApplication(
+                self._app, state, self._scheme, self._root_path, report, rules
+            )
         return HttpProtocol(
             application,
             limits._of_reader(),

@@ -23,6 +23,7 @@ from netpoll._native.http import asgi as native_asgi
 from netpoll._native.http import parser as native_http
 from netpoll._native.http import raw as native_raw
 from netpoll._native.http import served_file as native_served
+from netpoll._native.http import websocket as native_websocket
 from netpoll._native.http import wire as native_wire
 from netpoll._native.loop import sendfile as native_sendfile
 from netpoll._native.sched import alarm as native_alarm
@@ -257,12 +258,20 @@ async def parsers() -> AsyncIterator[list[Any]]:
     yield [parser]
 
 
-async def asked(app: Any, met: list[Any]) -> Any:
+BIG = bytes(1 << 24)  # more than a socket takes
+POST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab"
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: AAECAwQFBgcICQoLDA0ODw==\r\n\r\n"
+)
+
+
+async def asked(app: Any, met: list[Any], request: bytes = POST) -> Any:
     """A server of HTTP whose application waits with a request, part of whose body is there."""
     server = http.Server(app, "127.0.0.1", 0, lifespan="off")
     await server.astart()
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab")
+    writer.write(request)
     while not met:
         await asyncio.sleep(0.001)
     met.extend(one for one in gc.get_objects() if type(one) is native_wire.Wire)
@@ -286,7 +295,9 @@ async def http_functions() -> AsyncIterator[list[Any]]:
         await asyncio.sleep(1000)
 
     server, writer = await asked(handler, met)
-    yield [*met, native_raw.RawApplication(handler, True, print), native_wire.Application()]
+    rules = native_websocket.SocketRules(None, None, None, None)
+    application = native_raw.RawApplication(handler, True, print, rules)
+    yield [*met, rules, application, native_wire.Application()]
     writer.close()
     await server.astop(0)
 
@@ -300,7 +311,39 @@ async def http_applications() -> AsyncIterator[list[Any]]:
         await asyncio.sleep(1000)
 
     server, writer = await asked(app, met)
-    yield [*met, native_asgi.AsgiApplication(app, None, "http", "", print)]
+    rules = native_websocket.SocketRules(None, None, None, None)
+    yield [*met, native_asgi.AsgiApplication(app, None, "http", "", print, rules)]
+    writer.close()
+    await server.astop(0)
+
+
+@maker
+async def websockets_of_functions() -> AsyncIterator[list[Any]]:
+    met: list[Any] = []
+
+    async def handler(request: http.Request) -> None:
+        websocket = request.websocket()
+        met.extend([websocket, anext(websocket), websocket.send(b"x"), websocket.send(BIG)])
+        await asyncio.sleep(1000)
+
+    server, writer = await asked(handler, met, UPGRADE)
+    yield met
+    writer.close()
+    await server.astop(0)
+
+
+@maker
+async def websockets_of_applications() -> AsyncIterator[list[Any]]:
+    met: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        met.extend([receive.__self__, receive()])
+        await asyncio.sleep(1000)
+
+    server, writer = await asked(app, met, UPGRADE)
+    yield met
     writer.close()
     await server.astop(0)
 

@@ -222,7 +222,7 @@ def drive(awaitable: Any) -> None:
     """What a call gave is awaited a little, and given up."""
     if inspect.iscoroutine(awaitable) or inspect.isgenerator(awaitable):
         awaitable.close()
-    elif is_native(type(awaitable)) and hasattr(awaitable, "send"):
+    elif is_native(type(awaitable)) and hasattr(awaitable, "throw"):
         quietly(awaitable.send, None)
         quietly(awaitable.send, None)
         quietly(awaitable.throw, ValueError)

@@ -392,6 +392,7 @@ cdef extern from "mem/np_iov.h" nogil:
     int np_iov_push(np_iov *iov, void *owner, const void *base, size_t len_bytes)
     int np_iov_gather(const np_iov *iov, iovec *out, int max)
     int np_iov_advance(np_iov *iov, size_t taken_bytes, void **owners, int max)
+    const uint8_t *np_iov_piece(const np_iov *iov, uint32_t i, size_t *len_bytes)
     void *np_iov_pop(np_iov *iov)
 
 cdef extern from "mem/np_owner.h" nogil:

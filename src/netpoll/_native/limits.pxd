@@ -130,6 +130,12 @@ cdef enum:
     # A file that has changed so lately may change again without another time of change: clocks of
     # file systems are coarse. Its content is not kept.
     HTTP_FILE_YOUNG_NS = 2000000000
+    # Messages of a WebSocket that wait to be received, and their length: from here on its peer is
+    # not read from. Small ones come many at once; of large ones the next is read with the last.
+    WEBSOCKET_WAITING_MAX_COUNT = 64
+    WEBSOCKET_WAITING_MAX_BYTES = 64 * 1024
+    # What a peer has to answer our close frame, and to answer a ping at least.
+    WEBSOCKET_CLOSE_S = 10
 
     # ---- the scheduler ------------------------------------------------------------------------
     # Tasks between two looks at the clock.

@@ -16,6 +16,7 @@ cdef struct Framing:
     # What a server says of the body and of the connection.
     int64_t length_bytes        # Content-Length; -1: not said
     bint is_chunked
+    bint offers_switch          # "Upgrade: websocket"
     bint closes
     bint keeps_alive            # said to HTTP/1.0 only: later ones keep alive without
 

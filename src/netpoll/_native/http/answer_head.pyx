@@ -18,6 +18,8 @@ from netpoll._native.http.c cimport (
 from netpoll._native.seal cimport seal_types
 
 cdef bytes KEEP_ALIVE_FIELD = b"connection: keep-alive\r\n"
+# RFC 9110 7.8: in an answer that switches to WebSocket, or asks for another version of it.
+cdef bytes SWITCH_FIELDS = b"connection: upgrade\r\nupgrade: websocket\r\n"
 
 
 cdef list checked_fields(object fields, Fields *told):
@@ -92,7 +94,8 @@ cdef class HeadWriter:
     cdef size_t max_bytes(self, const Fields *told) noexcept:
         return (NP_ANSWER_STATUS_MAX_BYTES + told.bytes + PyBytes_GET_SIZE(self.server_field)
                 + NP_ANSWER_DATE_BYTES + NP_ANSWER_LENGTH_MAX_BYTES + NP_ANSWER_CHUNKED_BYTES
-                + NP_ANSWER_CLOSE_BYTES + PyBytes_GET_SIZE(KEEP_ALIVE_FIELD) + 2)
+                + NP_ANSWER_CLOSE_BYTES + PyBytes_GET_SIZE(KEEP_ALIVE_FIELD)
+                + PyBytes_GET_SIZE(SWITCH_FIELDS) + 2)
 
     cdef uint8_t *put(self, uint8_t *at, int status, list pairs, const Fields *told,
                       const Framing *framing) noexcept:
@@ -106,6 +109,8 @@ cdef class HeadWriter:
             at = np_answer_length(at, framing.length_bytes)
         if framing.is_chunked:
             at = np_answer_chunked(at)
+        if framing.offers_switch:
+            at = put_text(at, SWITCH_FIELDS)
         if framing.closes:
             at = np_answer_close(at)
         elif framing.keeps_alive:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from netpoll._native.http.websocket import SocketRules
 from netpoll._native.http.wire import Application
 
 class AsgiApplication(Application):
@@ -13,4 +14,5 @@ class AsgiApplication(Application):
         scheme: str,
         root_path: str,
         report: Callable[[str, BaseException | None], object],
+        rules: SocketRules,
     ) -> None: ...

@@ -10,12 +10,15 @@ called, and gives an awaitable that is ready, except when the peer does not take
 from libc.stdint cimport int64_t
 
 from netpoll._native.c cimport NP_CONN_EOF
-from netpoll._native.http.c cimport np_http1
+from netpoll._native.http.asgi_websocket cimport AsgiSocket
+from netpoll._native.http.c cimport NP_HTTP_WEBSOCKET, np_http1
+from netpoll._native.http.ready cimport READY
 from netpoll._native.http.request_head cimport path_of, text_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
 from netpoll._native.http.served_file cimport (
     FileCache, ServedFile, answer_with_file, span_of, write_part)
 from netpoll._native.http.wire cimport Application, Exchange, Wire
+from netpoll._native.http.websocket cimport Handshake, SocketRules, prepare, read_handshake
 from netpoll._native.http.words cimport method_name
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
@@ -34,43 +37,20 @@ cdef dict EXTENSIONS = {
 }
 
 
-cdef class Ready:
-    """The awaitable of what is done already: one for all."""
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration
-
-    def send(self, value):
-        raise StopIteration
-
-    def throw(self, typ, val=None, tb=None):
-        raise typ if val is None else val
-
-    def close(self):
-        pass
-
-
-cdef Ready READY = Ready.__new__(Ready)
-
-
 cdef class AsgiApplication(Application):
     """app: the ASGI callable. state: what lifespan.startup has left, copied for each request.
-    report(message, error): tells of an application that failed."""
+    report(message, error): tells of an application that failed. rules: of WebSockets."""
 
     cdef object app, report
     cdef dict state
     cdef dict template          # of the scope
     cdef FileCache files        # of pathsend
+    cdef SocketRules rules
 
     def __cinit__(self, app, dict state or None, str scheme not None, str root_path not None,
-                  report):
+                  report, SocketRules rules not None):
         self.app = app
+        self.rules = rules
         self.report = report
         self.files = FileCache()
         self.state = state
@@ -84,8 +64,11 @@ cdef class AsgiApplication(Application):
             self.template["state"] = None
 
     cdef int begin(self, Wire wire) except -1:
-        cdef AsgiExchange exchange = AsgiExchange.__new__(AsgiExchange)
+        cdef AsgiExchange exchange
         cdef Connection face = wire.face
+        if wire.request.flags & NP_HTTP_WEBSOCKET:
+            return self.begin_socket(wire)
+        exchange = AsgiExchange.__new__(AsgiExchange)
         scope = self.scope_of(wire)
         wire.take_head()
         exchange.wire = wire
@@ -100,6 +83,35 @@ cdef class AsgiApplication(Application):
             exchange.finished(exc)
             return 0
         exchange.task.run()
+        return 0
+
+    cdef int begin_socket(self, Wire wire) except -1:
+        """The same for a request that asks for a WebSocket."""
+        cdef Connection face = wire.face
+        cdef Handshake handshake = read_handshake(&wire.request)
+        cdef AsgiSocket socket
+        cdef RequestTask task
+        if handshake.status:
+            wire.take_head()
+            return handshake.refuse(wire)
+        scope = self.scope_of(wire)
+        scope["type"] = "websocket"
+        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+        scope["subprotocols"] = handshake.subprotocols
+        scope["extensions"] = {"websocket.http.response": {}}
+        del scope["method"]
+        wire.take_head()
+        socket = AsgiSocket.__new__(AsgiSocket)
+        prepare(socket, wire, self.rules, handshake, self.report)
+        try:
+            coro = self.app(scope, socket.receive, socket.send)
+            task = make_task(socket, face, coro)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            socket.finished(exc)
+            return 0
+        task.run()
         return 0
 
     cdef dict scope_of(self, Wire wire):

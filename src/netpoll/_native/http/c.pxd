@@ -17,6 +17,10 @@ cdef extern from "http/np_http.h" nogil:
         NP_FIELD_CONTENT_LENGTH
         NP_FIELD_COOKIE
         NP_FIELD_DATE
+        NP_FIELD_SEC_WEBSOCKET_EXTENSIONS
+        NP_FIELD_SEC_WEBSOCKET_KEY
+        NP_FIELD_SEC_WEBSOCKET_PROTOCOL
+        NP_FIELD_SEC_WEBSOCKET_VERSION
         NP_FIELD_TRANSFER_ENCODING
         NP_HTTP_MORE
         NP_HTTP_DONE
@@ -114,3 +118,42 @@ cdef extern from "http/np_answer.h" nogil:
 cdef extern from "http/np_field.h" nogil:
     int np_field_length(const uint8_t *value, size_t bytes, int64_t *length_bytes)
     size_t np_field_unquote(const uint8_t *path, size_t bytes, uint8_t *target, int *is_ascii)
+
+cdef extern from "http/np_utf8.h" nogil:
+    struct np_utf8:
+        uint8_t left
+
+    bint np_utf8_check(np_utf8 *state, const uint8_t *bytes, size_t count)
+    bint np_utf8_is_whole(const np_utf8 *state)
+
+cdef extern from "http/np_websocket.h" nogil:
+    enum:
+        NP_WS_CONTINUATION
+        NP_WS_TEXT
+        NP_WS_BINARY
+        NP_WS_CLOSE
+        NP_WS_PING
+        NP_WS_PONG
+        NP_WS_FIN
+        NP_WS_RSV1
+        NP_WS_HEAD_MAX_BYTES
+        NP_WS_ANSWER_HEAD_MAX_BYTES
+        NP_WS_CONTROL_MAX_BYTES
+        NP_WS_PROTOCOL_ERROR
+        NP_WS_TOO_BIG
+
+    struct np_ws:
+        uint64_t message_max_bytes
+        uint8_t compresses
+
+    struct np_ws_frame:
+        uint64_t payload_bytes
+        uint8_t opcode, is_final, is_compressed
+        uint8_t key[4]
+
+    int np_ws_read(np_ws *ws, np_ws_frame *frame, const uint8_t *bytes, size_t count)
+    void np_ws_unmask(uint8_t *to, const uint8_t *source, size_t count, const uint8_t *key,
+                      uint64_t at)
+    uint8_t *np_ws_write(uint8_t *at, uint8_t first, uint64_t payload_bytes)
+    bint np_ws_is_close_code(unsigned int code)
+    bint np_ws_is_key(const uint8_t *value, size_t bytes)

@@ -4,10 +4,13 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import IO, Any, TypeAlias
 
+from netpoll._native.http.raw_websocket import WebSocket
 from netpoll._native.http.served_file import FileParts, ServedFile
+from netpoll._native.http.websocket import SocketRules
 from netpoll._native.http.wire import Application
 
 _Text: TypeAlias = str | bytes
+_Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[_Text, _Text]]
 
 class Response:
     """An answer: see http.Server."""
@@ -28,7 +31,7 @@ class Response:
         | ServedFile
         | FileParts = b"",
         status: int = 200,
-        headers: Mapping[str, str] | Iterable[tuple[_Text, _Text]] | None = None,
+        headers: _Headers | None = None,
         content_type: str | None = None,
     ) -> None: ...
 
@@ -54,6 +57,11 @@ class Request:
     @property
     def body(self) -> bytes: ...
     def json(self) -> Any: ...
+    @property
+    def is_websocket(self) -> bool: ...
+    @property
+    def subprotocols(self) -> list[str]: ...
+    def websocket(self, subprotocol: str | None = None, headers: _Headers = ()) -> WebSocket: ...
     def read(self) -> Awaitable[bytes]: ...
     def read_some(self) -> Awaitable[bytes]: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -65,4 +73,5 @@ class RawApplication(Application):
         handler: Callable[[Request], Any],
         is_async: bool,
         report: Callable[[str, BaseException | None], object],
+        rules: SocketRules,
     ) -> None: ...

@@ -13,12 +13,15 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from netpoll._native.c cimport NP_CONN_EOF, PyObject, PyObject_CallOneArg, Py_DECREF
-from netpoll._native.http.c cimport NP_FIELD_OTHER, np_http1, np_http_field, np_http_field_id
 from netpoll._native.failing cimport reraise
+from netpoll._native.http.c cimport (
+    NP_FIELD_OTHER, NP_HTTP_WEBSOCKET, np_http1, np_http_field, np_http_field_id)
+from netpoll._native.http.raw_websocket cimport WebSocket
 from netpoll._native.http.request_head cimport path_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
 from netpoll._native.http.served_file cimport (
     FileCache, FileParts, ServedFile, answer_with_file, answer_with_parts, span_of)
+from netpoll._native.http.websocket cimport Handshake, SocketRules, prepare, read_handshake
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.words cimport method_name
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
@@ -56,13 +59,18 @@ cdef class Response:
             content_type = content_type or "text/plain; charset=utf-8"
         self.body = body
         if headers is not None:
-            for name, value in (headers.items() if hasattr(headers, "items") else headers):
-                self.headers.append((octets(name), octets(value)))
+            self.headers = pairs_of(headers)
         if content_type is not None:
             self.headers.append((b"content-type", octets(content_type)))
 
     def __repr__(self):
         return f"<netpoll.http.Response {self.status}>"
+
+
+cdef list pairs_of(object headers):
+    """headers: pairs of str or bytes, or a mapping."""
+    return [(octets(name), octets(value))
+            for name, value in (headers.items() if hasattr(headers, "items") else headers)]
 
 
 cdef bytes octets(object text):
@@ -187,6 +195,48 @@ cdef class Request:
         """The body, read as JSON. ValueError when it is none."""
         return py_json.loads(self.body)
 
+    @property
+    def is_websocket(self):
+        """It asks for a WebSocket: websocket() may be called, or an ordinary answer given."""
+        return self.head.flags & NP_HTTP_WEBSOCKET != 0
+
+    @property
+    def subprotocols(self):
+        """What the peer can speak through a WebSocket, best first."""
+        return read_handshake(&self.head).subprotocols
+
+    def websocket(self, str subprotocol=None, headers=()):
+        """Accepts the WebSocket that this request asks for, in an `async def` handler, and gives
+        it. What the handler returns is not sent then.
+
+        subprotocol: one of `subprotocols`. headers: of the answer, beside those of the handshake.
+        Raises ValueError when none is asked for, and for headers that cannot be sent;
+        ConnectionAbortedError when the request's handshake has a fault, which is answered.
+        """
+        cdef Wire wire = self.wire
+        cdef RawExchange exchange
+        cdef Handshake handshake
+        cdef WebSocket socket
+        if not self.is_websocket:
+            raise ValueError("this request does not ask for a WebSocket")
+        if wire is None or wire.face is None:
+            raise ConnectionResetError("the request is over")
+        if wire.exchange is None:
+            raise RuntimeError("a WebSocket needs an 'async def' handler")
+        exchange = <RawExchange?>wire.exchange
+        handshake = read_handshake(&self.head)
+        if handshake.status:
+            self.wire = exchange.wire = None
+            handshake.refuse(wire)
+            raise ConnectionAbortedError("the handshake of this WebSocket has a fault")
+        socket = WebSocket.__new__(WebSocket)
+        prepare(socket, wire, exchange.application.rules, handshake, exchange.application.report)
+        exchange.socket = socket
+        self.wire = exchange.wire = None
+        socket.subprotocol = subprotocol
+        socket.accept(subprotocol, pairs_of(headers))
+        return socket
+
     def read(self):
         """Awaits all of the body. ConnectionError when the peer does not send all of it."""
         cdef BodyRead wait = BodyRead.__new__(BodyRead)
@@ -265,14 +315,17 @@ cdef class BodyRead(Awaitable):
 
 
 cdef class RawApplication(Application):
-    """handler: the function. report(message, error): tells of one that failed."""
+    """handler: the function. report(message, error): tells of one that failed. rules: of
+    WebSockets."""
 
     cdef object handler, report
     cdef FileCache files
+    cdef SocketRules rules
     cdef bint is_async
 
-    def __cinit__(self, handler, bint is_async, report):
+    def __cinit__(self, handler, bint is_async, report, SocketRules rules not None):
         self.handler = handler
+        self.rules = rules
         self.is_async = is_async
         self.files = FileCache()
         self.report = report
@@ -379,6 +432,7 @@ cdef class RawExchange(Exchange):
     cdef RequestTask task
     cdef bint collects          # the whole body, for a plain function
     cdef BodyRead waiting
+    cdef WebSocket socket       # that the request became, or None
 
     async def serve(self):
         """An `async def` handler, and the sending of what it returns."""
@@ -462,6 +516,8 @@ cdef class RawExchange(Exchange):
         self.wire = self.request.wire = self.task = self.waiting = None
         if waiting is not None:
             waiting.resume()  # of another task: it hears that the request is over
+        if self.socket is not None:
+            return self.socket.ended(error, "handler")
         if wire is not None and wire.is_refused:
             return 0  # for what the peer did, and it was told
         if error is not None and (not isinstance(error, (CancelledError, ConnectionError))):

@@ -29,6 +29,8 @@ cdef class Exchange:
     cdef int body_arrived(self) except -1
     cdef int disconnected(self) except -1
     cdef int finished(self, object error) except -1
+    cdef int tick(self) except -1
+    cdef int stopping(self) except -1
 
 
 cdef class HttpProtocol(Protocol):
@@ -55,6 +57,7 @@ cdef class HttpProtocol(Protocol):
 cdef enum Stage:
     STAGE_HEAD      # reading the head of a request, or waiting for one
     STAGE_ANSWER    # a request is with the application
+    STAGE_SWITCHED  # the exchange reads, and it is not HTTP: WebSocket
     STAGE_OVER      # nothing is read any more
 
 
@@ -76,6 +79,7 @@ cdef class Wire:
     cdef bint is_refused            # the server has answered: the request has a fault
     cdef bint is_chunked, has_body, keeps_alive
     cdef bint expects               # 100 (Continue) has still to be said
+    cdef bint offers_switch         # the head says "Upgrade: websocket"
     cdef int64_t left_bytes         # of Content-Length that were not written yet; -1: any
 
     cdef int advance(self) except -1
@@ -91,6 +95,7 @@ cdef class Wire:
     cdef Framing framing_of(self, int status, const Fields *told) noexcept
     cdef int write_head(self, int status, object fields, int64_t length_bytes) except -1
     cdef int write_whole(self, int status, object fields, bytes body) except -1
+    cdef int write_switch(self, list fields) except -1
     cdef int write_data(self, object data) except -1
     cdef int write_span(self, FileSpan span, int64_t offset, int64_t size) except -1
     cdef int write_hints(self, list links) except -1

@@ -47,7 +47,8 @@ cdef class Application:
 
 cdef class Exchange:
     cdef int body_arrived(self) except -1:
-        """There is more of the request's body to read, or it has ended."""
+        """There is more to read: of the request's body, which may have ended, or of what comes
+        after a switch."""
         return 0
 
     cdef int disconnected(self) except -1:
@@ -56,6 +57,14 @@ cdef class Exchange:
 
     cdef int finished(self, object error) except -1:
         """Its coroutine has ended, with an error or None."""
+        return 0
+
+    cdef int tick(self) except -1:
+        """Once a second after a switch."""
+        return 0
+
+    cdef int stopping(self) except -1:
+        """The server stops with grace, after a switch."""
         return 0
 
 
@@ -201,6 +210,10 @@ cdef class HttpProtocol(Protocol):
             elif self.is_late(wire.since_tick):
                 wire.refuse(-NP_HTTP_E_TIMEOUT)
             return 0
+        if wire.stage == STAGE_SWITCHED:
+            wire.exchange.tick()
+            if wire.stage != STAGE_SWITCHED or wire.face is None:
+                return 0
         pending_bytes = wire.face.pending
         is_waiting = pending_bytes or wire.stage == STAGE_ANSWER and wire.wants_body
         if not is_waiting or wire.body.data_bytes != wire.seen_bytes \
@@ -218,6 +231,7 @@ cdef class HttpProtocol(Protocol):
     cdef int on_stop(self, Host host) except -1:
         """No further request: who is between two ends now, the others with their answer."""
         cdef Connection face
+        cdef Wire wire
         cdef np_conn *conn
         cdef uint32_t i
         self.is_stopping = True
@@ -227,8 +241,12 @@ cdef class HttpProtocol(Protocol):
                 continue
             if conn.task.argument is not NULL:
                 face = <Connection>conn.task.argument
-                if face.state is not None and (<Wire>face.state).stage == STAGE_ANSWER:
-                    (<Wire>face.state).keeps_alive = False
+                wire = <Wire>face.state
+                if wire is not None and wire.stage == STAGE_ANSWER:
+                    wire.keeps_alive = False
+                    continue
+                if wire is not None and wire.stage == STAGE_SWITCHED:
+                    wire.exchange.stopping()
                     continue
             host.close_conn(conn)
         return 0
@@ -247,7 +265,8 @@ cdef class HttpProtocol(Protocol):
             face.close()
             return 0
         wire = <Wire>face.state
-        if wire.stage == STAGE_ANSWER:  # who has shut its side may still want the answer
+        if wire.stage == STAGE_ANSWER or wire.stage == STAGE_SWITCHED:
+            # Who has shut its side may still want the answer.
             exchange = wire.exchange
             if exchange is not None:
                 exchange.disconnected()
@@ -303,6 +322,9 @@ cdef class Wire:
             return 0
         if self.stage == STAGE_OVER:
             face.skip()
+        elif self.stage == STAGE_SWITCHED:
+            exchange = self.exchange
+            exchange.body_arrived()
         elif self.stage == STAGE_ANSWER:
             exchange = self.exchange
             if self.has_all():
@@ -336,6 +358,7 @@ cdef class Wire:
         self.since_tick = self.protocol.now_tick
         self.wants_body = False
         self.has_head = self.is_done = self.is_chunked = self.is_refused = False
+        self.offers_switch = False
         self.has_body = True
         self.keeps_alive = self.request.flags & NP_HTTP_KEEP_ALIVE and not self.protocol.is_stopping
         self.expects = self.request.flags & NP_HTTP_EXPECTS != 0
@@ -483,7 +506,7 @@ cdef class Wire:
         cdef uint8_t *at
         cdef Connection face
         cdef list pairs
-        if not 200 <= status <= 999:
+        if not 200 <= status <= 999 and not self.offers_switch:
             raise ValueError(f"the status of an answer is 200 to 999, not {status}")
         pairs = checked_fields(fields, &told)
         self.check_open()
@@ -518,8 +541,8 @@ cdef class Wire:
         return 0
 
     cdef Framing framing_of(self, int status, const Fields *told) noexcept:
-        """How long the body is, and whether the connection goes on. RFC 9110 8.6 and 9112 6.1: 204
-        has no length; 304 and HEAD may say the one that the body would have."""
+        """How long the body is, and whether the connection goes on and as what. RFC 9110 8.6 and
+        9112 6.1: 204 has no length; 304 and HEAD may say the one that the body would have."""
         cdef Framing framing
         framing.length_bytes = -1
         framing.is_chunked = False
@@ -530,9 +553,24 @@ cdef class Wire:
             self.is_chunked = framing.is_chunked = True
         elif self.has_body:
             self.keeps_alive = False  # of HTTP/1.0: the end of the connection is the body's
+        framing.offers_switch = self.offers_switch
         framing.closes = not self.keeps_alive
         framing.keeps_alive = self.keeps_alive and not self.request.minor
         return framing
+
+    cdef int write_switch(self, list fields) except -1:
+        """101 (Switching Protocols): from here on the exchange reads and writes what it likes."""
+        self.check_open()
+        self.offers_switch = self.keeps_alive = True
+        try:
+            self.write(101, fields, -1, None)
+        finally:
+            self.offers_switch = False
+        self.stage = STAGE_SWITCHED
+        self.seen_pending_bytes = 0
+        if self.is_paused():
+            self.face.resume_reading()  # what is unread is delivered at the end of this turn
+        return 0
 
     cdef int write_data(self, object data) except -1:
         """A part of the body. Raises ValueError for more than Content-Length has promised."""

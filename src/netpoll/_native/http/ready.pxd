@@ -1,0 +1,8 @@
+# The seam of http/ready.pyx.
+
+
+cdef class Ready:
+    pass
+
+
+cdef Ready READY        # one for all
