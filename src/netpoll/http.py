@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server for ASGI applications and for plain functions.
+"""An HTTP/1.1 server for ASGI and WSGI applications and for plain functions.
 
     from netpoll import http
 
@@ -21,19 +21,23 @@ import logging
 import os
 import socket
 import ssl as _ssl
+import time
 from asyncio import events
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from netpoll._http import deflate
+from netpoll._http.access import FORMATS, AccessLog
 from netpoll._http.lifespan import Lifespan, LifespanError
+from netpoll._http.pool import ThreadPool
 from netpoll._http.static_files import StaticFiles
 from netpoll._native.http.asgi import AsgiApplication
 from netpoll._native.http.raw import RawApplication, Request, Response
 from netpoll._native.http.raw_websocket import WebSocket
 from netpoll._native.http.websocket import SocketRules
 from netpoll._native.http.wire import Application, HttpProtocol
+from netpoll._native.http.wsgi import WsgiApplication
 from netpoll.config import LoopConfig, ServerLimits, check_limits
 from netpoll.loop import EventLoop
 from netpoll.server import Server as _StreamServer
@@ -48,8 +52,11 @@ __all__ = [
     "WebSocket",
 ]
 
-INTERFACES = ("auto", "raw", "asgi")
+INTERFACES = ("auto", "raw", "asgi", "wsgi")
 LIFESPANS = ("auto", "on", "off")
+THREADS_DEFAULT_COUNT = 8
+# What threads of WSGI applications have to end when their connections are over.
+THREADS_END_S = 1.0
 
 log = logging.getLogger("netpoll.http")
 
@@ -116,16 +123,22 @@ class HttpLimits:
 class Server(_StreamServer):
     """Serves an application over HTTP/1.1, in threads of its own or inside a running netpoll loop.
 
-    app: an ASGI 3 application, or a function that gets a Request and returns a Response, bytes or a
-        str; `async def`, or a plain one, which must not block.
-    interface: "asgi" or "raw" insist on one; "auto" looks at the number of arguments.
+    app: an ASGI 3 application; a WSGI application; or a function that gets a Request and returns a
+        Response, bytes or a str; `async def`, or a plain one, which must not block.
+    interface: "asgi", "wsgi" or "raw" insist on one; "auto" looks at the number of arguments.
     host, port, unix, sockets, ssl, workers, reuse_port, backend, config: as for netpoll.Server.
     limits: see HttpLimits.
     lifespan: "auto", "on" or "off", of ASGI applications: see https://asgi.readthedocs.io. One for
         each worker's loop.
-    root_path: of ASGI's scope: where a proxy in front has mounted the application.
+    root_path: where a proxy in front has mounted the application: of ASGI's scope, and WSGI's
+        SCRIPT_NAME.
+    threads: how many a WSGI application gets at most, in all workers together; they are made when
+        they are needed. 0: it runs in the workers' own threads, and must not block.
     server_header: the value of the answers' field Server; "" for none.
     websocket_deflate: compress the messages of WebSockets whose peers can (permessage-deflate).
+    headers: more of each answer, pairs of str.
+    access_log: the path of a file, or a text file, that gets a line for each request, about once a
+        second. access_log_format: "common", "combined" or "json".
 
     An application that fails before it has answered is answered for with 500; one that fails within
     its answer loses the connection. The logger "netpoll.http" has the traceback.
@@ -149,17 +162,19 @@ class Server(_StreamServer):
         limits: HttpLimits | None = None,
         lifespan: str = "auto",
         root_path: str = "",
+        threads: int = THREADS_DEFAULT_COUNT,
         server_header: str = "netpoll",
         websocket_deflate: bool = False,
+        headers: Iterable[tuple[str, str]] = (),
+        access_log: str | os.PathLike[str] | TextIO | None = None,
+        access_log_format: str = "common",
         backend: str = "auto",
         config: LoopConfig | None = None,
     ) -> None:
-        if not callable(app):
-            raise TypeError("app must be an ASGI application or a function of a request")
-        if interface not in INTERFACES:
-            raise ValueError(f"interface must be one of {', '.join(INTERFACES)}, not {interface!r}")
-        if lifespan not in LIFESPANS:
-            raise ValueError(f"lifespan must be one of {', '.join(LIFESPANS)}, not {lifespan!r}")
+        _check(app, threads)
+        _check_word("interface", interface, INTERFACES)
+        _check_word("lifespan", lifespan, LIFESPANS)
+        _check_word("access_log_format", access_log_format, FORMATS)
         self._app = app
         self._interface = interface_of(app) if interface == "auto" else interface
         self._http_limits = limits or HttpLimits()
@@ -167,8 +182,15 @@ class Server(_StreamServer):
         self._lifespans: dict[EventLoop, Lifespan] = {}
         self._scheme = "http" if ssl is None else "https"
         self._root_path = root_path
+        self._pool_of_threads = ThreadPool(threads) if threads else None
+        self._wsgi: dict[EventLoop, WsgiApplication] = {}
+        self._protocols: list[HttpProtocol] = []
+        self._multithread = threads > 1 or workers > 1
+        self._multiprocess = False
         self._server_header = server_header
         self._websocket_deflate = websocket_deflate
+        self._fields = [_field_of(*header) for header in headers]
+        self._access_log = AccessLog(access_log, access_log_format) if access_log else None
         super().__init__(
             app,
             host,
@@ -190,19 +212,39 @@ class Server(_StreamServer):
         application: Application
         if self._interface == "raw":
             application = RawApplication(self._app, is_async(self._app), report, rules)
+        elif self._interface == "wsgi":
+            application = self._wsgi[loop] = WsgiApplication(
+                self._app,
+                loop,
+                self._pool_of_threads,
+                self._scheme,
+                self._root_path,
+                self._multithread,
+                self._multiprocess,
+                report,
+            )
         else:
             lifespan = self._lifespans.get(loop)
             state = lifespan.state if lifespan is not None else None
             application = AsgiApplication(
                 self._app, state, self._scheme, self._root_path, report, rules
             )
-        return HttpProtocol(
+        protocol = HttpProtocol(
             application,
             limits._of_reader(),
             self._server_header,
             limits.head_timeout_s,
             limits.stall_timeout_s,
+            self._fields,
+            self._access_log.write if self._access_log is not None else None,
         )
+        self._protocols.append(protocol)
+        return protocol
+
+    @property
+    def requests(self) -> int:
+        """How many requests were read until now."""
+        return sum(protocol.requests for protocol in self._protocols)
 
     def start(self) -> Self:
         """As netpoll.Server.start(). Inside a running loop an ASGI application with a lifespan has
@@ -218,7 +260,20 @@ class Server(_StreamServer):
                 "this server runs inside a loop and its application has a lifespan: use "
                 "'await server.astart()' or 'async with server', or pass lifespan='off'"
             )
-        return super().start()
+        if self._access_log is not None:
+            self._access_log.open()
+        try:
+            return super().start()
+        except BaseException:
+            if self._access_log is not None:
+                self._access_log.close()
+            raise
+
+    def reopen_access_log(self) -> None:
+        """Goes on in a new file of the same name: the old one was renamed. In any thread. Raises
+        OSError when there can be none; the old file is written on then."""
+        if self._access_log is not None:
+            self._access_log.reopen()
 
     async def astart(self) -> Self:
         """start(), inside a running netpoll loop."""
@@ -235,6 +290,9 @@ class Server(_StreamServer):
 
     async def astop(self, *args: Any, **kwargs: Any) -> None:
         await super().astop(*args, **kwargs)
+        pool, until_s = self._pool_of_threads, time.monotonic() + THREADS_END_S
+        while pool is not None and pool.threads and time.monotonic() < until_s:
+            await asyncio.sleep(0.002)
         loop = asyncio.get_running_loop()
         lifespan = self._lifespans.pop(loop, None) if isinstance(loop, EventLoop) else None
         if lifespan is not None:
@@ -252,10 +310,45 @@ class Server(_StreamServer):
     def _thread_begins(self, loop: EventLoop) -> None:
         loop.run_until_complete(self._open_lifespan(loop))
 
+    def _ended(self) -> None:
+        super()._ended()
+        for protocol in self._protocols:
+            protocol.flush_notes()
+        if self._access_log is not None:
+            self._access_log.close()
+        for application in self._wsgi.values():  # of the loop that it runs inside
+            application.close()
+        self._wsgi.clear()
+        pool = self._pool_of_threads
+        if pool is None:
+            return
+        pool.close()
+        if self._inside is None and not pool.join(time.monotonic() + THREADS_END_S):
+            count = len(pool.threads)
+            log.error("a WSGI application blocks %d threads: they are left behind", count)
+
     def _thread_ends(self, loop: EventLoop) -> None:
+        if loop in self._wsgi:
+            self._wsgi.pop(loop).close()
         lifespan = self._lifespans.pop(loop, None)
         if lifespan is not None:
             loop.run_until_complete(lifespan.shutdown())
+
+
+def _check(app: object, threads: int) -> None:
+    if not callable(app):
+        raise TypeError("app must be an ASGI or WSGI application, or a function of a request")
+    if threads < 0:
+        raise ValueError("threads must not be negative")
+
+
+def _field_of(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")
+
+
+def _check_word(name: str, word: str, words: Iterable[str]) -> None:
+    if word not in words:
+        raise ValueError(f"{name} must be one of {', '.join(words)}, not {word!r}")
 
 
 def report(message: str, error: BaseException | None) -> None:
@@ -269,11 +362,21 @@ def is_async(app: Callable[..., Any]) -> bool:
 
 
 def interface_of(app: Callable[..., Any]) -> str:
-    """By the arguments: ASGI has (scope, receive, send), a handler has (request)."""
+    """By the arguments: ASGI has (scope, receive, send), WSGI (environ, start_response), a handler
+    (request). What takes any number of them is WSGI, or ASGI if it is `async def`."""
     try:
-        inspect.signature(app).bind(None, None, None)
+        takes = inspect.signature(app)
+    except ValueError:  # it cannot be read
+        return "asgi"
+    one, two, three = (_may_bind(takes, count) for count in (1, 2, 3))
+    if three and (not two or is_async(app)):
+        return "asgi"
+    return "wsgi" if two and (three or not one) else "raw"
+
+
+def _may_bind(takes: inspect.Signature, count: int) -> bool:
+    try:
+        takes.bind(*[None] * count)
     except TypeError:
-        return "raw"
-    except ValueError:  # a signature that cannot be read
-        pass
-    return "asgi"
+        return False
+    return True

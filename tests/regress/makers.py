@@ -7,11 +7,13 @@ and are handled once more, and again when their loop is closed.
 import asyncio
 import contextlib
 import gc
+import io
 import os
 import socket
 import ssl
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -25,6 +27,7 @@ from netpoll._native.http import raw as native_raw
 from netpoll._native.http import served_file as native_served
 from netpoll._native.http import websocket as native_websocket
 from netpoll._native.http import wire as native_wire
+from netpoll._native.http import wsgi as native_wsgi
 from netpoll._native.loop import sendfile as native_sendfile
 from netpoll._native.sched import alarm as native_alarm
 from netpoll._native.sched import task as native_task
@@ -344,6 +347,26 @@ async def websockets_of_applications() -> AsyncIterator[list[Any]]:
 
     server, writer = await asked(app, met, UPGRADE)
     yield met
+    writer.close()
+    await server.astop(0)
+
+
+@maker
+async def wsgi_applications() -> AsyncIterator[list[Any]]:
+    met: list[Any] = []
+    gate = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        met.extend([environ["wsgi.input"], start_response.__self__])
+        gate.wait(60)
+        return []
+
+    server, writer = await asked(app, met)
+    loop = asyncio.get_running_loop()
+    wrapper = native_wsgi.FileWrapper(io.BytesIO(b"x"))
+    inline = native_wsgi.WsgiApplication(app, loop, None, "http", "", False, False, print)
+    yield [*met, wrapper, inline]
+    gate.set()
     writer.close()
     await server.astop(0)
 

@@ -58,6 +58,7 @@ INTERNAL = {
     "netpoll._native.transport.stream_reader.WriterExchange": "inside a StreamWriter",
     "netpoll._native.loop.watcher.Spent": "the owner of an event that was handed out already",
     "netpoll._native.server.idle.Wheel": "a worker's timers",
+    "netpoll._native.http.access.AccessNotes": "called by native code only",
     "netpoll._native.http.ready.Ready": "given to await only",
     "netpoll._native.http.websocket.Handshake": "inside a Socket",
     "netpoll._native.http.websocket.Socket": "what a WebSocket is derived from",

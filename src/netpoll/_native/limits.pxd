@@ -136,6 +136,8 @@ cdef enum:
     WEBSOCKET_WAITING_MAX_BYTES = 64 * 1024
     # What a peer has to answer our close frame, and to answer a ping at least.
     WEBSOCKET_CLOSE_S = 10
+    # Notes of the access log that lines are made of at once: half a millisecond of the loop's.
+    HTTP_NOTES_COUNT = 256
 
     # ---- the scheduler ------------------------------------------------------------------------
     # Tasks between two looks at the clock.

@@ -86,16 +86,22 @@ cdef inline uint8_t *put_text(uint8_t *at, bytes text) noexcept:
 
 
 cdef class HeadWriter:
-    """Writes the heads of one worker's answers. server: the value of the field Server, or ""."""
+    """Writes the heads of one worker's answers. server: the value of the field Server, or "".
+    fields: more of each answer, pairs of bytes."""
 
-    def __cinit__(self, str server not None):
+    def __cinit__(self, str server not None, fields):
+        cdef Fields told
         self.server_field = b"server: " + server.encode("latin-1") + b"\r\n" if server else b""
+        pairs = checked_fields(fields, &told)
+        if told.length_bytes >= 0:
+            raise ValueError("Content-Length is a field of one answer, not of all")
+        self.more_fields = b"".join([name + b": " + value + b"\r\n" for name, value in pairs])
 
     cdef size_t max_bytes(self, const Fields *told) noexcept:
         return (NP_ANSWER_STATUS_MAX_BYTES + told.bytes + PyBytes_GET_SIZE(self.server_field)
-                + NP_ANSWER_DATE_BYTES + NP_ANSWER_LENGTH_MAX_BYTES + NP_ANSWER_CHUNKED_BYTES
-                + NP_ANSWER_CLOSE_BYTES + PyBytes_GET_SIZE(KEEP_ALIVE_FIELD)
-                + PyBytes_GET_SIZE(SWITCH_FIELDS) + 2)
+                + PyBytes_GET_SIZE(self.more_fields) + NP_ANSWER_DATE_BYTES
+                + NP_ANSWER_LENGTH_MAX_BYTES + NP_ANSWER_CHUNKED_BYTES + NP_ANSWER_CLOSE_BYTES
+                + PyBytes_GET_SIZE(KEEP_ALIVE_FIELD) + PyBytes_GET_SIZE(SWITCH_FIELDS) + 2)
 
     cdef uint8_t *put(self, uint8_t *at, int status, list pairs, const Fields *told,
                       const Framing *framing) noexcept:
@@ -103,6 +109,7 @@ cdef class HeadWriter:
         at = put_fields(np_answer_status(at, status), pairs)
         if not told.has_server:
             at = put_text(at, self.server_field)
+        at = put_text(at, self.more_fields)
         if not told.has_date:
             at = np_answer_date(at, &self.date, time(NULL))
         if framing.length_bytes >= 0:

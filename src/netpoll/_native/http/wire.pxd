@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from netpoll._native.c cimport np_conn
+from netpoll._native.http.access cimport AccessNotes
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
 from netpoll._native.http.request_head cimport HeaderPairs
@@ -39,6 +40,7 @@ cdef class HttpProtocol(Protocol):
     cdef np_http_limits limits
     cdef HeadWriter heads
     cdef HeaderPairs header_pairs
+    cdef AccessNotes notes      # None: nobody keeps an access log
     cdef Wire spare             # one that no connection uses, or None
     cdef int head_ticks, stall_ticks    # time-outs, in ticks of a second; 0: none
     cdef uint32_t now_tick
@@ -74,7 +76,10 @@ cdef class Wire:
     cdef uint64_t seen_bytes, seen_pending_bytes  # received and unsent, at the last progress
     cdef bint wants_body            # the application waits for more of it
     cdef size_t head_bytes      # of the request's head, which is still the first of what is unread
+    cdef tuple noted            # the request's note, until its answer is over
     # The answer.
+    cdef int status             # 0: it has no head yet
+    cdef int64_t sent_bytes     # of its body
     cdef bint has_head, is_done     # its head was written; all of it was
     cdef bint is_refused            # the server has answered: the request has a fault
     cdef bint is_chunked, has_body, keeps_alive
@@ -84,6 +89,7 @@ cdef class Wire:
 
     cdef int advance(self) except -1
     cdef int check_open(self) except -1
+    cdef int end_note(self) except -1
     cdef bint is_paused(self) noexcept
     cdef int take_head(self) except -1
     cdef int read_head(self) except -1

@@ -1,5 +1,8 @@
 """Types of the HTTP side of connections."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 class Application: ...
 
 class HttpProtocol:
@@ -10,6 +13,11 @@ class HttpProtocol:
         server: str,
         head_timeout_s: float | None,
         stall_timeout_s: float | None,
+        fields: Iterable[tuple[bytes, bytes]] = (),
+        write_notes: Callable[[list[Any]], object] | None = None,
     ) -> None: ...
+    @property
+    def requests(self) -> int: ...
+    def flush_notes(self) -> None: ...
 
 class Wire: ...

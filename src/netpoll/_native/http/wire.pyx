@@ -12,7 +12,7 @@ two requests a connection is a struct np_conn and nothing else (HttpProtocol.put
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_OPEN, NP_CONN_PAUSED, NP_OWNER_HEAP,
@@ -22,7 +22,8 @@ from netpoll._native.http.c cimport (
     NP_ANSWER_CHUNK_MAX_BYTES, NP_ANSWER_FAULT_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_TIMEOUT,
     NP_HTTP_FULL, NP_HTTP_HEAD, NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, np_answer_check, np_answer_chunk,
     np_answer_has_body, np_body_begin, np_body_is_over, np_body_read, np_http1_begin,
-    np_http1_close, np_http1_open, np_http1_read, np_http_default_limits, np_http_field)
+    np_http1_close, np_http1_open, np_http1_read, np_http_default_limits, np_http_fault_of,
+    np_http_field)
 from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
@@ -74,14 +75,16 @@ cdef class HttpProtocol(Protocol):
     """HTTP/1.1 for the connections of one worker.
 
     limits: line_max_bytes, head_max_bytes, fields_max_count, body_max_bytes.
-    server: the value of the field Server; "" for none.
+    server: the value of the field Server; "" for none. fields: more of each answer, pairs of bytes.
+    write_notes: for an access log, see AccessNotes. None: nobody keeps one.
     head_timeout_s: from the first byte of a head to its last; of a connection's first head, from
         the connection's beginning. stall_timeout_s: in which something of a body has to come that
         is waited for, or of an answer to be taken. None: any time.
     """
 
     def __cinit__(self, Application application not None, dict limits not None,
-                  str server not None, head_timeout_s, stall_timeout_s):
+                  str server not None, head_timeout_s, stall_timeout_s, fields=(),
+                  write_notes=None):
         self.application = application
         self.addresses = Addresses.__new__(Addresses)
         self.now_tick = 1  # 0: a Wire's time has not begun
@@ -100,7 +103,19 @@ cdef class HttpProtocol(Protocol):
             else:
                 raise TypeError(f"no limit has the name {name!r}")
         self.header_pairs = HeaderPairs.__new__(HeaderPairs)
-        self.heads = HeadWriter.__new__(HeadWriter, server)
+        self.heads = HeadWriter.__new__(HeadWriter, server, fields)
+        if write_notes is not None:
+            self.notes = AccessNotes.__new__(AccessNotes, write_notes, self.addresses)
+
+    @property
+    def requests(self):
+        """How many were read."""
+        return self.requests_count
+
+    def flush_notes(self):
+        """In the loop's thread, or when that is over."""
+        if self.notes is not None:
+            self.notes.flush()
 
     def __dealloc__(self):
         free(self.began)
@@ -155,6 +170,7 @@ cdef class HttpProtocol(Protocol):
         cdef np_conn *conn
         cdef uint32_t i
         self.now_tick += 1
+        self.flush_notes()
         for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&host.slab, i)
             if not conn.flags & NP_CONN_OPEN or conn.fd < 0:
@@ -281,6 +297,7 @@ cdef class HttpProtocol(Protocol):
             return 0
         wire = <Wire>face.state
         exchange = wire.exchange
+        wire.end_note()
         face.state = wire.exchange = wire.face = None
         wire.stage = STAGE_OVER
         if exchange is not None:
@@ -363,7 +380,11 @@ cdef class Wire:
         self.keeps_alive = self.request.flags & NP_HTTP_KEEP_ALIVE and not self.protocol.is_stopping
         self.expects = self.request.flags & NP_HTTP_EXPECTS != 0
         self.left_bytes = -1
+        self.status = 0
+        self.sent_bytes = 0
         np_body_begin(&self.body, &self.request)
+        if self.protocol.notes is not None:
+            self.noted = self.protocol.notes.begin(self.face, &self.request)
         self.protocol.application.begin(self)
         if self.face is not None:
             self.take_head()
@@ -385,20 +406,35 @@ cdef class Wire:
         cdef Connection face = self.face
         self.protocol.faults_count += 1
         self.is_refused = True
+        if self.protocol.notes is not None and self.stage == STAGE_HEAD:
+            self.noted = self.protocol.notes.begin(face, NULL)
         self.stage = STAGE_OVER
         if not self.has_head:
             self.has_head = True
+            self.status = np_http_fault_of(fault).status
+            self.sent_bytes = 0
+            if np_answer_has_body(self.request.method, self.status):
+                self.sent_bytes = strlen(np_http_fault_of(fault).sentence) + 1
             memory = <uint8_t*>malloc(NP_ANSWER_FAULT_MAX_BYTES)
             if memory is NULL:
                 raise MemoryError
             end = self.protocol.heads.put_fault(memory, fault, self.request.method)
             self.push_heap(memory, end - memory)
+        self.end_note()
         if face.unread_bytes():
             face.skip()
         exchange = self.exchange
         if exchange is not None:
             exchange.disconnected()
         return self.linger()
+
+    cdef int end_note(self) except -1:
+        """The answer is over, complete or not."""
+        noted = self.noted
+        if noted is not None:
+            self.noted = None
+            self.protocol.notes.end(noted, self.status, self.sent_bytes)
+        return 0
 
     cdef int linger(self) except -1:
         """Ends our side, and drops what the peer still sends until it ends its own: closed with
@@ -531,10 +567,13 @@ cdef class Wire:
             memcpy(at, PyBytes_AS_STRING(body), inline_bytes)
             at += inline_bytes
         self.has_head = True
+        self.status = status
         face = self.face
         self.push_heap(memory, at - memory)
         if body is not None:
             self.left_bytes = 0
+            if self.has_body:
+                self.sent_bytes = PyBytes_GET_SIZE(body)
             if self.has_body and not inline_bytes and body:
                 self.put_bytes(body)
                 face.pushed()  # counts it: a peer that does not read is not read from
@@ -623,6 +662,8 @@ cdef class Wire:
                 raise ValueError(
                     f"the body has {size - self.left_bytes} bytes more than its Content-Length")
             self.left_bytes -= size
+        if self.has_body:
+            self.sent_bytes += size
         return 0
 
     cdef int write_hints(self, list links) except -1:
@@ -657,6 +698,7 @@ cdef class Wire:
         if self.is_chunked and self.has_body:
             self.put_bytes(b"0\r\n\r\n")
             face.pushed()
+        self.end_note()
         self.exchange = None
         self.take_head()
         if not self.has_all() and self.read_body() is None:
@@ -690,6 +732,7 @@ cdef class Wire:
             and self.left_bytes < 0
         if self.stage == STAGE_OVER:
             return 0  # refused: the peer still has to see why
+        self.end_note()
         self.stage = STAGE_OVER
         self.since_tick = self.protocol.now_tick
         self.keeps_alive = False

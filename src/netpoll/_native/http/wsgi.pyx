@@ -1,0 +1,678 @@
+# cython: language_level=3, freethreading_compatible=True
+"""WSGI (PEP 3333): an application that blocks, in a thread of a pool or in the loop's own.
+
+    head read -> environ -> pool thread: app(environ, start_response), its iterable
+                 loop <- answers, in batches: one wake-up of the loop for all that are ready
+
+A connection belongs to its loop. So a pool thread never touches it: it posts what is to be done,
+and waits only for what it needs an answer to: bytes of the request's body, and room when the peer
+does not take the answer. Without a pool the same steps are taken at once, in the loop's thread.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+from netpoll._native.c cimport NP_CONN_EOF
+from netpoll._native.http.c cimport (
+    NP_FIELDS_COUNT, NP_FIELD_OTHER, NP_HTTP_HEAD, np_field_unquote, np_http_field)
+from netpoll._native.http.request_head cimport text_of
+from netpoll._native.http.served_file cimport span_of
+from netpoll._native.http.wire cimport STAGE_OVER, Application, Exchange, Wire
+from netpoll._native.http.words cimport field_names, method_name
+from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
+from netpoll._native.seal cimport seal_types
+from netpoll._native.server.addresses cimport Addresses
+from netpoll._native.server.connection cimport Connection
+
+import os
+import stat
+import sys
+from queue import SimpleQueue
+from threading import Lock, get_ident
+
+cdef enum Step:
+    # What a thread asks the loop for. The last two have a reply.
+    STEP_WHOLE      # (status, fields, body): all of the answer
+    STEP_BEGIN      # (status, fields, data): its head, and the first of its body
+    STEP_DATA       # data: more of it
+    STEP_FILE       # (status, fields, span, offset, size): all of it, out of a file
+    STEP_END        # None: that was all
+    STEP_FAIL       # an exception: the application has failed
+    STEP_READ       # None; reply: (data, that was all) of the request's body, None: will not come
+    STEP_ROOM       # None; reply: when the peer has taken most of the answer
+
+
+# ---- the environ --------------------------------------------------------------------------------
+
+cdef str env_name(bytes field):
+    """content-type -> CONTENT_TYPE, accept -> HTTP_ACCEPT."""
+    name = field.decode("latin-1").upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + name
+
+
+# By the field's number; None: it has none.
+cdef list ENV_NAMES = [None] + [sys.intern(env_name(<bytes><object>field_names[i]))
+                                for i in range(1, NP_FIELDS_COUNT)]
+
+
+cdef int put_addresses(dict environ, Wire wire) except -1:
+    """The server's are never empty (PEP 3333), also where a Unix socket has neither."""
+    cdef Addresses addresses = wire.protocol.addresses
+    cdef Connection face = wire.face
+    client = addresses.client(face)
+    server = addresses.server(face)
+    if client is not None:
+        environ["REMOTE_ADDR"] = client[0]
+        environ["REMOTE_PORT"] = str(client[1])
+    if server is not None and server[1] is not None:
+        environ["SERVER_NAME"] = server[0]
+        environ["SERVER_PORT"] = str(server[1])
+    return 0
+
+
+cdef int put_fields(dict environ, Wire wire) except -1:
+    """A name with an underscore is dropped: it could stand for another one with a hyphen. What
+    comes more than once is joined."""
+    cdef np_http_field *field
+    cdef uint32_t i
+    for i in range(wire.request.fields_count):
+        field = &wire.request.fields[i]
+        if field.id == NP_FIELD_OTHER:
+            name = text_of(&wire.request, field.name_at, field.name_bytes)
+            if b"_" in name:
+                continue
+            key = env_name(name)
+        else:
+            key = <str>ENV_NAMES[field.id]
+        value = PyUnicode_DecodeLatin1(<const char*>wire.request.base + field.value_at,
+                                       field.value_bytes, NULL)
+        if key in environ:
+            value = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + value
+        environ[key] = value
+    return 0
+
+
+cdef str latin_path(Wire wire):
+    """The path without percent signs: its bytes, each as a character (PEP 3333)."""
+    cdef const uint8_t *at = wire.request.base + wire.request.path.at
+    cdef Py_ssize_t size = wire.request.path.bytes
+    cdef int is_ascii
+    if size == 0:
+        return "/"
+    raw = PyBytes_FromStringAndSize(NULL, size)
+    size = np_field_unquote(at, size, <uint8_t*>PyBytes_AS_STRING(raw), &is_ascii)
+    return PyUnicode_DecodeLatin1(PyBytes_AS_STRING(raw), size, NULL)
+
+
+cdef class FileWrapper:
+    """wsgi.file_wrapper: returned by an application, it is sent by sendfile(2) if it is a file on
+    a disk. Else, and within middleware, it is an iterable."""
+
+    cdef public object filelike
+    cdef public Py_ssize_t blksize
+
+    def __cinit__(self, filelike, Py_ssize_t blksize=8192):
+        self.filelike = filelike
+        self.blksize = blksize
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        data = self.filelike.read(self.blksize)
+        if data:
+            return data
+        raise StopIteration
+
+    def close(self):
+        close = getattr(self.filelike, "close", None)
+        if close is not None:
+            close()
+
+
+cdef class WsgiExchange(Exchange)  # below
+
+
+cdef class Input:
+    """wsgi.input: the body of a request. It ends where the body does, chunked or not."""
+
+    cdef WsgiExchange exchange
+    cdef bytes rest             # what was received of it
+    cdef Py_ssize_t at          # so much of that was read
+    cdef bint is_over           # no more will be received
+
+    cdef int fetch(self) except -1:
+        reply = self.exchange.ask(STEP_READ)
+        if reply is None:
+            raise ConnectionResetError("the client has not sent the whole body")
+        more, self.is_over = reply
+        self.rest = self.take(-1) + more
+        return 0
+
+    cdef bytes take(self, Py_ssize_t size):
+        """At most so many bytes of what is there; -1: all."""
+        cdef Py_ssize_t start = self.at
+        data = self.rest
+        if size < 0 or size >= PyBytes_GET_SIZE(data) - start:
+            self.rest = b""
+            self.at = 0
+            return data[start:]
+        self.at += size
+        return data[start:start + size]
+
+    cdef Py_ssize_t there(self) noexcept:
+        return PyBytes_GET_SIZE(self.rest) - self.at
+
+    def read(self, size=-1):
+        """So many bytes, fewer only at the end of the body; all of it for -1 or None."""
+        cdef Py_ssize_t left = -1 if size is None else size
+        parts = []
+        while True:
+            part = self.take(left)
+            if part:
+                parts.append(part)
+            if left > 0:
+                left -= PyBytes_GET_SIZE(part)
+            if left == 0 or self.is_over and not self.there():
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            self.fetch()
+
+    def readline(self, size=-1):
+        """Up to a line feed, and with it; at most so many bytes."""
+        cdef Py_ssize_t limit = -1 if size is None else size
+        cdef Py_ssize_t end
+        cdef Py_ssize_t seen = 0    # without a line feed, from `at` on
+        while True:
+            end = self.rest.find(b"\n", self.at + seen)
+            size = end + 1 - self.at if end >= 0 else -1
+            if 0 <= limit and (size > limit or size < 0 and self.there() >= limit):
+                size = limit
+            if size >= 0 or self.is_over:
+                return self.take(size)
+            seen = self.there()
+            self.fetch()
+
+    def readlines(self, hint=-1):
+        """All lines; with a hint, those until so many bytes were read."""
+        cdef Py_ssize_t left = -1 if hint is None else hint
+        lines = []
+        while line := self.readline():
+            lines.append(line)
+            if left > 0:
+                left -= len(line)
+                if left <= 0:
+                    break
+        return lines
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        line = self.readline()
+        if line:
+            return line
+        raise StopIteration
+
+
+# ---- the application ----------------------------------------------------------------------------
+
+cdef class WsgiApplication(Application):
+    """app: the WSGI callable. pool: what runs it, with submit(function); None: the loop's thread.
+    multiprocess: other processes serve it as well. report(message, error): tells of failures."""
+
+    cdef object app, loop, pool, report
+    cdef dict template          # of the environ
+    cdef object thread_ident    # of the loop's thread, which makes this object
+    cdef object lock            # of what follows
+    cdef list inbox             # (exchange, step, value), from pool threads
+    cdef bint is_called         # the loop will look at it
+    cdef bint is_closed
+
+    def __cinit__(self, app, loop, pool, str scheme not None, str root_path not None,
+                  bint multithread, bint multiprocess, report):
+        self.app = app
+        self.loop = loop
+        self.pool = pool
+        self.report = report
+        self.thread_ident = get_ident()
+        self.lock = Lock()
+        self.inbox = []
+        self.template = {
+            "wsgi.version": (1, 0), "wsgi.url_scheme": scheme, "wsgi.errors": sys.stderr,
+            "wsgi.multithread": bool(multithread), "wsgi.multiprocess": bool(multiprocess),
+            "wsgi.run_once": False, "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True, "SERVER_SOFTWARE": "netpoll",
+            "SERVER_PROTOCOL": "HTTP/1.1", "SCRIPT_NAME": root_path.rstrip("/"),
+            "REMOTE_ADDR": "", "REMOTE_PORT": "", "SERVER_NAME": "localhost",
+            "SERVER_PORT": "443" if scheme == "https" else "80",
+        }
+
+    cdef int begin(self, Wire wire) except -1:
+        cdef WsgiExchange exchange = WsgiExchange.__new__(WsgiExchange)
+        exchange.environ = self.environ_of(wire)
+        wire.take_head()
+        exchange.wire = wire
+        exchange.application = self
+        wire.exchange = exchange
+        return exchange.gather()
+
+    cdef dict environ_of(self, Wire wire):
+        cdef dict environ = self.template.copy()
+        path = latin_path(wire)
+        mount = <str>environ["SCRIPT_NAME"]
+        if mount and (path == mount or path.startswith(mount + "/")):
+            path = path[len(mount):]
+        if not wire.request.minor:
+            environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+        environ["REQUEST_METHOD"] = method_name(
+            wire.request.method, wire.request.base + wire.request.method_name.at,
+            wire.request.method_name.bytes)
+        environ["PATH_INFO"] = path
+        environ["QUERY_STRING"] = PyUnicode_DecodeLatin1(
+            <const char*>wire.request.base + wire.request.query.at, wire.request.query.bytes, NULL)
+        environ["REQUEST_URI"] = PyUnicode_DecodeLatin1(
+            <const char*>wire.request.base + wire.request.target.at, wire.request.target.bytes,
+            NULL)
+        put_addresses(environ, wire)
+        put_fields(environ, wire)
+        return environ
+
+    cdef int post(self, WsgiExchange exchange, int step, object value) except -1:
+        """From a pool thread: the loop will take the step."""
+        with self.lock:
+            if not self.is_closed:
+                self.inbox.append((exchange, step, value))
+                if self.is_called:
+                    return 0
+                self.is_called = True
+            is_closed = self.is_closed
+        if is_closed:
+            exchange.is_gone = True
+            return exchange.miss(step, value)
+        try:
+            self.loop.call_soon_threadsafe(self._run_inbox)
+        except RuntimeError:
+            pass  # it was closed meanwhile: close() has seen to the step
+        return 0
+
+    def _run_inbox(self):
+        """In the loop's thread: all that was posted until now."""
+        cdef WsgiExchange exchange
+        with self.lock:
+            posted = self.inbox
+            self.inbox = []
+            self.is_called = False
+        for exchange, step, value in posted:
+            exchange.take_step(step, value)
+
+    def close(self):
+        """In the loop's thread, when all connections are over: no thread waits for it any more."""
+        cdef WsgiExchange exchange
+        with self.lock:
+            self.is_closed = True
+            posted = self.inbox
+            self.inbox = []
+        for exchange, step, value in posted:
+            exchange.is_gone = True
+            exchange.miss(step, value)
+
+
+# ---- one request --------------------------------------------------------------------------------
+
+cdef class WsgiExchange(Exchange):
+    cdef WsgiApplication application
+    cdef dict environ           # None: the application has it, or had it
+    # The loop's.
+    cdef list parts             # of the body, while an inline application waits for all of it
+    cdef bint is_reading        # a thread waits for more of the body
+    # The thread's that runs the application; in between, the loop's or a pool's.
+    cdef str status
+    cdef list headers           # of start_response
+    cdef object result, iterator
+    cdef object replies         # of the loop, to what was asked
+    cdef int64_t told_bytes     # Content-Length; -1: not said
+    cdef Py_ssize_t ahead_bytes     # written since the peer was waited for
+    cdef bint is_begun, is_complete, is_single
+    # Written by the loop: nobody takes the answer any more.
+    cdef bint is_gone
+
+    # ---- in the loop --------------------------------------------------------------------------
+
+    cdef int gather(self) except -1:
+        """The application runs when its request is there: for a pool the head is enough."""
+        cdef Wire wire = self.wire
+        if wire.has_all():
+            return self.begin(b"")
+        if self.application.pool is None:
+            self.parts = []
+            wire.wants_body = True
+            wire.say_continue()
+            return self.body_arrived()
+        body = b"" if wire.expects else wire.read_body()
+        return self.begin(body) if body is not None else 0
+
+    cdef int begin(self, bytes body) except -1:
+        cdef Input source = Input.__new__(Input)
+        source.exchange = self
+        source.rest = body
+        source.is_over = self.wire.has_all()
+        self.environ["wsgi.input"] = source
+        if self.application.pool is None:
+            self.run()
+        else:
+            self.application.pool.submit(self.run)
+        return 0
+
+    cdef int body_arrived(self) except -1:
+        cdef Wire wire = self.wire
+        if self.is_reading:
+            self.is_reading = False
+            return self.feed(wire)
+        if self.parts is None:
+            return 0
+        data = wire.read_body()
+        if data is None:
+            return 0
+        self.parts.append(data)
+        if wire.has_all():
+            wire.wants_body = False
+            body = b"".join(self.parts)
+            self.parts = None
+            return self.begin(body)
+        return 0
+
+    cdef int feed(self, Wire wire) except -1:
+        """Answers a thread that waits for the body, or will when there is something."""
+        wire.say_continue()
+        wire.wants_body = False
+        data = b"" if wire.has_all() else wire.read_body()
+        if data is None or self.is_gone:
+            self.replies.put(None)
+        elif data or wire.has_all():
+            self.replies.put((data, bool(wire.has_all())))
+        elif wire.face.conn.flags & NP_CONN_EOF:
+            self.replies.put(None)
+        else:
+            self.is_reading = wire.wants_body = True
+        return 0
+
+    cdef int disconnected(self) except -1:
+        cdef Wire wire = self.wire
+        if wire is None or wire.stage == STAGE_OVER:
+            self.is_gone = True
+        if self.is_reading:
+            self.is_reading = False
+            self.replies.put(None)
+        if self.parts is not None:
+            self.parts = None
+            if wire is not None and wire.stage != STAGE_OVER:
+                wire.abort()  # the rest of the body will not come
+        return 0
+
+    cdef int take_step(self, int step, object value) except -1:
+        """Of a pool thread: what fails here is the application's answer."""
+        try:
+            self.perform(step, value)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if step == STEP_READ or step == STEP_ROOM:
+                self.replies.put(None)
+            self.failed(exc)
+        return 0
+
+    cdef int perform(self, int step, object value) except -1:
+        cdef Wire wire = self.wire
+        if step == STEP_FAIL:
+            return self.failed(value)
+        if wire is None or wire.stage == STAGE_OVER or wire.face is None:
+            return self.miss(step, value)
+        if step == STEP_WHOLE:
+            self.write_whole(wire, value[0], value[1], value[2])
+        elif step == STEP_BEGIN:
+            wire.write_head(value[0], value[1], -1)
+            wire.write_data(value[2])
+        elif step == STEP_DATA:
+            wire.write_data(value)
+        elif step == STEP_FILE:
+            self.write_file(wire, value)
+        elif step == STEP_END:
+            wire.end_answer()
+            self.wire = None
+        elif step == STEP_READ:
+            self.feed(wire)
+        elif wire.face.pending > HTTP_PENDING_MAX_BYTES:
+            self.application.loop.create_task(self.tell_of_room(wire.face))
+        else:
+            self.replies.put(None)
+        return 0
+
+    cdef int miss(self, int step, object value) except -1:
+        """A step of an answer that nobody takes."""
+        if step == STEP_READ or step == STEP_ROOM:
+            self.replies.put(None)
+        return 0
+
+    async def tell_of_room(self, face):
+        try:
+            await face.drain()
+        except ConnectionError:
+            pass  # the thread sees that it is gone
+        finally:
+            self.replies.put(None)
+
+    cdef int write_whole(self, Wire wire, int status, list fields, bytes body) except -1:
+        if not body and wire.request.method == NP_HTTP_HEAD:
+            wire.write_head(status, fields, -1)  # what GET would send is not known
+            wire.end_answer()
+        else:
+            wire.write_whole(status, fields, body)
+        self.wire = None
+        return 0
+
+    cdef int write_file(self, Wire wire, tuple value) except -1:
+        status, fields, span, offset, size = value
+        wire.write_head(status, fields, size)
+        wire.write_span(span, offset, size)
+        wire.end_answer()
+        self.wire = None
+        return 0
+
+    cdef int failed(self, object error) except -1:
+        cdef Wire wire = self.wire
+        is_gone = self.is_gone or wire is None or wire.face is None \
+            or wire.face.conn.flags & NP_CONN_EOF
+        self.wire = None
+        self.is_gone = True
+        if not (is_gone and isinstance(error, ConnectionError)):
+            self.application.report("the WSGI application failed", error)
+        if wire is None or wire.face is None or wire.is_done or wire.stage == STAGE_OVER:
+            return 0
+        wire.exchange = None
+        if wire.has_head:
+            return wire.abort()
+        wire.keeps_alive = False
+        return wire.write_whole(500, [(b"content-type", b"text/plain; charset=utf-8")],
+                                b"Internal Server Error")
+
+    # ---- where the application runs -------------------------------------------------------------
+
+    cdef int post(self, int step, object value) except -1:
+        if self.application.pool is None:
+            return self.perform(step, value)
+        return self.application.post(self, step, value)
+
+    cdef object ask(self, int step):
+        """Waits for the loop's reply. Only in a pool thread."""
+        if get_ident() == self.application.thread_ident:
+            raise RuntimeError("the loop's own thread would wait for itself here")
+        if self.replies is None:
+            self.replies = SimpleQueue()
+        self.post(step, None)
+        return self.replies.get()
+
+    def run(self):
+        """The application, from its call to the close() of what it has returned."""
+        cdef bint is_over = True
+        environ = self.environ
+        self.environ = None
+        if self.is_gone:
+            return
+        try:
+            self.result = self.application.app(environ, self.start_response)
+            is_over = self.answer()
+        except BaseException as exc:
+            if self.application.pool is None and isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
+            self.post(STEP_FAIL, exc)
+        finally:
+            if is_over:
+                self.close_result()
+        if not is_over:
+            self.application.loop.create_task(self.go_on())
+
+    async def go_on(self):
+        """The rest of an inline application's answer, which its peer does not take so fast."""
+        cdef Wire wire
+        try:
+            while True:
+                wire = self.wire
+                if wire is not None and wire.face is not None:
+                    await wire.face.drain()
+                if self.iterate():
+                    return
+        except Exception as exc:
+            self.failed(exc)
+        finally:
+            self.close_result()
+
+    cdef int close_result(self) except -1:
+        result = self.result
+        self.result = self.iterator = None
+        close = getattr(result, "close", None)
+        if close is not None:
+            try:
+                close()
+            except Exception as exc:
+                self.application.report("close() of a WSGI application's result failed", exc)
+        return 0
+
+    def start_response(self, status, headers, exc_info=None):
+        """Takes the status and the headers, which are sent with the first of the body."""
+        if exc_info is not None:
+            try:
+                if self.is_begun:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no circle through the traceback
+        elif self.status is not None:
+            raise RuntimeError("start_response() was called already, and without exc_info")
+        if type(status) is not str or not status[:3].isdigit() or status[3:4] not in ("", " "):
+            raise ValueError(f"a status is a str like '200 OK', not {status!r}")
+        self.headers = list(headers)
+        self.status = status
+        return self.write
+
+    def write(self, data):
+        """Sends a part of the body before what the application returns."""
+        self.put(data)
+        if self.is_gone:
+            raise ConnectionResetError("the client has closed the connection")
+
+    cdef tuple head(self):
+        """(status, fields), which are not changed any more."""
+        if self.status is None:
+            raise RuntimeError("start_response() was not called before the body")
+        self.is_begun = True
+        self.told_bytes = -1
+        fields = []
+        for name, value in self.headers:
+            if type(name) is not str or type(value) is not str:
+                raise TypeError(f"a header's name and value are str, not {(name, value)!r}")
+            fields.append((name.encode("latin-1"), value.encode("latin-1")))
+            if len(name) == 14 and name.lower() == "content-length" and value.isdigit():
+                self.told_bytes = int(value)
+        return int(self.status[:3]), fields
+
+    cdef bint answer(self) except -1:
+        """False: the peer of an inline application does not take all of it now."""
+        result = self.result
+        if isinstance(result, FileWrapper) and self.answer_file(result):
+            return True
+        if type(result) in (list, tuple) and not self.is_begun:
+            self.put_whole(result[0] if len(result) == 1 else b"".join(result))
+            return True
+        self.is_single = hasattr(result, "__len__") and len(result) == 1
+        self.iterator = iter(result)
+        return self.iterate()
+
+    cdef bint iterate(self) except -1:
+        cdef Wire wire
+        for data in self.iterator:
+            if self.is_gone:
+                return True
+            self.put(data)
+            wire = self.wire if self.application.pool is None else None
+            if wire is not None and wire.face is not None \
+                    and wire.face.pending > HTTP_PENDING_MAX_BYTES:
+                return False
+        if self.is_begun and not self.is_complete:
+            self.post(STEP_END, None)
+        elif not self.is_begun:
+            self.put_whole(b"")
+        return True
+
+    cdef int put_whole(self, object body) except -1:
+        if type(body) is not bytes:
+            raise TypeError(f"a WSGI application yields bytes, not {type(body).__name__}")
+        status, fields = self.head()
+        self.is_complete = True
+        return self.post(STEP_WHOLE, (status, fields, body))
+
+    cdef int put(self, object data) except -1:
+        """A part of the body. Waits, in a pool thread, while the peer does not take it."""
+        if type(data) is not bytes:
+            raise TypeError(f"a WSGI application yields bytes, not {type(data).__name__}")
+        if not data:
+            return 0
+        if self.is_complete:
+            raise ValueError("the body has more bytes than its Content-Length")
+        if self.is_begun:
+            self.post(STEP_DATA, data)
+        else:
+            status, fields = self.head()
+            if self.is_single or self.told_bytes == len(data):
+                self.is_complete = True
+                return self.post(STEP_WHOLE, (status, fields, data))
+            self.post(STEP_BEGIN, (status, fields, data))
+        self.ahead_bytes += len(data)
+        if self.ahead_bytes > HTTP_PENDING_MAX_BYTES and self.application.pool is not None:
+            self.ahead_bytes = 0
+            self.ask(STEP_ROOM)
+        return 0
+
+    cdef bint answer_file(self, FileWrapper wrapper) except -1:
+        """False: it is no file on a disk, or not the whole answer."""
+        cdef int64_t size
+        if self.is_begun:
+            return False
+        try:
+            fd = wrapper.filelike.fileno()
+            offset = wrapper.filelike.tell()
+            found = os.fstat(fd)
+        except (AttributeError, OSError, ValueError):
+            return False
+        if not stat.S_ISREG(found.st_mode):
+            return False
+        size = max(0, found.st_size - offset)
+        status, fields = self.head()
+        if 0 <= self.told_bytes < size:
+            size = self.told_bytes
+        self.is_complete = True
+        # The application closes its file before the loop comes to send it.
+        self.post(STEP_FILE, (status, fields, span_of(fd), offset, size))
+        return True
+
+
+seal_types(globals(), (WsgiApplication, FileWrapper))

@@ -1,0 +1,595 @@
+"""WSGI applications: PEP 3333."""
+
+import io
+import os
+import pathlib
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from wsgiref.validate import validator
+
+import pytest
+
+from netpoll import http
+from tests.http.conftest import HttpServing
+from tests.server.conftest import wait_for
+
+Environ = dict[str, Any]
+
+TEXT = [("Content-Type", "text/plain")]
+
+
+@pytest.fixture(params=[0, 4], ids=["inline", "pool"])
+def threads(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+def hello(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", TEXT)
+    return [b"hello"]
+
+
+def echo(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", TEXT)
+    return [environ["wsgi.input"].read()]
+
+
+class Result:
+    """An iterable with a close() that is counted."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self.parts = iter(parts)
+        self.given = 0
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        part = next(self.parts)
+        self.given += 1
+        return part
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_it_is_chosen_by_its_two_arguments() -> None:
+    class App:
+        def __call__(self, environ: Environ, start_response: Any) -> list[bytes]:
+            return hello(environ, start_response)
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
+
+    def with_default(request: Any, more: int = 0) -> None: ...
+
+    assert http.interface_of(hello) == http.interface_of(App()) == "wsgi"
+    assert http.interface_of(validator(hello)) == "wsgi"
+    assert http.interface_of(asgi) == "asgi"
+    assert http.interface_of(with_default) == http.interface_of(lambda request: None) == "raw"
+
+
+def test_the_environ(http_serving: HttpServing, threads: int) -> None:
+    seen: list[Environ] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        seen.append(environ)
+        return hello(environ, start_response)
+
+    server = http_serving(app, threads=threads, root_path="/app/")
+    client = http_serving.client()
+    client.send(
+        b"POST /app/p%C3%A4th/%2f?q=%20 HTTP/1.1\r\nhost: test\r\nX-Two: 1\r\nx-two: 2\r\n"
+        b"X_Two: bad\r\ncookie: a=1\r\ncookie: b=2\r\ncontent-type: a/b\r\n"
+        b"content-length: 2\r\n\r\nok"
+    )
+    client.answer()
+    client.send(b"OPTIONS /other HTTP/1.0\r\n\r\n")
+    client.answer()
+    environ, other = seen
+    assert type(environ) is dict
+    wanted = {
+        "REQUEST_METHOD": "POST",
+        "SCRIPT_NAME": "/app",
+        "PATH_INFO": "/p\u00e4th//".encode().decode("latin-1"),
+        "QUERY_STRING": "q=%20",
+        "REQUEST_URI": "/app/p%C3%A4th/%2f?q=%20",
+        "CONTENT_TYPE": "a/b",
+        "CONTENT_LENGTH": "2",
+        "HTTP_HOST": "test",
+        "HTTP_X_TWO": "1,2",
+        "HTTP_COOKIE": "a=1; b=2",
+        "REMOTE_ADDR": "127.0.0.1",
+        "REMOTE_PORT": str(client.sock.getsockname()[1]),
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": str(server.port),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": threads > 1,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    assert {name: environ.get(name) for name in wanted} == wanted
+    assert "HTTP_CONTENT_LENGTH" not in environ
+    assert (other["PATH_INFO"], other["SERVER_PROTOCOL"]) == ("/other", "HTTP/1.0")
+    assert "HTTP_COOKIE" not in other and "CONTENT_LENGTH" not in other
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_validator_has_nothing_to_say(http_serving: HttpServing, threads: int) -> None:
+    def app(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        source = environ["wsgi.input"]
+        start_response("200 OK", TEXT)
+        body = source.readline(4) + source.read(3) + b"".join(source.readlines(10))
+        return iter([body, *source])
+
+    http_serving(validator(app), threads=threads)
+    client = http_serving.client()
+    body = b"one\ntwo\nthree\nfour\nfive"
+    assert client.ask("/", "POST", body).body == body
+    assert client.ask().body == b""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_of_any_size(http_serving: HttpServing, threads: int, chunked: bool) -> None:
+    http_serving(echo, threads=threads)
+    client = http_serving.client()
+    for size in (0, 1, 100_000, 3_000_000):
+        body = os.urandom(size)
+        if chunked:
+            half = size // 2
+            pieces = [piece for piece in (body[:half], body[half:]) if piece]
+            client.send(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+            for piece in pieces:
+                client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            client.send(b"0\r\n\r\n")
+            assert client.answer().body == body
+        else:
+            assert client.ask("/", "POST", body).body == body
+
+
+def test_the_ways_to_read_a_body(http_serving: HttpServing, threads: int) -> None:
+    body = b"first\n\nthird is longer\nno end"
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        source, twin = environ["wsgi.input"], io.BytesIO(body)
+        for name, args in (
+            *(("read", (0,)), ("readline", (3,)), ("readline", ()), ("readline", (0,))),
+            *(("read", (1,)), ("readline", (100,)), ("read", (2,)), ("readlines", (1,))),
+            *(("read", (None,)), ("read", ()), ("readline", ()), ("readlines", ())),
+        ):
+            got, wanted = getattr(source, name)(*args), getattr(twin, name)(*args)
+            assert got == wanted, (name, args, got, wanted)
+        return hello(environ, start_response)
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    assert client.ask("/", "POST", body).status == 200
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+    for i in range(len(body)):
+        client.send(body[i : i + 1])
+        time.sleep(0.001)
+    assert client.answer().status == 200
+
+
+def test_a_body_is_streamed_and_asked_for(http_serving: HttpServing) -> None:
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", TEXT)
+        yield from environ["wsgi.input"]
+
+    http_serving(app)
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 8\r\n\r\n")
+    assert client.answer().status == 100
+    client.send(b"one\n")
+    head = b"".join(iter(client.file.readline, b"\r\n"))
+    assert b"transfer-encoding: chunked" in head
+    assert client.file.readline() == b"4\r\n"
+    assert client.file.read(6) == b"one\n\r\n"
+    client.send(b"two\n")
+    assert client.file.read(14) == b"4\r\ntwo\n\r\n0\r\n\r\n"
+    assert client.ask("/", "POST", b"again").body == b"again"
+
+
+def test_a_body_that_ends_early(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    errors: list[BaseException] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        try:
+            return echo(environ, start_response)
+        except OSError as exc:
+            errors.append(exc)
+            raise
+
+    http_serving(app)
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8\r\n\r\nabc")
+    client.sock.shutdown(socket.SHUT_WR)
+    client.rest()
+    wait_for(lambda: errors)
+    assert isinstance(errors[0], ConnectionResetError)
+    assert errors_logged.records == []
+
+
+# ---- answers ----------------------------------------------------------------------------------
+
+
+def test_how_an_answer_is_framed(http_serving: HttpServing, threads: int) -> None:
+    results: dict[str, tuple[list[tuple[str, str]], Callable[[], Any]]] = {
+        "/one": ([], lambda: [b"one"]),
+        "/two": ([], lambda: (b"one", b"two")),
+        "/none": ([], list),
+        "/parts": ([], lambda: iter([b"", b"one", b"", b"two"])),
+        "/told": ([("Content-Length", "3")], lambda: Result([b"one", b""])),
+        "/empty": ([], lambda: iter([])),
+    }
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        headers, make = results[environ["PATH_INFO"]]
+        start_response("200 Fine", headers)
+        return make()
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    wanted = {
+        "/one": ("3", b"one"),
+        "/two": ("6", b"onetwo"),
+        "/none": ("0", b""),
+        "/parts": (None, b"onetwo"),
+        "/told": ("3", b"one"),
+        "/empty": ("0", b""),
+    }
+    for path, (length, body) in wanted.items():
+        answer = client.ask(path)
+        assert (answer.status, answer.header("content-length"), answer.body) == (200, length, body)
+        head = client.ask(path, "HEAD")
+        assert head.body == b""
+        assert head.header("content-length") == (length if body else None)
+    assert client.ask("/parts").header("transfer-encoding") == "chunked"
+
+
+def test_a_status_without_a_body(http_serving: HttpServing, threads: int) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        start_response(environ["QUERY_STRING"] + " X", [])
+        return [b""]
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    for status in (204, 304):
+        answer = client.ask(f"/?{status}")
+        assert (answer.status, answer.header("content-length")) == (status, None)
+
+
+def test_write_comes_before_the_result(http_serving: HttpServing, threads: int) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        write = start_response("201 Created", TEXT)
+        write(b"a")
+        write(b"b")
+        return [b"c", b"d"]
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    for _ in range(2):
+        answer = client.ask()
+        assert (answer.status, answer.body) == (201, b"abcd")
+
+
+def test_an_error_page_replaces_what_was_not_sent(http_serving: HttpServing, threads: int) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        start_response("200 OK", TEXT)
+        try:
+            raise KeyError("x")
+        except KeyError:
+            start_response("503 Sorry", [("Retry-After", "1")], sys.exc_info())
+        return [b"sorry"]
+
+    http_serving(app, threads=threads)
+    answer = http_serving.client().ask()
+    assert (answer.status, answer.header("retry-after"), answer.body) == (503, "1", b"sorry")
+
+
+def failing(path: str, start_response: Any) -> Any:
+    if path == "/raise":
+        raise KeyError("before")
+    if path == "/silent":
+        return [b"no start_response"]
+    if path == "/twice":
+        start_response("200 OK", TEXT)
+    start_response("200 OK" if path != "/status" else "fine", TEXT)
+    if path == "/str":
+        return ["text"]
+    if path == "/field":
+        start_response("200 OK", [("X", "a\r\nb: c")], (None, None, None))
+    return [b"x"]
+
+
+@pytest.mark.parametrize("path", ["/raise", "/silent", "/twice", "/status", "/str", "/field"])
+def test_what_fails_before_the_head_is_answered(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture, threads: int, path: str
+) -> None:
+    http_serving(lambda environ, start: failing(environ["PATH_INFO"], start), threads=threads)
+    client = http_serving.client()
+    answer = client.ask(path)
+    assert (answer.status, answer.body) == (500, b"Internal Server Error")
+    assert client.rest() == b""
+    assert [record.message for record in errors_logged.records] == ["the WSGI application failed"]
+
+
+def test_what_fails_later_ends_the_connection(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture, threads: int
+) -> None:
+    results = []
+
+    def parts(start_response: Any) -> Iterator[bytes]:
+        yield b"first"
+        try:
+            raise KeyError("later")
+        except KeyError:
+            start_response("500 Late", [], sys.exc_info())
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/short":
+            start_response("200 OK", [("Content-Length", "10")])
+            results.append(Result([b"abc"]))
+        elif environ["PATH_INFO"] == "/long":
+            start_response("200 OK", [("Content-Length", "2")])
+            results.append(Result([b"ab", b"c"]))
+        else:
+            start_response("200 OK", TEXT)
+            results.append(Result(parts(start_response)))
+        return results[-1]
+
+    http_serving(app, threads=threads)
+    for path, end in (("/raise", b"5\r\nfirst\r\n"), ("/short", b"abc"), ("/long", b"ab")):
+        client = http_serving.client()
+        client.send(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        if path == "/long":
+            assert client.answer().body == b"ab"
+        else:
+            assert client.rest().endswith(end)
+        wait_for(lambda: results[-1].closed == 1)
+    wait_for(lambda: len(errors_logged.records) == 3)
+
+
+def test_close_is_called_whatever_happens(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture, threads: int
+) -> None:
+    class Broken(Result):
+        def close(self) -> None:
+            super().close()
+            raise KeyError("close")
+
+    results = [Result([b"x"]), Result([]), Broken([b"x"])]
+    left = list(results)
+
+    def app(environ: Environ, start_response: Any) -> Result:
+        start_response("200 OK", TEXT)
+        return left.pop(0)
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    assert [client.ask().body for _ in results] == [b"x", b"", b"x"]
+    wait_for(lambda: [result.closed for result in results] == [1, 1, 1])
+    wait_for(lambda: len(errors_logged.records) == 1)
+    assert "close()" in errors_logged.records[0].message
+
+
+def test_requests_that_were_sent_together(http_serving: HttpServing, threads: int) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        start_response("200 OK", TEXT)
+        return [environ["PATH_INFO"].encode() + environ["wsgi.input"].read()]
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    requests = [
+        b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc" % i for i in range(20)
+    ]
+    client.send(b"".join(requests))
+    for i in range(20):
+        assert client.answer().body == b"/%dabc" % i
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def test_files(http_serving: HttpServing, threads: int, tmp_path: pathlib.Path) -> None:
+    content = os.urandom(300_000)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    closed: list[bool] = []
+
+    class Watched(io.BytesIO):
+        def close(self) -> None:
+            closed.append(True)
+            super().close()
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        kind = environ["PATH_INFO"]
+        start_response("200 OK", [("Content-Length", "1000")] if kind == "/told" else [])
+        if kind == "/memory":
+            return environ["wsgi.file_wrapper"](Watched(content))
+        file = path.open("rb")
+        file.seek(10)
+        return environ["wsgi.file_wrapper"](file, 4096)
+
+    server = http_serving(app, threads=threads)
+    client = http_serving.client()
+    answer = client.ask("/")
+    assert answer.body == content[10:]
+    assert answer.header("content-length") == str(len(content) - 10)
+    assert client.ask("/told").body == content[10:1010]
+    assert client.ask("/", "HEAD").header("content-length") == str(len(content) - 10)
+    assert server.stats()["file_bytes"] == len(content) - 10 + 1000
+    assert client.ask("/memory").body == content
+    wait_for(lambda: closed == [True])
+
+
+# ---- threads ------------------------------------------------------------------------------------
+
+
+def test_the_pool_grows_to_its_size_and_shrinks(
+    http_serving: HttpServing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netpoll._http.pool.IDLE_MAX_S", 0.1)
+    gate = threading.Event()
+    running: list[int] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        running.append(threading.get_ident())
+        gate.wait(20)
+        return hello(environ, start_response)
+
+    server = http_serving(app, threads=3)
+    clients = [http_serving.client() for _ in range(5)]
+    for client in clients:
+        client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    wait_for(lambda: len(running) == 3)
+    time.sleep(0.05)
+    assert len(running) == len(set(running)) == 3
+    gate.set()
+    assert [client.answer().body for client in clients] == [b"hello"] * 5
+    pool = server._pool_of_threads
+    assert pool is not None
+    wait_for(lambda: not pool.threads)
+    assert clients[0].ask().body == b"hello"
+
+
+def test_a_thread_waits_while_the_peer_does_not_read(http_serving: HttpServing) -> None:
+    result = Result(b"x" * 65536 for _ in range(1000))
+
+    def app(environ: Environ, start_response: Any) -> Result:
+        start_response("200 OK", TEXT)
+        return result
+
+    http_serving(app, threads=1)
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    wait_for(lambda: result.given > 1)
+    before = -1
+    while before != result.given:
+        before = result.given
+        time.sleep(0.2)
+    assert result.given < 500
+    assert len(client.answer().body) == 65536 * 1000
+    wait_for(lambda: result.closed)
+
+
+def test_inline_iteration_goes_on_when_the_peer_reads(http_serving: HttpServing) -> None:
+    result = Result(b"x" * 65536 for _ in range(1000))
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/":
+            return hello(environ, start_response)
+        start_response("200 OK", TEXT)
+        return result
+
+    http_serving(app, threads=0)
+    client = http_serving.client()
+    client.send(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert http_serving.client().ask().body == b"hello"
+    assert result.given < 500
+    assert len(client.answer().body) == 65536 * 1000
+    assert client.ask().body == b"hello"
+    assert result.closed == 1
+
+
+def test_a_client_that_goes_ends_the_iteration(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture, threads: int
+) -> None:
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b"x" * 1000
+            if threads:
+                time.sleep(0.001)
+
+    result = Result(endless())
+
+    def app(environ: Environ, start_response: Any) -> Result:
+        start_response("200 OK", TEXT)
+        return result
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    client.file.read(2000)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    wait_for(lambda: result.closed == 1)
+    assert errors_logged.records == []
+
+
+def test_many_at_once(http_serving: HttpServing) -> None:
+    http_serving(echo, threads=4, workers=2)
+    failures: list[Any] = []
+
+    def talk(number: int) -> None:
+        client = http_serving.client()
+        for i in range(50):
+            body = b"%d-%d" % (number, i) * (i + 1)
+            if client.ask("/", "POST", body).body != body:
+                failures.append((number, i))
+
+    talkers = [threading.Thread(target=talk, args=(number,)) for number in range(8)]
+    for talker in talkers:
+        talker.start()
+    for talker in talkers:
+        talker.join()
+    assert failures == []
+
+
+def test_a_stop_waits_for_the_answer(http_serving: HttpServing) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        begun.set()
+        gate.wait(20)
+        return hello(environ, start_response)
+
+    server = http_serving(app)
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert begun.wait(20)
+    stopping = threading.Thread(target=server.stop, args=(20,))
+    stopping.start()
+    time.sleep(0.05)
+    gate.set()
+    answer = client.answer()
+    assert (answer.body, answer.header("connection")) == (b"hello", "close")
+    stopping.join(20)
+    assert not stopping.is_alive()
+
+
+def test_a_stop_ends_threads_that_wait_for_the_peer(http_serving: HttpServing) -> None:
+    results = [Result(b"x" * 65536 for _ in range(1000))]
+    errors: list[BaseException] = []
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/answer":
+            start_response("200 OK", TEXT)
+            return results[0]
+        try:
+            return echo(environ, start_response)
+        except OSError as exc:
+            errors.append(exc)
+            raise
+
+    server = http_serving(app)
+    reading, writing = http_serving.client(), http_serving.client()
+    writing.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc")
+    reading.send(b"GET /answer HTTP/1.1\r\nhost: x\r\n\r\n")
+    wait_for(lambda: results[0].given > 1)
+    server.stop(0.1)
+    wait_for(lambda: results[0].closed == 1 and len(errors) == 1)
+
+
+def test_threads_must_not_be_negative() -> None:
+    with pytest.raises(ValueError, match="threads"):
+        http.Server(hello, "127.0.0.1", 0, threads=-1)
