@@ -1,6 +1,9 @@
 """WSGI applications: PEP 3333."""
 
+import asyncio
+import gc
 import io
+import logging
 import os
 import pathlib
 import socket
@@ -14,11 +17,14 @@ from wsgiref.validate import validator
 
 import pytest
 
+import netpoll
 from netpoll import http
-from tests.http.conftest import HttpServing
+from tests.http.conftest import Client, HttpServing
 from tests.server.conftest import wait_for
 
 Environ = dict[str, Any]
+
+WSGI = "netpoll._native.http.wsgi"
 
 TEXT = [("Content-Type", "text/plain")]
 
@@ -219,6 +225,121 @@ def test_a_body_that_ends_early(
     assert errors_logged.records == []
 
 
+def test_a_client_that_resets_within_its_body(http_serving: HttpServing, threads: int) -> None:
+    errors: list[BaseException] = []
+    called: list[bool] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        called.append(True)
+        try:
+            return echo(environ, start_response)
+        except OSError as exc:
+            errors.append(exc)
+            raise
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8\r\n\r\nabc")
+    if threads:
+        wait_for(lambda: called)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    if threads:
+        wait_for(lambda: errors)
+        assert isinstance(errors[0], ConnectionResetError)
+    assert http_serving.client().ask("/", "POST", b"next").body == b"next"
+    assert len(called) == (2 if threads else 1)  # inline it is called with the whole body
+
+
+def test_a_body_that_nobody_reads_is_not_read_ahead(http_serving: HttpServing) -> None:
+    gate = threading.Event()
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        gate.wait(20)
+        start_response("200 OK", TEXT)
+        return [b"%d" % len(environ["wsgi.input"].read())]
+
+    server = http_serving(app)
+    client = http_serving.client()
+    body = b"x" * 50_000_000
+    sender = threading.Thread(target=client.send, args=(body,))
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+    sender.start()
+    before = -1
+    while before != server.stats()["recv_bytes"]:
+        before = server.stats()["recv_bytes"]
+        time.sleep(0.2)
+    assert 0 < before < 20_000_000
+    gate.set()
+    assert client.answer().body == b"50000000"
+    sender.join()
+
+
+def test_a_body_that_is_too_large(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture, threads: int
+) -> None:
+    results: list[Any] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        try:
+            results.append(environ["wsgi.input"].read())
+        except OSError as exc:
+            results.append(exc)
+            raise
+        return hello(environ, start_response)
+
+    http_serving(app, threads=threads, limits=http.HttpLimits(body_max_bytes=10))
+    client = http_serving.client()
+    client.send(
+        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n8\r\n12345678\r\n"
+    )
+    time.sleep(0.05)
+    client.send(b"8\r\n12345678\r\n0\r\n\r\n")
+    assert client.answer().status == 413
+    if threads:
+        wait_for(lambda: results)
+        assert isinstance(results[0], ConnectionResetError)
+    assert errors_logged.records == []
+
+
+def test_where_a_request_goes(http_serving: HttpServing, threads: int) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        start_response("200 OK", TEXT)
+        names = ("PATH_INFO", "SCRIPT_NAME", "QUERY_STRING", "HTTP_HOST")
+        return [repr([environ[name] for name in names]).encode()]
+
+    http_serving(app, threads=threads, root_path="/app")
+    client = http_serving.client()
+    for target, wanted in {
+        "/": ["/", "/app", "", "test"],
+        "/app": ["", "/app", "", "test"],
+        "/app/?": ["/", "/app", "", "test"],
+        "/application": ["/application", "/app", "", "test"],
+        "http://test/app/x?y=1?2": ["/x", "/app", "y=1?2", "test"],
+        "//two//slashes": ["//two//slashes", "/app", "", "test"],
+    }.items():
+        assert client.ask(target).body.decode() == repr(wanted), target
+    assert client.ask("*", "OPTIONS").body.decode() == repr(["*", "/app", "", "test"])
+
+
+def test_a_unix_socket_has_names_too(http_serving: HttpServing, tmp_path: pathlib.Path) -> None:
+    seen: list[Environ] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        seen.append(environ)
+        return hello(environ, start_response)
+
+    path = str(tmp_path / "socket")
+    with http.Server(validator(app), unix=path, backend=http_serving.backend):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        client = Client(sock)
+        assert client.ask().body == b"hello"
+        client.close()
+    names = ("REMOTE_ADDR", "REMOTE_PORT", "SERVER_NAME", "SERVER_PORT")
+    assert [seen[0][name] for name in names] == ["", "", "localhost", "80"]
+
+
 # ---- answers ----------------------------------------------------------------------------------
 
 
@@ -357,6 +478,42 @@ def test_what_fails_later_ends_the_connection(
             assert client.rest().endswith(end)
         wait_for(lambda: results[-1].closed == 1)
     wait_for(lambda: len(errors_logged.records) == 3)
+
+
+def test_errors_of_connections_of_its_own_are_told(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture, threads: int
+) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        raise ConnectionRefusedError("the database")
+
+    http_serving(app, threads=threads)
+    assert http_serving.client().ask().status == 500
+    assert len(errors_logged.records) == 1
+
+
+def test_an_answer_to_http_1_0(http_serving: HttpServing, threads: int) -> None:
+    def app(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", TEXT)
+        return iter([b"one", b"two"])
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+    answer = client.answer()
+    assert (answer.header("connection"), answer.body) == ("close", b"onetwo")
+
+
+def test_one_large_answer(http_serving: HttpServing, threads: int) -> None:
+    body = os.urandom(1 << 20) * 60
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        start_response("200 OK", TEXT)
+        return [body]
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    assert client.ask().body == body
+    assert client.ask("/", "HEAD").header("content-length") == str(len(body))
 
 
 def test_close_is_called_whatever_happens(
@@ -588,6 +745,111 @@ def test_a_stop_ends_threads_that_wait_for_the_peer(http_serving: HttpServing) -
     wait_for(lambda: results[0].given > 1)
     server.stop(0.1)
     wait_for(lambda: results[0].closed == 1 and len(errors) == 1)
+
+
+def test_a_stop_leaves_a_blocked_thread_behind(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    gate, begun = threading.Event(), threading.Event()
+    result = Result([b"late"])
+
+    def app(environ: Environ, start_response: Any) -> Result:
+        begun.set()
+        gate.wait(60)
+        start_response("200 OK", TEXT)
+        return result
+
+    server = http_serving(app)
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert begun.wait(20)
+    start_s = time.monotonic()
+    server.stop(0.1)
+    assert time.monotonic() - start_s < 10
+    assert "blocks 1 threads" in errors_logged.records[0].message
+    gate.set()
+    wait_for(lambda: result.closed == 1)  # its thread ends as it would have
+    pool = server._pool_of_threads
+    assert pool is not None
+    wait_for(lambda: not pool.threads)
+
+
+def test_a_stop_within_a_loop_waits_for_the_threads(http_serving: HttpServing) -> None:
+    ended: list[bool] = []
+
+    class Slow(Result):
+        def close(self) -> None:
+            time.sleep(0.2)
+            ended.append(True)
+
+    def app(environ: Environ, start_response: Any) -> Result:
+        start_response("200 OK", TEXT)
+        return Slow([b"x"])
+
+    async def main() -> bytes:
+        async with http.Server(app, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+        return answer
+
+    answer = netpoll.run(main(), backend=http_serving.backend)
+    assert answer.endswith(b"\r\n\r\nx")
+    assert ended == [True]
+
+
+def test_nothing_of_a_request_stays(
+    http_serving: HttpServing, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    # Whoever keeps what is logged keeps tracebacks, and these what has failed.
+    monkeypatch.setattr(logging.getLogger("netpoll.http"), "disabled", True)
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        path = environ["PATH_INFO"]
+        write = start_response("200 OK", TEXT)
+        if path == "/write":
+            write(b"x")
+        if path == "/fail":
+            raise KeyError
+        environ["wsgi.input"].read()
+        return Result([b"y", b"z"]) if path == "/parts" else [b"y"]
+
+    http_serving(app, threads=threads)
+    for path in ("/", "/write", "/fail", "/parts"):
+        client = http_serving.client()
+        client.send(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na".encode())
+        client.send(b"bc")
+        assert client.answer().status in (200, 500)
+        client.close()
+    gone = http_serving.client()
+    gone.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na")
+    gone.close()
+
+    def left() -> list[str]:
+        gc.collect()
+        kinds = [f"{type(one).__module__}.{type(one).__name__}" for one in gc.get_objects()]
+        return [kind for kind in kinds if kind.startswith(f"{WSGI}.") and "Application" not in kind]
+
+    wait_for(lambda: left() == [])
+
+
+def test_it_runs_in_one_process_or_many(http_serving: HttpServing) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        start_response("200 OK", TEXT)
+        names = ("wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once")
+        return [repr([environ[name] for name in names]).encode()]
+
+    for options, many_threads in (
+        ({"threads": 0}, False),
+        ({"threads": 1}, False),
+        ({"threads": 2}, True),
+        ({"threads": 0, "workers": 2}, True),
+    ):
+        with http.Server(app, "127.0.0.1", 0, backend=http_serving.backend, **options) as server:
+            client = Client(socket.create_connection(("127.0.0.1", server.port)))
+            assert client.ask().body.decode() == repr([many_threads, False, False])
+            client.close()
 
 
 def test_threads_must_not_be_negative() -> None:

@@ -166,6 +166,10 @@ HTTP_ARMS: dict[str, HttpArm] = {
         _own("own", "raw", "epoll"),
         _own("asgi", "asgi", "uring"),
         _own("asgi", "asgi", "epoll"),
+        _own("wsgi", "wsgi", "uring"),
+        _own("wsgi", "wsgi", "epoll"),
+        _own("wsgi", "wsgi-inline", "uring"),
+        _own("wsgi", "wsgi-inline", "epoll"),
         *(
             _uvicorn(
                 f"netpoll-loop-{backend}",

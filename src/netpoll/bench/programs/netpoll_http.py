@@ -1,7 +1,8 @@
 """netpoll's own HTTP server as a program: ``netpoll_http PORT INTERFACE APP``.
 
-APP is MODULE:NAME; "-" stands for the functions of this module, which the raw interface calls. The
-backend is chosen by NETPOLL_BACKEND.
+INTERFACE is that of netpoll.http.Server, or "wsgi-inline": WSGI without a pool of threads. APP is
+MODULE:NAME; "-" stands for the functions of this module, which the raw interface calls. The backend
+is chosen by NETPOLL_BACKEND.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def application(name: str) -> Any:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m netpoll.bench.programs.netpoll_http")
     parser.add_argument("port", type=int)
-    parser.add_argument("interface", choices=("raw", "asgi", "wsgi"))
+    parser.add_argument("interface", choices=("raw", "asgi", "wsgi", "wsgi-inline"))
     parser.add_argument("app")
     parser.add_argument("--certificate")
     parser.add_argument("--key")
@@ -72,11 +73,14 @@ def main(argv: list[str] | None = None) -> int:
     if options.certificate:
         more["ssl"] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         more["ssl"].load_cert_chain(options.certificate, options.key)
+    interface, _, is_inline = options.interface.partition("-")
+    if is_inline:
+        more["threads"] = 0
     server = http.Server(
         application(options.app),
         "127.0.0.1",
         options.port,
-        interface=options.interface,
+        interface=interface,
         backend=os.environ["NETPOLL_BACKEND"],
         **more,
     )
