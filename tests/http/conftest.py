@@ -105,3 +105,9 @@ def http_serving(backend: str) -> Iterator[HttpServing]:
 def errors_logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.ERROR, "netpoll.http")
     return caplog
+
+
+@pytest.fixture(params=[0, 4], ids=["inline", "pool"])
+def threads(request: pytest.FixtureRequest) -> int:
+    """How many a WSGI application gets."""
+    return request.param

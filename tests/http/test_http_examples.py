@@ -1,5 +1,6 @@
 """The examples of HTTP run: started as a user would, talked to, stopped by a signal."""
 
+import hashlib
 import http.client
 import importlib.util
 import json
@@ -89,3 +90,13 @@ def test_starlette(backend: str) -> None:
         assert (status, json.loads(body)) == (200, {"hello": "you"})
         own = (EXAMPLES / "starlette_app.py").read_bytes()
         assert get(client, "/source/starlette_app.py") == (200, own)
+
+
+def test_flask(backend: str) -> None:
+    pytest.importorskip("flask")
+    with example("flask_app.py", backend, "--threads", "2") as client:
+        assert json.loads(get(client, "/hello/you")[1]) == {"hello": "you"}
+        client.request("POST", "/digest", b"x" * 300_000)
+        assert client.getresponse().read() == hashlib.sha256(b"x" * 300_000).hexdigest().encode()
+        assert get(client, "/numbers/1000")[1].splitlines()[-1] == b"999"
+        assert get(client, "/source")[1] == (EXAMPLES / "flask_app.py").read_bytes()
