@@ -13,7 +13,8 @@ import logging
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,18 @@ class AsgiApplication:
         self.directory = directory
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await self.talk(receive, send)
+            return
         word, *numbers = scope["path"][1:].split("/")
         await getattr(self, f"do_{word}")(receive, send, *map(int, numbers))
+
+    async def talk(self, receive: Any, send: Any) -> None:
+        """Says what it is told, until the client goes away."""
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
 
     async def do_echo(self, receive: Any, send: Any) -> None:
         """The body, while it arrives."""
@@ -96,11 +107,15 @@ class AsgiApplication:
 
 def raw_handler(directory: Path) -> Any:
     async def pieces(count: int, seed: int) -> AsyncIterator[bytes]:
-        data = pattern(count, seed)
-        for at in range(0, count, PIECE_BYTES):
-            yield data[at : at + PIECE_BYTES]
+        for piece in pieces_of(count, seed):
+            yield piece
 
-    async def handler(request: http.Request) -> http.Response:
+    async def handler(request: http.Request) -> Any:
+        if request.is_websocket:
+            websocket = request.websocket()
+            async for message in websocket:
+                await websocket.send(message)
+            return None
         word, *words = request.path[1:].split("/")
         numbers = [int(one) for one in words]
         if word == "echo":
@@ -119,6 +134,44 @@ def raw_handler(directory: Path) -> Any:
     return handler
 
 
+class WsgiApplication:
+    """The same for WSGI. An upload is read while it arrives, and answered as it is read."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        word, *words = environ["PATH_INFO"][1:].split("/")
+        numbers = [int(one) for one in words]
+        if word == "fail":
+            raise RuntimeError("the application fails")
+        start_response("200 OK", [])
+        if word == "echo":
+            return iter(lambda: environ["wsgi.input"].read(PIECE_BYTES), b"")
+        if word == "bytes":
+            return pieces_of(*numbers)
+        if word == "whole":
+            return [pattern(*numbers)]
+        if word == "file":
+            file = open(self.directory / f"file{numbers[0]}", "rb")
+            wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file, PIECE_BYTES)
+            return wrapped
+        if word == "break":
+            return self.broken()
+        time.sleep(numbers[0] / 1000)
+        return [pattern(10, 1)]
+
+    def broken(self) -> Iterator[bytes]:
+        yield b"x" * 100
+        raise RuntimeError("the application fails within its answer")
+
+
+def pieces_of(count: int, seed: int) -> Iterator[bytes]:
+    data = pattern(count, seed)
+    for at in range(0, count, PIECE_BYTES):
+        yield data[at : at + PIECE_BYTES]
+
+
 def figures(servers: list[http.Server]) -> dict[str, Any]:
     gc.collect()
     return {
@@ -134,12 +187,13 @@ def main() -> None:
     logging.disable(logging.ERROR)  # of the failures that are asked for
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "cert.pem")
-    asgi, raw = AsgiApplication(directory), raw_handler(directory)
+    asgi, raw, wsgi = AsgiApplication(directory), raw_handler(directory), WsgiApplication(directory)
     options: dict[str, Any] = {"backend": backend, "lifespan": "off"}
     servers = {
         "asgi": http.Server(asgi, "127.0.0.1", 0, **options),
         "asgi_tls": http.Server(asgi, "127.0.0.1", 0, ssl=context, **options),
         "raw": http.Server(raw, "127.0.0.1", 0, **options),
+        "wsgi": http.Server(wsgi, "127.0.0.1", 0, interface="wsgi", threads=8, **options),
         "raw_tls": http.Server(raw, "127.0.0.1", 0, ssl=context, **options),
     }
     for server in servers.values():

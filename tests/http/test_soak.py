@@ -1,8 +1,8 @@
 """Everything at once, for a while: answers are right, and the server does not grow.
 
 NETPOLL_HTTP_SOAK_S: for how many seconds (default: 4). The clients do what clients do: small
-questions, uploads, downloads, files, pipelines, events that nobody ends, and going away at any
-moment; plain and over TLS. Each answer is compared byte by byte.
+questions, uploads, downloads, files, pipelines, WebSockets, events that nobody ends, and going away
+at any moment; plain and over TLS. Each answer is compared byte by byte.
 """
 
 import asyncio
@@ -21,14 +21,16 @@ import pytest
 
 from ..support import SLOWNESS
 from ..tls import HOST, certificate, client_context
+from .frames import BINARY, CLOSE, FIELDS, close_frame, frame
 from .soak_server import pattern
 
 SOAK_S = float(os.environ.get("NETPOLL_HTTP_SOAK_S", "4"))
 CLIENTS_COUNT = 24
 FILE_BYTES = (100, 50_000, 1_000_000)
 
-# What comes and goes: arenas of the allocator, buffers of the rings.
-SLACK_BYTES = (6 << 20) * (4 if SLOWNESS > 1 else 1)
+# What comes and goes: arenas of the allocator, buffers of the rings. All are there after half a
+# minute, and stay as they are for an hour.
+SLACK_BYTES = (16 << 20) * (4 if SLOWNESS > 1 else 1)
 
 
 class Served:
@@ -95,7 +97,7 @@ class Visitor:
         try:
             for _ in range(self.random.randint(1, 8)):
                 kind = self.random.choice(KINDS)
-                if name.startswith("raw") and kind in (Visitor.listen, Visitor.see_it_break):
+                if kind in CANNOT.get(name.partition("_")[0], ()):
                     continue
                 if not await kind(self, reader, writer):
                     writer.transport.abort()
@@ -191,6 +193,31 @@ class Visitor:
         await reader.read(self.random.randint(1, 50_000))
         return False
 
+    async def shake_hands(self, reader: Any, writer: Any) -> None:
+        lines = ["GET / HTTP/1.1", "host: x", *(f"{key}: {value}" for key, value in FIELDS.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+
+    async def talk(self, reader: Any, writer: Any) -> bool:
+        """Over a WebSocket: several messages on their way, and a close that is answered."""
+        await self.shake_hands(reader, writer)
+        messages = [pattern(self.random.randint(0, 70_000), number) for number in range(8)]
+        for message in messages:
+            writer.write(frame(BINARY, message))
+        for message in messages:
+            assert await received(reader) == (BINARY, message)
+        writer.write(close_frame(1000))
+        assert await received(reader) == (CLOSE, b"\x03\xe8")
+        assert await reader.read() == b""
+        return False
+
+    async def leave_in_a_talk(self, reader: Any, writer: Any) -> bool:
+        await self.shake_hands(reader, writer)
+        sent = b"".join(frame(BINARY, pattern(30_000, number)) for number in range(4))
+        writer.write(sent[: self.random.randint(1, len(sent))])
+        await asyncio.sleep(self.random.random() / 100)
+        return False
+
     async def talk_nonsense(self, reader: Any, writer: Any) -> bool:
         writer.write(b"GET / HTTP/1.1\r\nhost : x\r\n\r\n")
         status, _ = await answer(reader)
@@ -207,8 +234,17 @@ KINDS = [
     Visitor.leave_in_a_head,
     Visitor.leave_in_an_upload,
     Visitor.leave_in_a_download,
+    Visitor.leave_in_a_talk,
+    Visitor.talk,
     Visitor.talk_nonsense,
 ]
+
+
+# What a kind of application has no word for.
+CANNOT = {
+    "raw": (Visitor.listen, Visitor.see_it_break),
+    "wsgi": (Visitor.listen, Visitor.talk, Visitor.leave_in_a_talk),
+}
 
 
 def get(path: str) -> bytes:
@@ -227,6 +263,16 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
         assert await reader.readexactly(2) == b"\r\n"
     assert await reader.readexactly(2) == b"\r\n"
     return status, b"".join(parts)
+
+
+async def received(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """A frame of a WebSocket: its opcode, what it carries."""
+    first, size = await reader.readexactly(2)
+    if size == 126:
+        size = int.from_bytes(await reader.readexactly(2), "big")
+    elif size == 127:
+        size = int.from_bytes(await reader.readexactly(8), "big")
+    return first & 15, await reader.readexactly(size)
 
 
 async def visits(served: Served, seed: int, seconds: float) -> int:
