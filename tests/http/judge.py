@@ -38,6 +38,7 @@ STRICTER = {
         "BARE_LF": "takes an LF alone as a line's end",
         "CHUNK_EXTENSION": "takes anything behind the semicolon",
         "CHUNK_SIZE": "takes twenty digits",
+        "CODING": "joins folded lines, also that of a coding",
         "CODING_OLD": "reads chunked in HTTP/1.0",
         "CONTROL": "refuses NUL only",
         "FOLD": "joins folded lines",
@@ -153,11 +154,11 @@ def compare(name: str, ours: Outcome, theirs: oracles.Verdict) -> str | None:
         if message.is_whole and not goes_on(message):
             if not seen.goes_on or message.head["upgrades"]:
                 return None
-            if name in ("llhttp", "node") and message.head["minor"] == 0:
+            if name in ("llhttp", "node"):  # not a close with a tab behind it, nor a second one
                 return "stricter: RFC 9112 9.3 close wins over keep-alive"
             raise Disagreement(f"it goes on after {message}")
         if message.is_whole and not seen.goes_on:
-            if name == "h11" and message.head["minor"] == 0:
+            if message.head["minor"] == 0:
                 return "looser: RFC 9112 9.3 keep-alive of HTTP/1.0"
             raise Disagreement(f"it does not go on after {message}")
     if ours.fault is not None:
