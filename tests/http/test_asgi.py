@@ -92,6 +92,50 @@ def test_receive_after_the_body_waits_for_the_disconnect(http_serving: HttpServi
     assert seen[1:] == [{"type": "http.disconnect"}, "ConnectionResetError"]
 
 
+@pytest.mark.parametrize(
+    "raises", [None, "its own", "a group", "a mixed group", "another", "a ring"]
+)
+def test_an_application_that_ends_because_its_client_has_gone_has_not_failed(
+    http_serving: HttpServing, raises: str | None, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    """Frameworks turn what send() raises into an exception of their own."""
+    ended: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+                await asyncio.sleep(0)
+        except OSError as error:
+            if raises == "a group":
+                raise ExceptionGroup("of tasks", [error, error]) from None
+            if raises == "a mixed group":
+                raise ExceptionGroup("of tasks", [error, LookupError("something else")]) from None
+            if raises == "its own":
+                raise LookupError("the client has gone") from None  # its context is still known
+            if raises is None:
+                raise
+        finally:
+            ended.append("")
+        if raises == "a ring":
+            one, two = KeyError("one"), KeyError("two")
+            one.__cause__, two.__cause__ = two, one
+            raise one
+        raise LookupError("something else")
+
+    server = http_serving(app, lifespan="off")
+    client = http_serving.client()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert client.file.read(12) == b"HTTP/1.1 200"
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    wait_for(lambda: ended)
+    server.stop()
+    expected = int(raises in ("a mixed group", "another", "a ring"))
+    assert errors_logged.text.count("ASGI application failed") == expected
+
+
 def test_after_its_response_an_application_receives_a_disconnect(
     http_serving: HttpServing,
 ) -> None:

@@ -136,6 +136,21 @@ cdef class AsgiApplication(Application):
         return scope
 
 
+cdef bint is_of_the_end(object error, list seen) except -1:
+    """It is what send() says when the client has gone, or what was raised because of that:
+    frameworks have exceptions of their own for it, and task groups make a group of it. seen: those
+    that it was raised from, directly or not; they may be a ring."""
+    if error is None or any([error is one for one in seen]):
+        return False
+    if isinstance(error, ConnectionResetError):
+        return True
+    seen = [*seen, error]
+    if isinstance(error, BaseExceptionGroup):
+        return all([is_of_the_end(one, seen) for one in error.exceptions])
+    return is_of_the_end(
+        error.__cause__ if error.__cause__ is not None else error.__context__, seen)
+
+
 cdef class AsgiExchange(Exchange):
     cdef AsgiApplication application
     cdef RequestTask task
@@ -171,7 +186,8 @@ cdef class AsgiExchange(Exchange):
         if wire is not None and wire.is_refused:
             return 0  # for what the peer did, and it was told
         if error is not None and not isinstance(error, CancelledError):
-            self.application.report("the ASGI application failed", error)
+            if wire is not None or self.is_complete or not is_of_the_end(error, []):
+                self.application.report("the ASGI application failed", error)
         elif wire is not None and not self.is_complete and error is None:
             self.application.report(
                 "the ASGI application returned before its response was complete"
