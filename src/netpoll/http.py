@@ -35,6 +35,7 @@ from netpoll._http.static_files import StaticFiles
 from netpoll._native.http.asgi import AsgiApplication
 from netpoll._native.http.raw import RawApplication, Request, Response
 from netpoll._native.http.raw_websocket import WebSocket
+from netpoll._native.http.request_limits import check_request_limits
 from netpoll._native.http.websocket import SocketRules
 from netpoll._native.http.wire import Application, HttpProtocol
 from netpoll._native.http.wsgi import WsgiApplication
@@ -63,7 +64,8 @@ log = logging.getLogger("netpoll.http")
 
 @dataclass(frozen=True, kw_only=True)
 class HttpLimits:
-    """What a request and a WebSocket may be, and how long they may take. None: without a limit.
+    """What a request and a WebSocket may be, and how long they may take. None: without a limit; the
+    first three have one, of at most 2**30.
 
     line_max_bytes: of the request line (414). head_max_bytes, fields_max_count: of the head, and of
         the trailers (431). body_max_bytes: of the body (413).
@@ -93,6 +95,7 @@ class HttpLimits:
 
     def __post_init__(self) -> None:
         check_limits(self)
+        check_request_limits(self._of_reader())
 
     def _of_reader(self) -> dict[str, int]:
         """Those that the reader of requests keeps."""

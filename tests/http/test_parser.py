@@ -7,7 +7,10 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
+from netpoll import http
 from netpoll._native.http.parser import RequestParser, unquote
+
+from .conftest import HttpServing
 
 POST = (
     b"POST /a%20b?c HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
@@ -74,10 +77,26 @@ def test_limits_are_those_that_were_given(limits: dict[str, int], name: str) -> 
     assert RequestParser(**limits).feed(POST)[-1][1] == name
 
 
-@pytest.mark.parametrize("limit", [0, -1, (1 << 30) + 1, 1 << 70])
-def test_limits_are_numbers_that_can_be_counted_to(limit: int) -> None:
-    with pytest.raises(ValueError, match="a limit is"):
-        RequestParser(head_max_bytes=limit)
+@pytest.mark.parametrize("name", ["line_max_bytes", "head_max_bytes", "fields_max_count"])
+@pytest.mark.parametrize("limit", [0, -1, (1 << 30) + 1, (1 << 32) - 1, 1 << 70])
+def test_limits_are_numbers_that_can_be_counted_to(name: str, limit: int) -> None:
+    for kind in (RequestParser, http.HttpLimits):
+        with pytest.raises(ValueError, match=f"{name} (must be|is at most)"):
+            kind(**{name: limit})
+
+
+def test_a_body_may_be_of_any_size() -> None:
+    head = b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (1 << 62)
+    assert RequestParser(body_max_bytes=1 << 70).feed(head)[-1][0] == "head"
+
+
+def test_a_time_may_be_any(http_serving: HttpServing) -> None:
+    for time_s in (1e-9, 1e300):
+        limits = http.HttpLimits(
+            head_timeout_s=time_s, stall_timeout_s=time_s, keep_alive_timeout_s=max(time_s, 9)
+        )
+        http_serving(lambda request: b"answer", limits=limits)
+        assert http_serving.client().ask().body == b"answer"
 
 
 def test_bytes_are_let_go() -> None:

@@ -18,6 +18,7 @@ from netpoll._native.http.c cimport (
     NP_HTTP_KEEP_ALIVE, NP_HTTP_UPGRADES, NP_HTTP_WEBSOCKET, np_body, np_body_begin, np_body_read,
     np_field_unquote, np_http1, np_http1_begin, np_http1_close, np_http1_open, np_http1_read,
     np_http_default_limits, np_http_fault_of, np_http_field, np_http_limits, np_http_span)
+from netpoll._native.http.request_limits cimport set_limits
 from netpoll._native.limits cimport HTTP_SPANS_COUNT
 from netpoll._native.seal cimport seal_types
 
@@ -38,14 +39,10 @@ cdef class RequestParser:
                   fields_max_count: int | None = None, body_max_bytes: int | None = None):
         np_iov_init(&self.unread)
         self.limits = np_http_default_limits()
-        if line_max_bytes is not None:
-            self.limits.line_max_bytes = checked(line_max_bytes)
-        if head_max_bytes is not None:
-            self.limits.head_max_bytes = checked(head_max_bytes)
-        if fields_max_count is not None:
-            self.limits.fields_max_count = checked(fields_max_count)
-        if body_max_bytes is not None:
-            self.limits.body_max_bytes = checked(body_max_bytes)
+        given = {"line_max_bytes": line_max_bytes, "head_max_bytes": head_max_bytes,
+                 "fields_max_count": fields_max_count, "body_max_bytes": body_max_bytes}
+        set_limits(&self.limits,
+                   {name: value for name, value in given.items() if value is not None})
         self.fields = <np_http_field*>calloc(self.limits.fields_max_count + 1,
                                              sizeof(np_http_field))
         if self.fields is NULL:
@@ -168,13 +165,6 @@ cdef class RequestParser:
             "upgrades": bool(request.flags & NP_HTTP_UPGRADES),
             "websocket": bool(request.flags & NP_HTTP_WEBSOCKET),
         }
-
-
-cdef uint32_t checked(object limit) except? 0:
-    """A limit that the reader can count with."""
-    if not 1 <= limit <= 1 << 30:
-        raise ValueError("a limit is 1 to 2**30")
-    return limit
 
 
 cdef tuple fault_event(int fault):

@@ -25,6 +25,7 @@ from netpoll._native.http.c cimport (
     np_http1_close, np_http1_open, np_http1_read, np_http_default_limits, np_http_fault_of,
     np_http_field)
 from netpoll._native.http.request_head cimport HeaderPairs
+from netpoll._native.http.request_limits cimport set_limits
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
 from netpoll._native.seal cimport seal_types
@@ -88,20 +89,10 @@ cdef class HttpProtocol(Protocol):
         self.application = application
         self.addresses = Addresses.__new__(Addresses)
         self.now_tick = 1  # 0: a Wire's time has not begun
-        self.head_ticks = 0 if head_timeout_s is None else max(1, <int>head_timeout_s)
-        self.stall_ticks = 0 if stall_timeout_s is None else max(1, <int>stall_timeout_s)
+        self.head_ticks = ticks_of(head_timeout_s)
+        self.stall_ticks = ticks_of(stall_timeout_s)
         self.limits = np_http_default_limits()
-        for name, value in limits.items():
-            if name == "line_max_bytes":
-                self.limits.line_max_bytes = value
-            elif name == "head_max_bytes":
-                self.limits.head_max_bytes = value
-            elif name == "fields_max_count":
-                self.limits.fields_max_count = value
-            elif name == "body_max_bytes":
-                self.limits.body_max_bytes = value
-            else:
-                raise TypeError(f"no limit has the name {name!r}")
+        set_limits(&self.limits, limits)
         self.header_pairs = HeaderPairs.__new__(HeaderPairs)
         self.heads = HeadWriter.__new__(HeadWriter, server, fields)
         if write_notes is not None:
@@ -304,6 +295,11 @@ cdef class HttpProtocol(Protocol):
             exchange.wire = None
             exchange.disconnected()
         return 0
+
+
+cdef int ticks_of(object timeout_s) except -1:
+    """0: none. Any number of seconds is one of ticks, at most 34 years."""
+    return 0 if timeout_s is None else int(max(1, min(timeout_s, 1 << 30)))
 
 
 # ---- one connection -----------------------------------------------------------------------------

@@ -1,0 +1,5 @@
+# The seam of http/request_limits.pyx.
+
+from netpoll._native.http.c cimport np_http_limits
+
+cdef int set_limits(np_http_limits *limits, dict values) except -1

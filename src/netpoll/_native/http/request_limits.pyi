@@ -1,0 +1,3 @@
+"""Types of the limits of a request."""
+
+def check_request_limits(values: dict[str, int]) -> None: ...
