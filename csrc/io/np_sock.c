@@ -1,10 +1,11 @@
-#define _GNU_SOURCE /* accept4 */
+#define _GNU_SOURCE /* accept4, POLLRDHUP */
 #include "io/np_sock.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
@@ -123,6 +124,12 @@ void np_sock_reset_at_close(int fd)
 {
     struct linger reset = {.l_onoff = 1, .l_linger = 0};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)); /* not a socket: nothing to do */
+}
+
+bool np_sock_peer_has_ended(int fd)
+{
+    struct pollfd one = {.fd = fd, .events = POLLRDHUP};
+    return poll(&one, 1, 0) == 1;
 }
 
 int np_sock_error(int fd)

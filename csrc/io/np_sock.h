@@ -9,6 +9,7 @@
 #ifndef NP_SOCK_H
 #define NP_SOCK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -36,6 +37,8 @@ int np_sock_close(int fd);
 /* The close is going to reset the connection (SO_LINGER 0): the kernel drops what is unsent, and
  * lets go of the memory that it is in. */
 void np_sock_reset_at_close(int fd);
+/* The peer has ended its side, or the connection is broken, whatever is unread before that. */
+bool np_sock_peer_has_ended(int fd);
 /* SO_ERROR: 0, or the pending error as -errno. */
 int np_sock_error(int fd);
 /* Fills *peer; family AF_UNSPEC when the socket is not an internet one or not connected. */

@@ -418,6 +418,7 @@ cdef extern from "io/np_sock.h" nogil:
     int np_sock_shutdown(int fd, int how)
     int np_sock_close(int fd)
     void np_sock_reset_at_close(int fd)
+    bint np_sock_peer_has_ended(int fd)
     int np_sock_error(int fd)
     void np_sock_peer(int fd, np_peer *peer)
     void np_sock_nodelay(int fd)

@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset, strlen
 
 from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_OPEN, NP_CONN_PAUSED, NP_OWNER_HEAP,
-    iovec, np_conn, np_conn_at, np_conn_pin, np_sock_reset_at_close)
+    iovec, np_conn, np_conn_at, np_conn_pin, np_sock_peer_has_ended, np_sock_reset_at_close)
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter, checked_fields
 from netpoll._native.http.c cimport (
     NP_ANSWER_CHUNK_MAX_BYTES, NP_ANSWER_FAULT_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_TIMEOUT,
@@ -207,6 +207,10 @@ cdef class HttpProtocol(Protocol):
     cdef int look_at(self, Wire wire) except -1:
         cdef uint64_t pending_bytes
         cdef bint is_waiting
+        cdef Exchange exchange = wire.exchange
+        if exchange is not None and wire.is_paused() and wire.has_all() \
+                and np_sock_peer_has_ended(wire.face.conn.fd):
+            exchange.disconnected()  # behind more requests than are read ahead
         if wire.stage == STAGE_OVER and not wire.face.pending:
             if self.now_tick - wire.since_tick > HTTP_LINGER_S:
                 wire.face.close()
@@ -340,13 +344,12 @@ cdef class Wire:
             exchange.body_arrived()
         elif self.stage == STAGE_ANSWER:
             exchange = self.exchange
-            if self.has_all():
-                face.pause_reading()  # pipelined: read when this one is answered
-            elif exchange is not None:
+            if exchange is not None and not self.has_all():
                 exchange.body_arrived()
-                if self.face is face and self.stage == STAGE_ANSWER and not self.is_done \
-                        and face.unread_bytes() > HTTP_UNREAD_MAX_BYTES:
-                    face.pause_reading()
+            # The next requests wait unread, up to here: who does not read does not see the end.
+            if self.face is face and self.stage == STAGE_ANSWER and not self.is_done \
+                    and face.unread_bytes() > HTTP_UNREAD_MAX_BYTES:
+                face.pause_reading()
         return 0
 
     cdef bint is_paused(self) noexcept:
@@ -603,8 +606,11 @@ cdef class Wire:
             self.offers_switch = False
         self.stage = STAGE_SWITCHED
         self.seen_pending_bytes = 0
+        # What came with the handshake is delivered at the end of this turn.
         if self.is_paused():
-            self.face.resume_reading()  # what is unread is delivered at the end of this turn
+            self.face.resume_reading()
+        elif not self.is_advancing and self.face.unread_bytes():
+            self.face.host.queue_run(self.face.conn)
         return 0
 
     cdef int write_data(self, object data) except -1:
