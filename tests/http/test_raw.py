@@ -37,10 +37,23 @@ def test_a_function_answers(http_serving: HttpServing) -> None:
     assert answer.header("date").endswith(" GMT")
 
 
+class Data(bytes):
+    """Of a program's own kind, and bytes to everybody."""
+
+
+class Text(str):
+    """Likewise, as templates' safe strings are."""
+
+
 @pytest.mark.parametrize(
     ("returned", "body", "content_type"),
     [
         (b"bytes", b"bytes", None),
+        (Data(b"data"), b"data", None),
+        (Text("text"), b"text", "text/plain; charset=utf-8"),
+        (http.Response(Data(b"data")), b"data", None),
+        (http.Response(Text("text")), b"text", "text/plain; charset=utf-8"),
+        (http.Response(b"x", headers={Text("content-type"): Data(b"a/b")}), b"x", "a/b"),
         ("caf\u00e9", "caf\u00e9".encode(), "text/plain; charset=utf-8"),
         (http.Response(b""), b"", None),
         (http.Response(bytearray(b"array")), b"array", None),

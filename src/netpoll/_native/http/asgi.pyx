@@ -238,13 +238,14 @@ cdef class AsgiExchange(Exchange):
 
     cdef object send_body(self, Wire wire, object data, bint more):
         cdef Connection face = wire.face
+        if type(data) is not bytes:  # bytes() of a number would be so many zeros
+            data = bytes(data) if hasattr(data, "__bytes__") else bytes(memoryview(data))
         if not more:
             if wire.has_head:
                 wire.write_data(data)
                 wire.end_answer()
             else:
-                wire.write_whole(self.status, self.fields,
-                                 data if type(data) is bytes else bytes(data))
+                wire.write_whole(self.status, self.fields, data)
             return self.complete()
         if not wire.has_head:
             wire.write_head(self.status, self.fields, -1)

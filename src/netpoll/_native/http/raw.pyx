@@ -54,7 +54,7 @@ cdef class Response:
     def __cinit__(self, body=b"", int status=200, headers=None, str content_type=None):
         self.status = status
         self.headers = []
-        if type(body) is str:
+        if isinstance(body, str):
             body = (<str>body).encode()
             content_type = content_type or "text/plain; charset=utf-8"
         self.body = body
@@ -74,9 +74,9 @@ cdef list pairs_of(object headers):
 
 
 cdef bytes octets(object text):
-    if type(text) is bytes:
-        return text
-    if type(text) is str:
+    if isinstance(text, bytes):
+        return text if type(text) is bytes else bytes(text)
+    if isinstance(text, str):
         return (<str>text).encode("latin-1")
     raise TypeError(f"the name and the value of a header are str or bytes, not {text!r}")
 
@@ -390,13 +390,16 @@ cdef class RawApplication(Application):
             return 0
         if type(response) is bytes:
             return wire.write_whole(200, None, response)
-        if type(response) is str:
+        if isinstance(response, (bytes, str)):
             response = Response(response)
         if not isinstance(response, Response):
             raise TypeError(f"a handler returns a Response, bytes or a str, not {response!r}")
         body = (<Response>response).body
-        if type(body) is bytes:
-            return wire.write_whole((<Response>response).status, (<Response>response).headers, body)
+        if isinstance(body, str):
+            body = (<str>body).encode()
+        if isinstance(body, (bytes, bytearray, memoryview)):
+            return wire.write_whole((<Response>response).status, (<Response>response).headers,
+                                    body if type(body) is bytes else bytes(body))
         if isinstance(body, os.PathLike):
             body = self.files.find(body)
         if type(body) is ServedFile:
@@ -407,9 +410,6 @@ cdef class RawApplication(Application):
                                      (<Response>response).headers, body)
         if hasattr(body, "fileno"):
             return self.answer_file(wire, response, body)
-        if isinstance(body, (bytearray, memoryview)):
-            return wire.write_whole((<Response>response).status, (<Response>response).headers,
-                                    bytes(body))
         # In parts: a coroutine, which waits while the peer does not take them.
         exchange = self.exchange_of(wire, request)
         exchange.task = make_task(exchange, wire.face, exchange.send_parts(response))
