@@ -5,6 +5,7 @@ import contextvars
 import pathlib
 import socket
 import struct
+import threading
 import time
 from typing import Any
 
@@ -535,3 +536,65 @@ def test_a_server_inside_a_running_loop(backend: str) -> None:
 
     with asyncio.Runner(loop_factory=lambda: netpoll.new_event_loop(backend)) as runner:
         assert runner.run(main()).endswith(b"inside")
+
+
+def test_the_end_is_seen_behind_the_next_request(http_serving: HttpServing) -> None:
+    """Who waits for http.disconnect hears of it, too, when the peer has sent more before."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        assert not (await receive())["more_body"]
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        seen.append((await receive())["type"])
+
+    server = http_serving(app, lifespan="off")
+    request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+    for number, behind in enumerate((b"", b"G", request * 100, request * 10_000), 1):
+        client = http_serving.client()
+        client.send(request + behind)
+        assert client.file.read(12) == b"HTTP/1.1 200"
+        client.close()
+        wait_for(lambda count=number: seen == ["http.disconnect"] * count)
+    wait_for(lambda: server.stats()["connections"] == 0)
+
+
+def test_another_thread_is_refused(http_serving: HttpServing) -> None:
+    """It would write into a connection while that one's own thread does."""
+    refused: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        def elsewhere() -> None:
+            for act in (
+                lambda: send({"type": "http.response.start", "status": 201}),
+                lambda: send({"type": "http.response.body", "body": b"elsewhere"}),
+                lambda: receive().send(None),
+                lambda: asyncio.run(receive()),
+            ):
+                try:
+                    act()
+                except RuntimeError as exc:
+                    refused.append(str(exc))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert await receive() == {"type": "http.request", "body": b"", "more_body": False}
+        await respond(send, b"here")
+
+    http_serving(app, lifespan="off")
+    answer = http_serving.client().ask()
+    assert (answer.status, answer.body) == (200, b"here")
+    assert len(refused) == 4
+    assert all("belongs to another thread" in text for text in refused)
+
+
+@pytest.mark.parametrize("body", [5, "text", [b"parts"]])
+def test_a_body_is_bytes(http_serving: HttpServing, body: Any) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        with pytest.raises(TypeError):
+            await respond(send, body)
+        await send({"type": "http.response.body", "body": bytearray(b"right")})
+
+    http_serving(app, lifespan="off")
+    assert http_serving.client().ask().body == b"right"

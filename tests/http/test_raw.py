@@ -417,3 +417,31 @@ def test_between_requests_a_connection_has_no_object(http_serving: HttpServing) 
         assert client.ask().body == b"x"
 
     wait_for(lambda: count() <= before + 2)  # a spare one of each
+
+
+def test_another_thread_is_refused(http_serving: HttpServing) -> None:
+    """It would read a connection while that one's own thread does; the head is the request's."""
+    refused: list[str] = []
+
+    async def handler(request: http.Request) -> http.Response:
+        def elsewhere() -> None:
+            for act in (
+                lambda: request.read().send(None),
+                lambda: asyncio.run(request.read_some()),
+                lambda: request.client,
+            ):
+                try:
+                    act()
+                except RuntimeError as exc:
+                    refused.append(str(exc))
+            assert ("content-length", "4") in request.headers
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        return http.Response(await request.read())
+
+    http_serving(handler)
+    assert http_serving.client().ask("/", "POST", b"body").body == b"body"
+    assert len(refused) == 3
+    assert all("belongs to another thread" in text for text in refused)

@@ -72,6 +72,7 @@ cdef class AsgiApplication(Application):
         scope = self.scope_of(wire)
         wire.take_head()
         exchange.wire = wire
+        exchange.host = face.host
         exchange.application = self
         wire.exchange = exchange
         try:
@@ -210,6 +211,7 @@ cdef class AsgiExchange(Exchange):
         return wait
 
     def send(self, dict message not None):
+        self.host.check_thread()
         cdef Wire wire = self.wire
         kind = message["type"]
         if kind == "http.response.start":
@@ -301,6 +303,7 @@ cdef class Receive(Awaitable):
 
     cdef object step(self):
         cdef AsgiExchange exchange = self.exchange
+        exchange.host.check_thread()
         cdef Wire wire = exchange.wire
         if wire is not None and not exchange.has_request:
             wire.say_continue()
@@ -323,6 +326,8 @@ cdef class Receive(Awaitable):
     cdef int abandon(self) except -1:
         """It was cancelled: nobody waits, so nothing of it stays."""
         cdef AsgiExchange exchange = self.exchange
+        if not exchange.host.is_its_thread():
+            return 0  # refused there
         if exchange.waiting is not None and self in exchange.waiting:
             exchange.waiting.remove(self)
             if not exchange.waiting and exchange.wire is not None:

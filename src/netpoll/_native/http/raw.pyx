@@ -29,6 +29,7 @@ from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.host cimport Host
 
 import json as py_json
 import os
@@ -89,6 +90,7 @@ cdef class Request:
     """
 
     cdef Wire wire              # None: answered, or its connection is over
+    cdef Host host              # of the connection. Only its thread may look at the wire
     cdef np_http1 head          # its memory is `memory`
     cdef uint8_t *memory
     cdef list parts             # of the body, read and not given to anybody yet
@@ -105,6 +107,7 @@ cdef class Request:
         if self.memory is NULL:
             raise MemoryError
         self.wire = wire
+        self.host = wire.face.host
         self.parts = []
         self.head = wire.request
         memcpy(self.memory, wire.request.fields, fields_bytes)
@@ -176,6 +179,7 @@ cdef class Request:
     @property
     def client(self):
         """(host, port) of the peer; None over a Unix socket, and when the peer has gone."""
+        self.host.check_thread()
         cdef Wire wire = self.wire
         cdef Connection face = wire.face if wire is not None else None
         cdef Addresses addresses
@@ -266,6 +270,7 @@ cdef class BodyRead(Awaitable):
     cdef bint wants_all, iterates
 
     cdef object step(self):
+        self.request.host.check_thread()
         cdef Wire wire = self.request.wire
         cdef RawExchange exchange
         if wire is None or wire.face is None:
@@ -304,6 +309,8 @@ cdef class BodyRead(Awaitable):
         return self.wait_on(wire.face.host.loop)
 
     cdef int abandon(self) except -1:
+        if not self.request.host.is_its_thread():
+            return 0  # refused there
         cdef Wire wire = self.request.wire
         cdef RawExchange exchange
         if wire is not None and wire.exchange is not None:
@@ -350,6 +357,7 @@ cdef class RawApplication(Application):
     cdef RawExchange exchange_of(self, Wire wire, Request request):
         cdef RawExchange exchange = RawExchange.__new__(RawExchange)
         exchange.wire = wire
+        exchange.host = request.host
         exchange.application = self
         exchange.request = request
         wire.exchange = exchange

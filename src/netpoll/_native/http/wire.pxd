@@ -9,7 +9,7 @@ from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_li
 from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
-from netpoll._native.server.host cimport FileSpan
+from netpoll._native.server.host cimport FileSpan, Host
 from netpoll._native.server.protocol cimport Protocol
 
 
@@ -26,6 +26,7 @@ cdef class Application:
 cdef class Exchange:
     """A request that is being answered, beyond the call that its head was read in."""
     cdef Wire wire              # None: it is answered, or its connection is over
+    cdef Host host              # of the connection. Only its thread may look at the wire
 
     cdef int body_arrived(self) except -1
     cdef int disconnected(self) except -1

@@ -49,6 +49,7 @@ cdef class Host(Completion):
     cdef uint64_t accepted_count, handler_errors_count, full_closed_count
     cdef uint64_t user_copied_bytes, sent_bytes, file_bytes
 
+    cdef bint is_its_thread(self) noexcept
     cdef int check_thread(self) except -1
     cdef object tls_of(self, np_conn *conn)
     cdef int handler_failed(self, str message, object exc, Face face) except -1

@@ -129,8 +129,11 @@ cdef class Host(Completion):
         if self.spare is not NULL:
             Py_DECREF(self.spare)
 
+    cdef bint is_its_thread(self) noexcept:
+        return PyThread_get_thread_ident() == self.thread_id
+
     cdef int check_thread(self) except -1:
-        if PyThread_get_thread_ident() != self.thread_id:
+        if not self.is_its_thread():
             raise RuntimeError(
                 "this connection belongs to another thread: use "
                 "connection.loop.call_soon_threadsafe(connection.write, data)")
