@@ -79,8 +79,8 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         try:
-            while time.monotonic() < self.deadline_s:
-                self.talk()
+            while not self.frames_count or time.monotonic() < self.deadline_s:
+                self.talk()  # the first time also where nobody has let us come to it before
         except BaseException as error:
             self.error = error
 
