@@ -744,3 +744,42 @@ def test_a_last_block_ends_a_stream_of_deflate() -> None:
     final = packer.compress(b"final") + packer.flush()
     assert agreed.decompress(final, 0) == b"final"
     assert agreed.decompress(packed(b"next"), 100) == b"next"
+
+
+def test_another_thread_is_refused(http_serving: HttpServing) -> None:
+    refused: list[str] = []
+
+    def attempt(*acts: Any) -> None:
+        def elsewhere() -> None:
+            for act in acts:
+                try:
+                    act()
+                except RuntimeError as exc:
+                    refused.append(str(exc))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    async def handler(request: http.Request) -> None:
+        attempt(request.websocket)
+        websocket = request.websocket()
+        attempt(
+            lambda: websocket.send("elsewhere"),
+            websocket.close,
+            lambda: websocket.__anext__().send(None),
+        )
+        await websocket.send("here")
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await receive()
+        attempt(lambda: send({"type": "websocket.accept"}), lambda: receive().send(None))
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "here"})
+
+    for served, count in ((handler, 4), (app, 2)):
+        refused.clear()
+        http_serving(served, lifespan="off")
+        assert Peer(http_serving.client()).receive().payload == b"here"
+        assert len(refused) == count
+        assert all("belongs to another thread" in text for text in refused)

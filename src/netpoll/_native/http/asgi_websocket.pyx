@@ -25,6 +25,7 @@ cdef class AsgiSocket(Socket):
         return wait
 
     def send(self, dict message not None):
+        self.host.check_thread()
         kind = message["type"]
         if self.state == SOCKET_ASKED:
             return self.answer(kind, message)
@@ -96,6 +97,7 @@ cdef class AsgiSocket(Socket):
 
     cdef object next_message(self):
         """What receive() gives; None: nothing yet."""
+        self.host.check_thread()
         if not self.was_told:
             self.was_told = True
             return {"type": "websocket.connect"}

@@ -217,6 +217,7 @@ cdef class Request:
         Raises ValueError when none is asked for, and for headers that cannot be sent;
         ConnectionAbortedError when the request's handshake has a fault, which is answered.
         """
+        self.host.check_thread()
         cdef Wire wire = self.wire
         cdef RawExchange exchange
         cdef Handshake handshake

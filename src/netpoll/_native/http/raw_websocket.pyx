@@ -30,6 +30,7 @@ cdef class WebSocket(Socket):
 
         ValueError for a code that may not be sent, and for more than 123 bytes of reason.
         """
+        self.host.check_thread()
         self.begin_close(code, reason)
         return READY
 

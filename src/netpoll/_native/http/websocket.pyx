@@ -126,6 +126,7 @@ cdef int prepare(Socket socket, Wire wire, SocketRules rules, Handshake handshak
                  object report) except -1:
     """The wire's request is this socket's from here on."""
     socket.wire = wire
+    socket.host = wire.face.host
     socket.rules = rules
     socket.handshake = handshake
     socket.report = report
@@ -221,6 +222,7 @@ cdef class Socket(Exchange):
 
     cdef object take(self):
         """The next message, str or bytes; None: there is none now."""
+        self.host.check_thread()
         if not self.messages:
             return None
         message = self.messages.popleft()
@@ -238,6 +240,8 @@ cdef class Socket(Exchange):
 
     cdef int forget(self, Awaitable one) except -1:
         """That await has ended without a message."""
+        if not self.host.is_its_thread():
+            return 0  # refused there
         if self.receivers is not None and one in self.receivers:
             self.receivers.remove(one)
         return 0
@@ -248,6 +252,7 @@ cdef class Socket(Exchange):
         cdef uint8_t first = NP_WS_FIN
         cdef bytes payload
         cdef Sent sent
+        self.host.check_thread()
         if type(message) is str:
             first |= NP_WS_TEXT
             payload = (<str>message).encode()
@@ -538,6 +543,7 @@ cdef class Sent(Awaitable):
 
     cdef object step(self):
         cdef Socket socket = self.socket
+        socket.host.check_thread()
         cdef Wire wire = socket.wire
         if socket.state == SOCKET_OVER or wire is None or wire.face is None:
             raise ConnectionResetError("this WebSocket is closed")
@@ -557,6 +563,8 @@ cdef class Sent(Awaitable):
         return None
 
     cdef int abandon(self) except -1:
+        if not self.socket.host.is_its_thread():
+            return 0  # refused there
         drain = self.drain
         self.drain = None
         if drain is not None:

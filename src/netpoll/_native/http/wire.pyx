@@ -208,8 +208,8 @@ cdef class HttpProtocol(Protocol):
         cdef uint64_t pending_bytes
         cdef bint is_waiting
         cdef Exchange exchange = wire.exchange
-        if exchange is not None and wire.is_paused() and wire.has_all() \
-                and np_sock_peer_has_ended(wire.face.conn.fd):
+        if wire.stage == STAGE_ANSWER and exchange is not None and wire.has_all() \
+                and wire.is_paused() and np_sock_peer_has_ended(wire.face.conn.fd):
             exchange.disconnected()  # behind more requests than are read ahead
         if wire.stage == STAGE_OVER and not wire.face.pending:
             if self.now_tick - wire.since_tick > HTTP_LINGER_S:
