@@ -218,7 +218,9 @@ def test_the_messages_of_asgi(http_serving: HttpServing) -> None:
     ]
 
 
-@pytest.mark.parametrize(("end", "code"), [(b"", 1006), (close_frame(), 1005)])
+@pytest.mark.parametrize(
+    ("end", "code"), [(b"", 1006), (close_frame(), 1005)], ids=["no frame", "no code"]
+)
 def test_the_codes_of_ends_without_one(http_serving: HttpServing, end: bytes, code: int) -> None:
     seen: list[Any] = []
 

@@ -240,7 +240,11 @@ class TestCloses:
         peer.send(close_frame(1000) + close_frame(1000))
         assert peer.closed() == (1000, b"")
 
-    @pytest.mark.parametrize("behind", [frame(PING), frame(TEXT, b"late"), frame(TEXT, b"x", 0)])
+    @pytest.mark.parametrize(
+        "behind",
+        [frame(PING), frame(TEXT, b"late"), frame(TEXT, b"x", 0)],
+        ids=["ping", "text", "fragment"],  # masks are random
+    )
     def test_what_stands_behind_is_ignored(self, peer: Peer, behind: bytes) -> None:
         peer.send(close_frame(1000) + behind)
         assert peer.closed() == (1000, b"")
