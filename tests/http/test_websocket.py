@@ -469,7 +469,7 @@ def test_a_receive_that_is_cancelled_loses_nothing(http_serving: HttpServing) ->
     frame(BINARY, bytes(1001)),
     frame(BINARY, bytes(1001))[:8],  # its head is enough
     frame(BINARY, bytes(600), 0) + frame(CONTINUATION, bytes(401), 0),
-])  # fmt: skip
+], ids=["whole", "head", "fragments"])  # fmt: skip
 def test_a_message_that_is_too_large(http_serving: HttpServing, data: bytes) -> None:
     http_serving(echo, limits=http.HttpLimits(websocket_max_bytes=1000))
     peer = Peer(http_serving.client())
