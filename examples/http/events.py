@@ -56,7 +56,7 @@ def main() -> None:
     with http.Server(app, "127.0.0.1", options.port) as server:
         print(f"listening on port {server.port}", flush=True)
         signal.sigwait(ends)
-        server.stop(grace_s=0)  # these answers never end
+        server.close(0)  # these answers never end
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def on_connect(conn: netpoll.Connection) -> None:
 
 
 def on_data(conn: netpoll.Connection) -> None:
-    while (line := conn.readline()) is not None:
+    while (line := conn.take_line()) is not None:
         for member in list(members):
             try:
                 member.write(line)

@@ -36,7 +36,7 @@ def on_connect(conn: netpoll.Connection, address: tuple[str, int]) -> None:
 
 def on_data(conn: netpoll.Connection) -> None:
     other = conn.state
-    other.forward(conn.next())
+    other.forward(conn.lease())
     if other.pending > PENDING_MAX_BYTES:
         conn.pause_reading()
         conn.loop.create_task(resume_later(conn, other))

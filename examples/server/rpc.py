@@ -27,7 +27,7 @@ def answer(request: dict) -> dict:
 
 def on_data(conn: netpoll.Connection) -> None:
     while conn.available >= HEAD.size:
-        with conn.peek(HEAD.size) as head:
+        with conn.peek_lease(HEAD.size) as head:
             (size,) = HEAD.unpack(head)
         if size > MESSAGE_MAX_BYTES:
             conn.abort(ValueError(f"a message of {size} bytes"))
@@ -35,7 +35,7 @@ def on_data(conn: netpoll.Connection) -> None:
         if conn.available < HEAD.size + size:
             return  # the rest is still on its way
         conn.skip(HEAD.size)
-        reply = json.dumps(answer(json.loads(conn.read(size)))).encode()
+        reply = json.dumps(answer(json.loads(conn.take(size)))).encode()
         conn.writev([HEAD.pack(len(reply)), reply])
 
 

@@ -291,8 +291,8 @@ class Server(_StreamServer):
                 raise
         return self.start()
 
-    async def astop(self, *args: Any, **kwargs: Any) -> None:
-        await super().astop(*args, **kwargs)
+    async def aclose(self, *args: Any, **kwargs: Any) -> None:
+        await super().aclose(*args, **kwargs)
         pool, until_s = self._pool_of_threads, time.monotonic() + THREADS_END_S
         while pool is not None and pool.threads and time.monotonic() < until_s:
             await asyncio.sleep(0.002)

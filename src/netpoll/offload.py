@@ -105,7 +105,7 @@ def offload_data(
         task = conn.state
         if task is None:
             task = conn.state = _connection_task(conn)
-        task.feed(conn.read())
+        task.feed(conn.take())
         if not task.tells_all and task.pending >= PENDING_MAX_COUNT:
             task.tells_all = True
             conn.pause_reading()

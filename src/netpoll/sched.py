@@ -117,7 +117,7 @@ class Scheduler(SchedulerCore):
     Both work from any thread. seed fixes which worker an idle one steals from first; with None it
     differs from run to run. name is the prefix of the threads' names.
 
-    Shut down by shutdown() or the `with` statement; else, as concurrent.futures does it, at the
+    Ended by close() or the `with` statement; else, as concurrent.futures does it, at the
     interpreter's exit, which waits for what is queued. One that nothing refers to any more warns
     (ResourceWarning) and ends when its workers have nothing to run: what still waits in it is
     closed. Its tasks refer to it, and so does what runs in it.
@@ -159,10 +159,10 @@ class Scheduler(SchedulerCore):
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: object
     ) -> None:
         """Waits for what is queued; after an exception, cancels it."""
-        self.shutdown(cancel=error is not None)
+        self.close(cancel=error is not None)
 
     def __del__(self) -> None:
-        """Dropped without shutdown(), and nothing runs: the workers end."""
+        """Dropped without close(), and nothing runs: the workers end."""
         waiting = self._abandon()
         if waiting is not None:
             message = f"unclosed scheduler {self!r}; tasks that waited in it: {waiting}"
@@ -187,7 +187,7 @@ class Scheduler(SchedulerCore):
                 concurrent.futures.wait([_future_of(task)])
             raise
 
-    def shutdown(self, wait: bool = True, *, cancel: bool = False) -> None:
+    def close(self, wait: bool = True, *, cancel: bool = False) -> None:
         """Ends the scheduler: no new work from outside, and the workers end when all is done.
 
         wait: return when they have ended. cancel: what has not begun never will (tasks are
@@ -199,7 +199,7 @@ class Scheduler(SchedulerCore):
         self._stop(cancel)
         if wait:
             if threading.current_thread() in self._threads:
-                raise RuntimeError("a worker cannot wait for its own end: shutdown(wait=False)")
+                raise RuntimeError("a worker cannot wait for its own end: close(wait=False)")
             for thread in self._threads:
                 thread.join()
         _running.discard(self)
@@ -221,7 +221,7 @@ class Scheduler(SchedulerCore):
         From then on the worker sleeps in the loop's ring instead of on a futex. The loop is a
         complete one, for connections, servers and asyncio's tasks, by call_soon_threadsafe and
         asyncio.run_coroutine_threadsafe; and tasks with affinity to the worker may await what
-        belongs to it. shutdown() ends it, when all tasks of the scheduler are done, as asyncio.run
+        belongs to it. close() ends it, when all tasks of the scheduler are done, as asyncio.run
         does: what is left in it is cancelled. backend, config: as those of EventLoop.
         """
         with self._loops_lock:
@@ -237,7 +237,7 @@ class Scheduler(SchedulerCore):
         return loop
 
     def _has_unused_loop(self, index: int) -> bool:
-        """Whether the shutdown was faster than the worker on its way into its loop."""
+        """Whether close() was faster than the worker on its way into its loop."""
         with self._loops_lock:
             loop = self._loops[index]
         return loop is not None and not loop.is_closed()
@@ -299,7 +299,7 @@ class Scheduler(SchedulerCore):
         logger.error("\n".join(lines), exc_info=context["exception"])
 
     def stats(self) -> dict[str, Any]:
-        """Counters, as a dict; from any thread, also after shutdown.
+        """Counters, as a dict; from any thread, also after close().
 
         workers: per worker, executed (tasks and steps of tasks), stolen (tasks taken from other
         workers), parked (times it went to sleep), woken (times somebody ended that), overflowed
@@ -336,7 +336,7 @@ def wait_percentile_ns(histogram: Sequence[int], percent: float) -> int:
 def _at_exit() -> None:
     with contextlib.ExitStack() as steps:  # all of them, whatever becomes of one
         for scheduler in list(_running):
-            steps.callback(scheduler.shutdown)
+            steps.callback(scheduler.close)
 
 
 # As concurrent.futures: before the interpreter joins its threads, or these would never end.

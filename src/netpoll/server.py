@@ -85,7 +85,7 @@ class _Thread:
             self.loop.call_soon(self.ready.set)
             self.loop.run_forever()
             if not self.is_asked:
-                raise RuntimeError("a handler has stopped its worker's loop: stop the server")
+                raise RuntimeError("a handler has stopped its worker's loop: close the server")
         except BaseException as exc:
             self.error = exc
         if self.loop is not None and os.getpid() != self.server._pid:
@@ -201,11 +201,11 @@ class Server:
 
     A worker's thread that ends by itself (SystemExit in a handler, a loop that fails) takes the
     server with it: the loop's exception handler is told, the other workers stop with grace, and
-    stop() raises what it was. In a child process that was forked the server is not the child's:
-    there, stop() closes the copies of its descriptors and touches nothing else.
+    close() raises what it was. In a child process that was forked the server is not the child's:
+    there, close() closes the copies of its descriptors and touches nothing else.
 
     Raises ValueError and TypeError for arguments that make no sense; start() raises OSError when an
-    address is not available. start and stop may be called in any thread but the workers' own.
+    address is not available. start and close may be called in any thread but the workers' own.
     """
 
     def __init__(
@@ -272,7 +272,7 @@ class Server:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening sockets; empty before start and after stop."""
+        """The listening sockets; empty before start and after close."""
         return tuple(self._sockets)
 
     @property
@@ -340,7 +340,7 @@ class Server:
         except BaseException:
             self._is_down = True
             self._close_sockets()
-            self._state = "stopped"
+            self._state = "closed"
             raise
         if self._state == "new":  # else a thread has failed already
             self._state = "running"
@@ -449,24 +449,24 @@ class Server:
 
     # ---- stop ---------------------------------------------------------------------------------
 
-    def stop(self, grace_s: float = GRACE_DEFAULT_S) -> None:
+    def close(self, grace_s: float = GRACE_DEFAULT_S) -> None:
         """Stops accepting, lets handlers finish for grace_s seconds, then aborts what is left.
 
         Blocks until all is over; a thread that a handler blocks is left behind, and told of.
         May be called again. RuntimeError in a handler, which it would wait for, and for a server
-        that runs inside a loop: there, `await astop()`. What ended a worker's thread by itself is
+        that runs inside a loop: there, `await aclose()`. What ended a worker's thread by itself is
         raised here, once, when all is over.
         """
         if self._pid != os.getpid():
             return self._forget()
         if self._inside is not None:
-            if self._state in ("running", "stopping"):
-                raise RuntimeError("this server runs inside a loop: use 'await server.astop()'")
+            if self._state in ("running", "closing"):
+                raise RuntimeError("this server runs inside a loop: use 'await server.aclose()'")
             return None
         if any(thread.thread is threading.current_thread() for thread in self._threads):
             raise RuntimeError(
-                "stop() in a handler would wait for that handler: call it in another thread, or "
-                "use conn.loop.create_task(server.astop())"
+                "close() in a handler would wait for that handler: call it in another thread, or "
+                "use conn.loop.create_task(server.aclose())"
             )
         self._stop_threads(grace_s)
         for thread in self._threads:
@@ -483,7 +483,7 @@ class Server:
             if self._is_down:
                 return
             if self._state in ("new", "running"):
-                self._state = "stopping" if self._threads else "stopped"
+                self._state = "closing" if self._threads else "closed"
             if self._threads:
                 self._stop_accepting()
                 for thread in self._threads:
@@ -517,25 +517,25 @@ class Server:
         self._ended()
         self._workers = []
 
-    async def astop(self, grace_s: float = GRACE_DEFAULT_S) -> None:
-        """stop(), awaited: the loop goes on meanwhile.
+    async def aclose(self, grace_s: float = GRACE_DEFAULT_S) -> None:
+        """close(), awaited: the loop goes on meanwhile.
 
         RuntimeError in a session of this server, which it would wait for: there,
-        `conn.loop.create_task(server.astop())`.
+        `conn.loop.create_task(server.aclose())`.
         """
         if self._pid != os.getpid():
             return self._forget()
         if self._workers and ends.is_session_of(asyncio.current_task(), self._workers):
             raise RuntimeError(
-                "'await astop()' in a session would wait for that session: use "
-                "conn.loop.create_task(server.astop())"
+                "'await aclose()' in a session would wait for that session: use "
+                "conn.loop.create_task(server.aclose())"
             )
         if self._inside is None:
-            await asyncio.get_running_loop().run_in_executor(None, self.stop, grace_s)
+            await asyncio.get_running_loop().run_in_executor(None, self.close, grace_s)
             return None
         self._deadline_s = min(self._deadline_s, time.monotonic() + grace_s)
         if self._state == "running":
-            self._state = "stopping"
+            self._state = "closing"
             try:
                 self._stop_listening()
                 self._workers[0]._begin_stop()
@@ -543,7 +543,7 @@ class Server:
                     await asyncio.sleep(step)
             finally:  # if it was cancelled, what is left ends now
                 self._end_inside()
-        while not self._is_down:  # another astop() is at it
+        while not self._is_down:  # another aclose() is at it
             await asyncio.sleep(0.005)
         return None
 
@@ -614,7 +614,7 @@ class Server:
             with contextlib.suppress(BufferError):  # somebody keeps a Buffer: the last one frees it
                 self._pool.close()
         if self._state != "failed":
-            self._state = "stopped"
+            self._state = "closed"
 
     def _thread_failed(self, thread: _Thread) -> None:
         """In a worker's thread that ends: clients are not let wait for nobody."""
@@ -640,19 +640,19 @@ class Server:
             sock.close()
         self._sockets = []
         self._workers = []
-        self._state = "stopped"
+        self._state = "closed"
 
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:
-        self.stop()
+        self.close()
 
     async def __aenter__(self) -> Self:
         return self.start()
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.astop()
+        await self.aclose()
 
 
 def serve(
@@ -697,7 +697,7 @@ def serve(
         server._on_failure = None
         asked.close()
         ask.close()
-        server.stop(grace_s)
+        server.close(grace_s)
 
 
 def _check(handler: Handler, ways: tuple[object, ...], workers: int, context: object) -> None:

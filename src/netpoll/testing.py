@@ -105,8 +105,8 @@ class DeterministicScheduler(Scheduler):
         """Virtual workers have no rings: RuntimeError."""
         raise RuntimeError("the workers of a DeterministicScheduler have no event loops")
 
-    def shutdown(self, wait: bool = True, *, cancel: bool = False) -> None:
-        """As Scheduler.shutdown; tasks that can never end raise DeadlockError, cancel ends them."""
+    def close(self, wait: bool = True, *, cancel: bool = False) -> None:
+        """As Scheduler.close(); tasks that can never end raise DeadlockError, cancel ends them."""
         self._stop(cancel)
         while wait and (self.step() or self._jump()):
             pass

@@ -147,7 +147,7 @@ async def processes() -> None:
 
 async def server() -> None:
     def upper(conn: netpoll.Connection) -> None:
-        while (line := conn.readline()) is not None:
+        while (line := conn.take_line()) is not None:
             if line == b"file\n":
                 conn.sendfile(file)
             else:

@@ -202,7 +202,7 @@ def main() -> None:
     for _ in sys.stdin:
         print(json.dumps(figures(list(servers.values()))), flush=True)
     for server in servers.values():
-        server.stop(1)
+        server.close(1)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_what_is_logged(http_serving: HttpServing, tmp_path: Path) -> None:
     client.ask("/body?query", "POST", b"abc")
     wait_for(lambda: log.getvalue().count("\n") == 6)
     client.ask("/fails")
-    server.stop()
+    server.close()
     lines = [line.partition("] ")[2] for line in log.getvalue().splitlines()]
     assert lines == [
         '"GET /body HTTP/1.1" 200 5',
@@ -81,7 +81,7 @@ def test_formats(http_serving: HttpServing, tmp_path: Path) -> None:
         client.answer()
         client.send(b"GET /plain HTTP/1.0\r\n\r\n")
         client.rest()
-        server.stop()
+        server.close()
     combined = paths["combined"].read_text().splitlines()
     ends = [line.partition("] ")[2] for line in combined]
     assert ends == [
@@ -145,7 +145,7 @@ def test_refused_and_lost_requests_are_logged(http_serving: HttpServing, tmp_pat
     lost.close()
     wait_for(lambda: log.read_text().count("\n") == 7)
     gate.set()
-    server.stop()
+    server.close()
     assert [status for status, _ in statuses] == [400, 413, 431, 414, 400, 408]
     ends = [line.partition("] ")[2] for line in log.read_text().splitlines()]
     wanted = [f'"-" {status} {size}' for status, size in statuses]
@@ -196,7 +196,7 @@ def test_a_full_disk(
         assert client.ask().body == b"hello"
     wait_for(lambda: errors_logged.records)
     assert client.ask().body == b"hello"
-    server.stop()
+    server.close()
     assert [record.message.partition(":")[0] for record in errors_logged.records] == [
         "the access log cannot be written"
     ]
@@ -266,7 +266,7 @@ def test_workers_share_a_log(http_serving: HttpServing, tmp_path: Path) -> None:
         talker.start()
     for talker in talkers:
         talker.join()
-    server.stop()
+    server.close()
     lines = log.read_text().splitlines()
     assert len(lines) == 4000
     assert all(line.endswith('"GET / HTTP/1.1" 200 5') for line in lines)

@@ -132,7 +132,7 @@ def test_an_application_that_ends_because_its_client_has_gone_has_not_failed(
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     wait_for(lambda: ended)
-    server.stop()
+    server.close()
     expected = int(raises in ("a mixed group", "another", "a ring"))
     assert errors_logged.text.count("ASGI application failed") == expected
 
@@ -316,7 +316,7 @@ def test_lifespan_state_is_in_each_scope(http_serving: HttpServing) -> None:
     client = http_serving.client()
     assert [client.ask().body for _ in range(2)] == [b"from startup"] * 2
     assert steps == ["startup"]
-    server.stop()
+    server.close()
     assert steps == ["startup", "shutdown"]
 
 
@@ -491,7 +491,7 @@ def test_a_lifespan_ends_in_bounded_time(
     for says_it_is_over in (False, True):
         server = http_serving(app_that(says_it_is_over))
         began_s = time.monotonic()
-        server.stop()
+        server.close()
         assert time.monotonic() - began_s < 10
     assert seen == ["cancelled"] * 4  # once by the bound, once by the end of its loop
     assert errors_logged.text.count("did not shut down within") == 1

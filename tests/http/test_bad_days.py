@@ -313,7 +313,7 @@ def test_an_application_that_never_ends_is_cancelled_at_the_stop(
     client = http_serving.client()
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
     assert client.file.read(12) == b"HTTP/1.1 200"
-    server.stop(0.2)
+    server.close(0.2)
     assert seen == ["cancelled"]
     with pytest.raises((ConnectionResetError, ValueError)):
         text = client.rest()

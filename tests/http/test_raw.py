@@ -400,7 +400,7 @@ def test_a_stop_answers_what_is_being_answered(http_serving: HttpServing) -> Non
     begun.clear()
     busy.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
     begun.wait(10)
-    server.stop(5.0)
+    server.close(5.0)
     assert busy.rest().endswith(b"connection: close\r\n\r\ndone")
     assert idle.rest() == b""
 

@@ -299,7 +299,7 @@ def test_a_denial(http_serving: HttpServing, errors_logged: pytest.LogCaptureFix
     assert answer.header("transfer-encoding") == "chunked"
     assert client.ask().body == b"plain"
     assert seen == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}] * 3
-    http_serving.servers[-1].stop()
+    http_serving.servers[-1].close()
     assert errors_logged.text == ""
 
 
@@ -376,7 +376,7 @@ def test_after_its_own_close_an_application_receives_the_end(
     peer.send(frame(TEXT, b"dropped") + frame(PING) + close_frame(4001))
     assert client.rest() == b""
     assert seen == [{"type": "websocket.disconnect", "code": 4001, "reason": "over"}]
-    http_serving.servers[-1].stop()
+    http_serving.servers[-1].close()
     assert errors_logged.text == ""
 
 
@@ -642,7 +642,7 @@ def test_a_stop_closes_with_1001(http_serving: HttpServing) -> None:
 
     server = http_serving(app, lifespan="off")
     peers = [Peer(http_serving.client()) for _ in range(3)]
-    stopping = threading.Thread(target=server.stop, args=(10.0,))
+    stopping = threading.Thread(target=server.close, args=(10.0,))
     stopping.start()
     for peer in peers:
         assert peer.receive() == Frame(FIN | CLOSE, struct.pack("!H", 1001))

@@ -143,7 +143,7 @@ def test_a_stop_waits_for_the_answer(http_serving: HttpServing) -> None:
     client = http_serving.client()
     client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert begun.wait(20)
-    stopping = threading.Thread(target=server.stop, args=(20,))
+    stopping = threading.Thread(target=server.close, args=(20,))
     stopping.start()
     time.sleep(0.05)
     gate.set()
@@ -172,7 +172,7 @@ def test_a_stop_ends_threads_that_wait_for_the_peer(http_serving: HttpServing) -
     writing.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc")
     reading.send(b"GET /answer HTTP/1.1\r\nhost: x\r\n\r\n")
     wait_for(lambda: results[0].given > 1)
-    server.stop(0.1)
+    server.close(0.1)
     wait_for(lambda: results[0].closed == 1 and len(errors) == 1)
 
 
@@ -193,7 +193,7 @@ def test_a_stop_leaves_a_blocked_thread_behind(
     client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert begun.wait(20)
     start_s = time.monotonic()
-    server.stop(0.1)
+    server.close(0.1)
     assert time.monotonic() - start_s < 10
     assert "blocks 1 threads" in errors_logged.records[0].message
     gate.set()

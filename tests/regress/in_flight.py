@@ -286,8 +286,8 @@ def server_plain(loop: Any, a: socket.socket, b: socket.socket) -> Any:
 @netpolls
 def server_face_kept(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     def on_data(conn: Any) -> None:
-        conn.state = [conn, loop, conn.peek()]
-        conn.write(conn.read())
+        conn.state = [conn, loop, conn.peek_lease()]
+        conn.write(conn.take())
 
     return served(loop, on_data)
 
@@ -295,7 +295,7 @@ def server_face_kept(loop: Any, a: socket.socket, b: socket.socket) -> Any:
 @netpolls
 def server_lease_retained(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     def on_data(conn: Any) -> None:
-        conn.state = conn.next().retain()
+        conn.state = conn.lease().retain()
         conn.write(b"ok")
 
     return served(loop, on_data)
@@ -304,7 +304,7 @@ def server_lease_retained(loop: Any, a: socket.socket, b: socket.socket) -> Any:
 @netpolls
 def server_view_of_a_lease(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     def on_data(conn: Any) -> None:
-        lease = conn.next()
+        lease = conn.lease()
         conn.state = [memoryview(lease), lease.pieces()]
         conn.write(b"ok")
 
@@ -315,7 +315,7 @@ def server_view_of_a_lease(loop: Any, a: socket.socket, b: socket.socket) -> Any
 def server_buffer(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     def on_data(conn: Any) -> None:
         conn.state = [conn.reserve(100), conn.reserve(200)]
-        conn.state[1].write(conn.read())
+        conn.state[1].write(conn.take())
         conn.write(conn.state[1])
 
     return served(loop, on_data)
@@ -597,7 +597,7 @@ def server_tls(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     """It has written more than the client takes."""
 
     def on_data(conn: Any) -> None:
-        conn.state = [conn, conn.next().retain()]
+        conn.state = [conn, conn.lease().retain()]
         conn.write(bytes(1 << 18))
 
     return served_tls(loop, on_data)
@@ -620,7 +620,7 @@ def server_sends_a_file(loop: Any, a: socket.socket, b: socket.socket) -> Any:
 
     def on_data(conn: Any) -> None:
         conn.state = [conn, loop, file]
-        conn.read()
+        conn.take()
         conn.sendfile(file)
 
     return served(loop, on_data)
@@ -631,7 +631,7 @@ def server_writes_much(loop: Any, a: socket.socket, b: socket.socket) -> Any:
     """From memory of a pool and from leases, to a client that does not read."""
 
     def on_data(conn: Any) -> None:
-        lease = conn.next().retain()
+        lease = conn.lease().retain()
         buffer = conn.reserve(60_000)
         buffer.write(bytes(60_000))
         conn.state = [conn, lease]

@@ -302,7 +302,7 @@ async def http_functions() -> AsyncIterator[list[Any]]:
     application = native_raw.RawApplication(handler, True, print, rules)
     yield [*met, rules, application, native_wire.Application()]
     writer.close()
-    await server.astop(0)
+    await server.aclose(0)
 
 
 @maker
@@ -317,7 +317,7 @@ async def http_applications() -> AsyncIterator[list[Any]]:
     rules = native_websocket.SocketRules(None, None, None, None)
     yield [*met, native_asgi.AsgiApplication(app, None, "http", "", print, rules)]
     writer.close()
-    await server.astop(0)
+    await server.aclose(0)
 
 
 @maker
@@ -332,7 +332,7 @@ async def websockets_of_functions() -> AsyncIterator[list[Any]]:
     server, writer = await asked(handler, met, UPGRADE)
     yield met
     writer.close()
-    await server.astop(0)
+    await server.aclose(0)
 
 
 @maker
@@ -348,7 +348,7 @@ async def websockets_of_applications() -> AsyncIterator[list[Any]]:
     server, writer = await asked(app, met, UPGRADE)
     yield met
     writer.close()
-    await server.astop(0)
+    await server.aclose(0)
 
 
 @maker
@@ -368,7 +368,7 @@ async def wsgi_applications() -> AsyncIterator[list[Any]]:
     yield [*met, wrapper, inline]
     gate.set()
     writer.close()
-    await server.astop(0)
+    await server.aclose(0)
 
 
 @maker
@@ -398,8 +398,8 @@ async def connections() -> AsyncIterator[list[Any]]:
     met: list[Any] = []
 
     def on_data(conn: Any) -> None:
-        lease = conn.next(50).retain()
-        met.extend([lease, conn.peek(5), *[view.obj for view in lease.pieces()]])
+        lease = conn.lease(50).retain()
+        met.extend([lease, conn.peek_lease(5), *[view.obj for view in lease.pieces()]])
         met.append(conn)
 
     server, _, _ = await served(on_data)

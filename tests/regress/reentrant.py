@@ -735,7 +735,7 @@ async def end(program: Program) -> None:
     """Calmly: nothing acts any more."""
     program.is_calm = True
     variable.set(None)
-    program.scheduler.shutdown(cancel=True)
+    program.scheduler.close(cancel=True)
     program.handles.clear()
     loop = program.loop
     for task in list(program.tasks):

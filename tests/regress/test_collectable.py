@@ -207,11 +207,11 @@ def test_a_server_is_collected(backend: str, handler: str) -> None:
 
     def reserves(conn: Any) -> None:
         buffer = conn.reserve(100)
-        buffer.write(conn.read())
+        buffer.write(conn.take())
         conn.write(buffer)
 
     def keeps(conn: Any) -> None:
-        conn.state = (conn, conn.peek().retain())
+        conn.state = (conn, conn.peek_lease().retain())
         conn.forward()
 
     chosen = {"plain": plain, "session": session, "reserves": reserves, "keeps": keeps}[handler]
@@ -222,7 +222,7 @@ def test_a_server_is_collected(backend: str, handler: str) -> None:
         with socket.create_connection(("127.0.0.1", started.port), timeout=10) as client:
             client.sendall(b"hello")
             assert client.recv(10) == b"hello"
-        started.stop(0.5)
+        started.close(0.5)
         return weakref.ref(started)
 
     def ours() -> list[str]:

@@ -100,7 +100,7 @@ def has_context(scheduler: Any, ended: list[int]) -> None:
 def shut_down(scheduler: Any, ended: list[int]) -> None:
     scheduler.spawn(sleeps, ended)
     wait_for(1, scheduler)
-    scheduler.shutdown(wait=False)
+    scheduler.close(wait=False)
 
 
 # What it starts, and how many tasks wait then, and how many of them end by `finally`.
@@ -203,7 +203,7 @@ def test_a_scheduler_in_use_is_not_dropped() -> None:
         loop.call_soon_threadsafe(called.set)
         assert called.wait(10)
         sched_of_loop = next(s for s in list(sched._running) if loop in s._loops)
-        sched_of_loop.shutdown()
+        sched_of_loop.close()
         del task, executor, loop, sched_of_loop
         assert until_threads(threads_count) == threads_count
     assert ended == ["blocks"]
@@ -244,4 +244,4 @@ def test_a_task_outlives_the_drop_of_its_waiter() -> None:
     with pytest.raises(sched.CancelledError):
         task.result(10)
     assert ended == [1, 1]
-    task.scheduler.shutdown()
+    task.scheduler.close()

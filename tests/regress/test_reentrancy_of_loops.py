@@ -379,7 +379,7 @@ def test_an_exception_handler_that_exits() -> None:
     assert task.result() == [1]
     assert current_task() is None
     scheduler.exception_handler = None
-    scheduler.shutdown()
+    scheduler.close()
 
 
 def test_options_and_callbacks_that_act() -> None:
@@ -413,4 +413,4 @@ def test_a_scheduler_is_made_while_it_is_made() -> None:
     with pytest.raises(RuntimeError):
         scheduler.__init__(1, seed=Seed(1))  # type: ignore[misc]
     assert scheduler.spawn(int).result(10) == 0
-    scheduler.shutdown()
+    scheduler.close()

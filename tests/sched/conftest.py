@@ -36,7 +36,7 @@ def make_scheduler(request: pytest.FixtureRequest) -> Iterator[MakeScheduler]:
 
     yield make
     for scheduler in made:
-        scheduler.shutdown(cancel=True)
+        scheduler.close(cancel=True)
         stats = scheduler.stats()
         queued = [stats["queued"], *(worker["queued"] for worker in stats["workers"])]
         assert not any(count for lanes in queued for count in lanes.values()), stats

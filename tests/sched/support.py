@@ -33,6 +33,6 @@ def private_bytes_script(count: int) -> str:
         after = private_bytes()
         print((between - before) / {count}, (after - between) / {count})
         go.set()
-        scheduler.shutdown()
+        scheduler.close()
         """
     )

@@ -78,8 +78,8 @@ def test_a_deadlock_is_told() -> None:
     with pytest.raises(DeadlockError, match="never"):
         first.result()
     with pytest.raises(DeadlockError, match="2 tasks"):
-        scheduler.shutdown()
-    scheduler.shutdown(cancel=True)
+        scheduler.close()
+    scheduler.close(cancel=True)
     assert first.cancelled() and other.cancelled()
 
 
@@ -163,7 +163,7 @@ def test_whatever_happens_each_task_ends_once(actions, seed, workers, slots) -> 
         for task in tasks[number:]:
             task.add_done_callback(lambda _task, n=number: ends.append(n))
     posts = sum(kind == "post" for kind, _ in actions)
-    scheduler.shutdown()
+    scheduler.close()
     assert len(posted) == posts
     assert sorted(ends) == list(range(len(tasks)))
     for n, task in enumerate(tasks):

@@ -50,7 +50,7 @@ def test_sixty_four_threads_post(make_scheduler: MakeScheduler, workers: int) ->
         thread.start()
     for thread in threads:
         thread.join()
-    scheduler.shutdown()
+    scheduler.close()
     totals = [sum(counts) for counts in zip(*runs.values(), strict=True)]
     assert totals.count(1) == share * THREADS
     assert sum(worker["executed"] for worker in scheduler.stats()["workers"]) == share * THREADS

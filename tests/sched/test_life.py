@@ -19,7 +19,7 @@ from .conftest import MakeScheduler
 from .test_tasks import blocked
 
 
-def test_shutdown_finishes_what_is_queued(make_scheduler: MakeScheduler) -> None:
+def test_close_finishes_what_is_queued(make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(2)
     log = []
 
@@ -32,14 +32,14 @@ def test_shutdown_finishes_what_is_queued(make_scheduler: MakeScheduler) -> None
     for n in range(1, 101):
         scheduler.spawn(later, n)
     threading.Timer(0.01, go.set).start()
-    scheduler.shutdown()
+    scheduler.close()
     assert sorted(log) == [n for n in range(-100, 101) if n]
-    scheduler.shutdown()  # a second time is no mistake
+    scheduler.close()  # a second time is no mistake
 
 
-def test_after_shutdown_nothing_is_taken(make_scheduler: MakeScheduler) -> None:
+def test_after_close_nothing_is_taken(make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(1)
-    scheduler.shutdown()
+    scheduler.close()
     with pytest.raises(RuntimeError, match="shut down"):
         scheduler.post(print)
     with pytest.raises(RuntimeError, match="shut down"):
@@ -52,7 +52,7 @@ def test_after_shutdown_nothing_is_taken(make_scheduler: MakeScheduler) -> None:
     coroutine.close()
 
 
-def test_shutdown_cancels_on_demand(make_scheduler: MakeScheduler) -> None:
+def test_close_cancels_on_demand(make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(2)
     waiting = [scheduler.spawn(sleep, 3600) for _ in range(20)]
     while sum(worker["executed"] for worker in scheduler.stats()["workers"]) < 20:
@@ -62,12 +62,12 @@ def test_shutdown_cancels_on_demand(make_scheduler: MakeScheduler) -> None:
     queued += [scheduler.spawn(sleep(3600)) for _ in range(20)]
     scheduler.post(ran.append, 1)
     threading.Timer(0.01, go.set).start()
-    scheduler.shutdown(cancel=True)
+    scheduler.close(cancel=True)
     assert all(task.cancelled() for task in waiting + queued)
     assert ran == []
 
 
-def test_shutdown_cancels_what_only_yields(make_scheduler: MakeScheduler) -> None:
+def test_close_cancels_what_only_yields(make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(2)
     begun = threading.Event()
 
@@ -78,7 +78,7 @@ def test_shutdown_cancels_what_only_yields(make_scheduler: MakeScheduler) -> Non
 
     tasks = [scheduler.spawn(spin) for _ in range(4)]
     assert begun.wait(20)
-    scheduler.shutdown(cancel=True)
+    scheduler.close(cancel=True)
     assert all(task.cancelled() for task in tasks)
 
 
@@ -95,7 +95,7 @@ def test_the_with_statement_waits_or_cancels() -> None:
 def test_a_worker_cannot_wait_for_its_own_end(make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(1)
     with pytest.raises(RuntimeError, match="own end"):
-        scheduler.run(scheduler.shutdown)
+        scheduler.run(scheduler.close)
 
 
 def test_many_schedulers_come_and_go() -> None:
@@ -107,7 +107,7 @@ def test_many_schedulers_come_and_go() -> None:
 # ---- posts and the end, in every race ---------------------------------------------------------
 
 
-def test_nothing_is_lost_when_posts_meet_the_shutdown(make_scheduler: MakeScheduler) -> None:
+def test_nothing_is_lost_when_posts_meet_the_end(make_scheduler: MakeScheduler) -> None:
     for _ in range(5):
         scheduler = make_scheduler(2)
         ran, accepted = [], []
@@ -124,7 +124,7 @@ def test_nothing_is_lost_when_posts_meet_the_shutdown(make_scheduler: MakeSchedu
         for thread in threads:
             thread.start()
         time.sleep(0.002)
-        scheduler.shutdown()
+        scheduler.close()
         for thread in threads:
             thread.join()
         assert len(ran) == len(accepted)
@@ -147,7 +147,7 @@ def run_child(body: str) -> str:
 
 
 def test_the_interpreter_waits_for_what_is_queued() -> None:
-    """As with concurrent.futures: nobody has to call shutdown()."""
+    """As with concurrent.futures: nobody has to call close()."""
     out = run_child(
         """
         scheduler = netpoll.Scheduler(2)
@@ -225,8 +225,8 @@ def test_a_forked_child_leaves_the_with_block() -> None:
             if pid:
                 return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             try:
-                scheduler.shutdown()
-                scheduler.shutdown(cancel=True)
+                scheduler.close()
+                scheduler.close(cancel=True)
             except BaseException as error:
                 os._exit(9)
             os._exit(3)
@@ -295,7 +295,7 @@ def test_the_end_of_a_workers_loop_is_complete(make_scheduler: MakeScheduler) ->
 
     kept: list[Any] = []
     asyncio.run_coroutine_threadsafe(begin(), loop).result(20)
-    scheduler.shutdown()
+    scheduler.close()
     assert sorted(ended) == [-1, 0, 1, 2]
     assert loop.is_closed()
 

@@ -74,7 +74,7 @@ def test_schedulers_that_are_shut_down_are_collected() -> None:
     scheduler = Scheduler(1)
     scheduler.run(lambda: None)
     reference = weakref.ref(scheduler)
-    scheduler.shutdown()
+    scheduler.close()
     del scheduler
     gc.collect()
     assert reference() is None

@@ -140,7 +140,7 @@ def test_a_loop_that_is_closed_first_loses_only_its_replies(
     talk(loop, scheduler, handler, client)
     loop_factory.close()
     go.set()
-    scheduler.shutdown()
+    scheduler.close()
     assert take_reports(scheduler) == []
 
 

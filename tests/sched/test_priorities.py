@@ -25,7 +25,7 @@ def test_higher_lanes_first(make_scheduler: MakeScheduler) -> None:
             scheduler.post(log.append, (priority, n), priority=priority)
     go.set()
     scheduler.run(lambda: None)
-    scheduler.shutdown()
+    scheduler.close()
     assert log == sorted(log)
 
 
@@ -74,7 +74,7 @@ def test_a_saturated_worker_keeps_the_bound(make_scheduler: MakeScheduler, lane:
             scheduler.post(load, priority, priority=priority)
     scheduler.post(note, priority=lane)
     go.set()
-    scheduler.shutdown()
+    scheduler.close()
     # The first one comes out of the shared list, and so do others while that is emptied.
     assert max(waits[20:]) < BOUND[lane], waits
     assert max(waits) < 60 * BOUND[lane]
@@ -105,7 +105,7 @@ def test_control_does_not_wait_for_what_is_queued(make_scheduler: MakeScheduler)
 
         for n in range(200):
             scheduler.post(load, 2000 + n)
-        scheduler.shutdown()
+        scheduler.close()
         waits.sort()
         return waits[len(waits) * 99 // 100]
 
@@ -204,7 +204,7 @@ def test_waits_are_counted_per_lane(make_scheduler: MakeScheduler) -> None:
             scheduler.post(int, priority=priority)
     time.sleep(0.02)
     go.set()
-    scheduler.shutdown()
+    scheduler.close()
     (worker,) = scheduler.stats()["workers"]
     counts = {name: sum(histogram) for name, histogram in worker["wait_ns"].items()}
     assert counts["CONTROL"] == counts["HIGH"] == 80

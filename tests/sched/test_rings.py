@@ -313,7 +313,7 @@ def test_the_end_cancels_what_is_left_in_the_loops(
         run_in(loop, start(n))
     go = blocked(scheduler)
     threading.Timer(0.01, go.set).start()
-    scheduler.shutdown()
+    scheduler.close()
     assert all(task.cancelled() for task in tasks), tasks
     assert sorted(log) == [(0, 0, 0), (1, 2, 2)]
     assert all(loop.is_closed() for loop in loops)
@@ -323,7 +323,7 @@ def test_the_end_cancels_what_is_left_in_the_loops(
 
 def make_shut_down(make_scheduler: MakeScheduler) -> Scheduler:
     scheduler = make_scheduler(1)
-    scheduler.shutdown()
+    scheduler.close()
     return scheduler
 
 
@@ -352,7 +352,7 @@ def test_priorities_hold_in_a_ring(make_scheduler: MakeScheduler, backend: str) 
             scheduler.post(log.append, (priority, n), priority=priority)
     go.set()
     scheduler.run(lambda: None)
-    scheduler.shutdown()
+    scheduler.close()
     assert log == sorted(log)
 
 

@@ -121,7 +121,7 @@ def test_a_post_that_fails_is_reported_and_the_worker_lives(scheduler: Scheduler
     for _ in range(10):
         scheduler.post(fail)
     assert scheduler.run(lambda: 1) == 1
-    scheduler.shutdown()
+    scheduler.close()
     reports = take_reports(scheduler)
     assert [str(report["exception"]) for report in reports] == ["posted"] * 10
     assert reports[0]["callback"] is fail
@@ -131,7 +131,7 @@ def test_without_a_handler_it_is_logged(make_scheduler: MakeScheduler, caplog) -
     scheduler = make_scheduler(1)
     scheduler.exception_handler = None
     scheduler.post(lambda: 1 // 0)
-    scheduler.shutdown()
+    scheduler.close()
     (record,) = caplog.records
     assert record.name == "netpoll.sched" and "a posted function failed" in record.message
     assert record.exc_info[0] is ZeroDivisionError
@@ -446,7 +446,7 @@ def test_done_callbacks(scheduler: Scheduler) -> None:
     assert task.remove_done_callback(removed) == 0
     go.set()
     task.result(WAIT_S)
-    scheduler.shutdown()
+    scheduler.close()
     task.add_done_callback(lambda t: seen.append(("late", t)))
     assert seen == [("first", task), ("late", task)]
     (report,) = take_reports(scheduler)

@@ -55,7 +55,7 @@ class Serving:
             client.close()
         for server in self.servers:
             with contextlib.suppress(RuntimeError):
-                server.stop(2.0 * SLOWNESS)
+                server.close(2.0 * SLOWNESS)
 
 
 def read_exactly(client: socket.socket, size_bytes: int) -> bytes:

@@ -35,7 +35,7 @@ def test_a_stale_file_is_replaced(serving: Serving, tmp_path: Path) -> None:
         stale.bind(path)
     server = serving(echo, unix=path)
     assert reach(path)
-    server.stop()
+    server.close()
     assert not os.path.exists(path)
 
 
@@ -47,7 +47,7 @@ def test_a_path_in_use_is_not_taken(serving: Serving, tmp_path: Path) -> None:
         serving(echo, unix=path)
     assert refused.value.errno == errno.EADDRINUSE
     assert reach(path)
-    first.stop()
+    first.close()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(path)
         with pytest.raises(OSError, match="in use"):
@@ -65,7 +65,7 @@ def test_anothers_socket_is_not_removed(serving: Serving, tmp_path: Path) -> Non
     old = serving(echo, unix=path)
     os.unlink(path)
     serving(echo, unix=path)
-    old.stop()
+    old.close()
     assert reach(path)
 
 
@@ -74,7 +74,7 @@ def test_abstract_names(serving: Serving, kind: type) -> None:
     name: Any = f"\0netpoll-test-{os.getpid()}-{serving.backend}"
     server = serving(echo, unix=name if kind is str else name.encode())
     assert reach(name)
-    server.stop()
+    server.close()
     assert server_threads() == []
     assert reach_again_fails(name)
 
@@ -93,7 +93,7 @@ def test_paths_of_every_type(serving: Serving, tmp_path: Path, monkeypatch: Any)
         name = os.path.join(str(tmp_path), os.path.basename(os.fsdecode(path)))
         assert reach(name)
         monkeypatch.chdir("/")
-        server.stop()
+        server.close()
         assert not os.path.exists(name)
         monkeypatch.chdir(tmp_path)
 
@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_removed(serving: Serving, tmp_path: Path, monkeyp
         raise PermissionError(errno.EACCES, "as if the directory were another's")
 
     monkeypatch.setattr("netpoll._server.listening.os.unlink", refused)
-    server.stop()
+    server.close()
     assert server_threads() == [] and server.sockets == ()
 
 
@@ -122,7 +122,7 @@ def test_a_start_that_fails_leaves_nothing(serving: Serving, tmp_path: Path) -> 
     with pytest.raises(LookupError):
         server.start()
     assert not os.path.exists(path) and server_threads() == []
-    server.stop()
+    server.close()
 
 
 # ---- addresses --------------------------------------------------------------------------------

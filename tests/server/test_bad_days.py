@@ -19,7 +19,7 @@ from .conftest import Serving, read_exactly, wait_for
 
 
 def echo(conn: netpoll.Connection) -> None:
-    conn.forward(conn.next())
+    conn.forward(conn.lease())
 
 
 def test_a_peer_that_does_not_read_is_not_read_from(serving: Serving) -> None:
@@ -73,7 +73,7 @@ def test_no_progress_ends_a_connection(serving: Serving) -> None:
     closed: list[BaseException | None] = []
 
     def on_data(conn: netpoll.Connection) -> None:  # a request ends with a newline
-        if (line := conn.readline()) is not None:
+        if (line := conn.take_line()) is not None:
             conn.write(line)
 
     server = serving(
@@ -114,7 +114,7 @@ def test_a_handler_that_fails_loses_its_connection_only(serving: Serving) -> Non
     closed: list[BaseException | None] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        if conn.read() == b"bad":
+        if conn.take() == b"bad":
             raise ZeroDivisionError("on purpose")
         conn.write(b"good")
 
@@ -227,7 +227,7 @@ def test_the_number_of_connections_is_limited(serving: Serving) -> None:
 @pytest.mark.parametrize("buf_count", [1, 2, 8])
 def test_few_small_buffers(serving: Serving, buf_count: int) -> None:
     def lines(conn: netpoll.Connection) -> None:
-        while (lease := conn.until(b"\n")) is not None:
+        while (lease := conn.lease_until(b"\n")) is not None:
             conn.forward(lease)
 
     serving(lines, config=LoopConfig(buf_count=buf_count, buf_bytes=4096))
@@ -281,7 +281,7 @@ def test_stop_lets_handlers_finish(serving: Serving) -> None:
     client = serving.connect()
     client.sendall(b"x")
     time.sleep(0.05)
-    server.stop(5)
+    server.close(5)
     assert read_exactly(client, 100) == b"finished"
     assert server.stats()["connections"] == 0
     with pytest.raises(RuntimeError):
@@ -299,7 +299,7 @@ def test_stop_aborts_what_does_not_finish(serving: Serving) -> None:
     serving.connect()
     wait_for(lambda: server.stats()["sessions"])
     before_s = time.monotonic()
-    server.stop(0.1)
+    server.close(0.1)
     assert time.monotonic() - before_s < 5 * SLOWNESS
     assert len(closed) == 1
 
@@ -324,7 +324,7 @@ def test_stop_under_load(serving: Serving) -> None:
     for thread in threads:
         thread.start()
     time.sleep(0.2)
-    server.stop(0.5)
+    server.close(0.5)
     stop.set()
     for thread in threads:
         thread.join()
@@ -333,9 +333,9 @@ def test_stop_under_load(serving: Serving) -> None:
 
 def test_who_leaves_bytes_unread_does_not_starve_the_others(serving: Serving) -> None:
     def on_data(conn: netpoll.Connection) -> None:
-        with conn.peek(1) as first:
+        with conn.peek_lease(1) as first:
             is_kept = bytes(first) == b"k"
-        if not is_kept and conn.read().endswith(b"!"):
+        if not is_kept and conn.take().endswith(b"!"):
             conn.write(b"heard")
 
     serving(on_data, config=LoopConfig(buf_count=1, buf_bytes=4096))

@@ -91,7 +91,7 @@ def test_a_worker_that_ends_stops_the_server(
     serving: Serving, handler: Callable[..., Any], error: type[BaseException], workers: int
 ) -> None:
     """The listener closes, every client sees its end, the exception is told once and raised by
-    stop(), which may be called again."""
+    close(), which may be called again."""
     server = serving(handler, workers=workers)
     port = server.port
     clients = [serving.connect() for _ in range(7)]
@@ -101,7 +101,7 @@ def test_a_worker_that_ends_stops_the_server(
     wait_for(lambda: "failed" in repr(server))
     stopping = time.monotonic()
     with pytest.raises(error):
-        server.stop(0.1)
+        server.close(0.1)
     assert time.monotonic() - stopping < 3 * SLOWNESS
     assert all(ended(client) for client in clients)
     assert server.sockets == () and server.port == port and server_threads() == []
@@ -113,7 +113,7 @@ def test_a_worker_that_ends_stops_the_server(
     told = [context for context in serving.errors if isinstance(context["exception"], error)]
     assert len(told) == 1 and "the server stops" in told[0]["message"]
     serving.errors[:] = [context for context in serving.errors if context not in told]
-    server.stop()
+    server.close()
 
 
 def test_a_loop_that_fails(serving: Serving) -> None:
@@ -132,7 +132,7 @@ def test_a_loop_that_fails(serving: Serving) -> None:
     with contextlib.suppress(ConnectionError):
         assert client.recv(1) == b""
     with pytest.raises(SystemExit):
-        server.stop(0.1)
+        server.close(0.1)
     assert {type(context["exception"]) for context in serving.errors} == {SystemExit, MemoryError}
     serving.errors.clear()
 
@@ -157,51 +157,51 @@ def test_a_handler_ends_the_program(backend: str) -> None:
     assert done.returncode == 7, done.stderr
 
 
-# ---- stop(), wherever it is called ------------------------------------------------------------
+# ---- close(), wherever it is called -----------------------------------------------------------
 
 
-def test_stop_in_a_handler_is_refused(serving: Serving) -> None:
+def test_close_in_a_handler_is_refused(serving: Serving) -> None:
     seen: list[str] = []
 
     def on_data(conn: netpoll.Connection) -> None:
         conn.skip()
         try:
-            server.stop()
+            server.close()
         except RuntimeError as error:
             seen.append(str(error))
-        conn.loop.create_task(server.astop(0.5))  # what the sentence says
+        conn.loop.create_task(server.aclose(0.5))  # what the sentence says
 
     server = serving(on_data)
     client = serving.connect()
     client.send(b"x")
     assert ended(client)
-    assert len(seen) == 1 and "astop" in seen[0]
-    server.stop()
+    assert len(seen) == 1 and "aclose" in seen[0]
+    server.close()
     assert server_threads() == []
 
 
-def test_stop_in_another_thread_of_a_session(serving: Serving) -> None:
+def test_close_in_another_thread_of_a_session(serving: Serving) -> None:
     async def session(conn: netpoll.Connection) -> None:
         await conn.fill()
-        await asyncio.to_thread(server.stop, 0.1)
+        await asyncio.to_thread(server.close, 0.1)
 
     server = serving(session)
     client = serving.connect()
     client.send(b"x")
     assert ended(client)
-    server.stop()
+    server.close()
     assert server_threads() == []
 
 
-def test_astop_in_a_session(backend: str) -> None:
+def test_aclose_in_a_session(backend: str) -> None:
     """Awaiting it is refused, starting it is right: inside a loop, and in a thread."""
     seen: list[str] = []
 
     async def session(conn: netpoll.Connection) -> None:
         with pytest.raises(RuntimeError, match="create_task") as refused:
-            await server.astop()
+            await server.aclose()
         seen.append(str(refused.value))
-        stopping.append(conn.loop.create_task(server.astop()))
+        stopping.append(conn.loop.create_task(server.aclose()))
 
     async def main() -> None:
         nonlocal server
@@ -211,7 +211,7 @@ def test_astop_in_a_session(backend: str) -> None:
             assert await reader.read() == b""
             writer.close()
             await stopping.pop()
-            assert "stopped" in repr(server)
+            assert "closed" in repr(server)
 
     stopping: list[asyncio.Task[None]] = []
     server: Any = None
@@ -220,11 +220,11 @@ def test_astop_in_a_session(backend: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.settimeout(10 * SLOWNESS)
         assert ended(client)
-    server.stop()
+    server.close()
     assert len(seen) == 2 and server_threads() == []
 
 
-def test_stops_of_several_threads(serving: Serving) -> None:
+def test_closes_of_several_threads(serving: Serving) -> None:
     """All return when it is over, and the shortest grace counts."""
 
     async def session(conn: netpoll.Connection) -> None:
@@ -236,7 +236,7 @@ def test_stops_of_several_threads(serving: Serving) -> None:
     states: list[str] = []
 
     def stop(grace_s: float) -> None:
-        server.stop(grace_s)
+        server.close(grace_s)
         states.append(repr(server))
 
     threads = [threading.Thread(target=stop, args=(grace_s,)) for grace_s in (60, 60, 0.1)]
@@ -245,11 +245,11 @@ def test_stops_of_several_threads(serving: Serving) -> None:
         time.sleep(0.02)
     for thread in threads:
         thread.join(20 * SLOWNESS)
-    assert len(states) == 3 and all("stopped" in state for state in states)
+    assert len(states) == 3 and all("closed" in state for state in states)
     assert ended(client)
 
 
-def test_an_interrupted_stop_can_be_called_again(serving: Serving, monkeypatch: Any) -> None:
+def test_an_interrupted_close_can_be_called_again(serving: Serving, monkeypatch: Any) -> None:
     async def session(conn: netpoll.Connection) -> None:
         await asyncio.sleep(1000)
 
@@ -263,12 +263,12 @@ def test_an_interrupted_stop_can_be_called_again(serving: Serving, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr("netpoll.server.time.sleep", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            server.stop(60)
-    server.stop(0.05)
+            server.close(60)
+    server.close(0.05)
     assert server_threads() == []
 
 
-def test_a_handler_that_blocks_does_not_block_stop(serving: Serving) -> None:
+def test_a_handler_that_blocks_does_not_block_close(serving: Serving) -> None:
     """Its thread is left behind, and told of."""
     goes_on = threading.Event()
 
@@ -280,7 +280,7 @@ def test_a_handler_that_blocks_does_not_block_stop(serving: Serving) -> None:
     client = serving.connect()
     client.send(b"x")
     time.sleep(0.1)
-    server.stop(0.1)
+    server.close(0.1)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     assert "left behind" in str(serving.errors.pop()["exception"])
@@ -309,7 +309,7 @@ def test_tasks_of_handlers_end_with_the_server(serving: Serving) -> None:
     client = serving.connect()
     client.send(b"x")
     assert client.recv(1) == b"x"
-    server.stop()
+    server.close()
     assert seen == ["ended"]
     kept.clear()
 
@@ -327,7 +327,7 @@ def test_on_close_that_fails_does_not_keep_the_others_open(serving: Serving) -> 
     server = serving(session, on_close=on_close)
     clients = [serving.connect() for _ in range(4)]
     wait_for(lambda: server.stats()["sessions"] == 4)
-    server.stop(0.1)
+    server.close(0.1)
     assert len(closed) == 4 and server.stats()["connections"] == 0
     assert all(ended(client) for client in clients)
     serving.errors.clear()
@@ -354,7 +354,7 @@ async def _goes_on(conn: netpoll.Connection) -> None:
 
 
 HANDLERS: list[Callable[..., Any]] = [echo, _waits, _waits_for_asyncio, _goes_on]
-WAYS = ["run", "close", "exception", "cancelled astop"]
+WAYS = ["run", "close", "exception", "cancelled aclose"]
 # A task that does not let itself be cancelled keeps asyncio.run() for ever.
 ENDS = [(h, way) for h in HANDLERS for way in WAYS if h is not _goes_on or way == "close"]
 
@@ -388,13 +388,13 @@ def test_a_loop_that_ends_with_a_server_inside(
         await asyncio.sleep(0.05)
         if way == "exception":
             raise LookupError("of main")
-        if way == "cancelled astop":
+        if way == "cancelled aclose":
             if handler is echo:
                 for client in clients:
                     client.close()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(server.astop(60), 0.05)
-            assert "stopped" in repr(server) and server.sockets == ()
+                await asyncio.wait_for(server.aclose(60), 0.05)
+            assert "closed" in repr(server) and server.sockets == ()
         return "the result"
 
     if way == "close":
@@ -408,8 +408,8 @@ def test_a_loop_that_ends_with_a_server_inside(
             netpoll.run(main(), backend=backend)
     else:
         assert netpoll.run(main(), backend=backend) == "the result"
-    assert "stopped" in repr(servers[0]) and servers[0].sockets == ()
-    servers[0].stop()
+    assert "closed" in repr(servers[0]) and servers[0].sockets == ()
+    servers[0].close()
     assert len(closed) == 3
     for client in clients:
         if client.fileno() >= 0:
@@ -486,7 +486,7 @@ def _in_child(function: Callable[[], Any]) -> int:
 def test_in_a_child_the_server_is_not_the_childs(
     serving: Serving, tmp_path: Path, where: str
 ) -> None:
-    """stop() returns at once there and leaves the parent's sockets, files and clients alone; what
+    """close() returns at once there and leaves the parent's sockets, files and clients alone; what
     the child keeps open does not keep the parent's clients."""
     path = str(tmp_path / "socket")
     server = serving(echo, **({"unix": path} if where == "unix" else {}), workers=2)
@@ -506,10 +506,10 @@ def test_in_a_child_the_server_is_not_the_childs(
 
     def child() -> None:
         fds = set(open_fds())
-        server.stop()
-        server.stop()
+        server.close()
+        server.close()
         server.__exit__()
-        assert server.sockets == () and "stopped" in repr(server)
+        assert server.sockets == () and "closed" in repr(server)
         assert len(fds - set(open_fds())) >= 2  # a listening socket, and a connection
 
     assert _in_child(child) == 0
@@ -524,10 +524,10 @@ def test_a_fork_in_a_handler(serving: Serving) -> None:
     children: list[int] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        if conn.read() == b"fork":
+        if conn.take() == b"fork":
             pid = os.fork()
             if pid == 0:
-                server.stop()
+                server.close()
                 os._exit(5)
             children.append(pid)
         conn.write(b"x")
@@ -555,14 +555,14 @@ def test_a_fork_inside_a_loop(backend: str) -> None:
             server = netpoll.Server(lambda conn: conn.forward(), unix=path).start()
             pid = os.fork()
             if pid == 0:
-                await server.astop()
+                await server.aclose()
                 os._exit(5)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
             writer.close()
-            await server.astop()
+            await server.aclose()
             assert not os.path.exists(path)
 
         netpoll.run(main(), backend=BACKEND)

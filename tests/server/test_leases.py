@@ -20,7 +20,7 @@ def test_a_lease_ends_with_its_handler(serving: Serving) -> None:
     kept: list[netpoll.Lease] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        kept.append(conn.next())
+        kept.append(conn.lease())
         conn.write(b"ok")
 
     serving(on_data)
@@ -40,7 +40,7 @@ def test_a_retained_lease_keeps_its_bytes(serving: Serving) -> None:
     kept: list[netpoll.Lease] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        kept.append(conn.next().retain())
+        kept.append(conn.lease().retain())
         conn.write(b"ok")
 
     serving(on_data, config=SMALL_RING)
@@ -59,7 +59,7 @@ def test_a_memoryview_keeps_the_bytes_of_a_released_lease(serving: Serving) -> N
     views: list[memoryview] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        lease = conn.next()
+        lease = conn.lease()
         views.append(memoryview(lease))
         lease.release()
         conn.write(b"ok")
@@ -87,7 +87,7 @@ def test_several_pieces_are_joined_only_when_asked(serving: Serving) -> None:
     def on_data(conn: netpoll.Connection) -> None:
         if conn.available < len(data):
             return
-        lease = conn.next()
+        lease = conn.lease()
         seen.append(lease.pieces_count)
         pieces = lease.pieces()
         seen.append(b"".join(pieces))
@@ -112,8 +112,8 @@ def test_a_hoarder_is_refused_and_the_others_go_on(serving: Serving) -> None:
     hoards = True
 
     def on_data(conn: netpoll.Connection) -> None:
-        if conn.peek(1) == b"h":
-            lease = conn.next()
+        if conn.peek_lease(1) == b"h":
+            lease = conn.lease()
             if hoards:
                 kept.append(lease.retain())
         else:
@@ -150,7 +150,7 @@ def test_forwarding_to_another_connection(serving: Serving) -> None:
     def on_data(conn: netpoll.Connection) -> None:
         for other in conns:
             if other is not conn:
-                other.forward(conn.next())
+                other.forward(conn.lease())
 
     server = serving(on_data, on_connect=conns.append)
     left, right = serving.connect(), serving.connect()
@@ -166,7 +166,7 @@ def test_forwarding_to_another_connection(serving: Serving) -> None:
 
 def test_a_lease_is_sent_once(serving: Serving) -> None:
     def on_data(conn: netpoll.Connection) -> None:
-        lease = conn.next()
+        lease = conn.lease()
         view = memoryview(lease)
         with pytest.raises(BufferError, match="memoryviews"):
             conn.forward(lease)
@@ -194,7 +194,7 @@ def test_each_export_asks_again(serving: Serving) -> None:
     ends = ["release", "forward", "handler", "write"]
 
     def on_data(conn: netpoll.Connection) -> None:
-        lease = conn.next()
+        lease = conn.lease()
         exporters.extend([lease, lease.pieces()[0].obj])
         match ends.pop(0):
             case "release":
@@ -226,7 +226,7 @@ def test_a_piece_is_found_again_after_a_join(serving: Serving) -> None:
     def on_data(conn: netpoll.Connection) -> None:
         if conn.available < len(data):
             return
-        lease = conn.next()
+        lease = conn.lease()
         pieces = lease.pieces()
         owners = [piece.obj for piece in pieces]
         sizes = [len(piece) for piece in pieces]
@@ -256,8 +256,8 @@ def test_leases_are_released_by_many_threads(serving: Serving) -> None:
 
     def on_data(conn: netpoll.Connection) -> None:
         while conn.available >= size:
-            retained.put(conn.next(size).retain())
-            conn.peek(size)
+            retained.put(conn.lease(size).retain())
+            conn.peek_lease(size)
         conn.write(b"k")
 
     def release() -> None:
@@ -293,10 +293,10 @@ def test_what_memoryviews_keep_counts_as_retained(serving: Serving, how: str) ->
     errors: list[Any] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        if bytes(conn.peek(1)) != b"A":
+        if bytes(conn.peek_lease(1)) != b"A":
             conn.forward()
             return
-        lease = conn.next()
+        lease = conn.lease()
         views.extend([memoryview(lease)] if how == "whole" else lease.pieces())
         conn.write(b"k")
 
@@ -335,7 +335,7 @@ def test_memoryviews_of_more_than_twice_the_limit_lose_the_connection(serving: S
 
     def on_data(conn: netpoll.Connection) -> None:
         if conn.available == 4000:
-            views.append(memoryview(conn.next()))
+            views.append(memoryview(conn.lease()))
 
     server = serving(
         on_data,
@@ -357,7 +357,7 @@ def test_views_of_a_connection_that_is_over_go_without_it(serving: Serving) -> N
     views: list[memoryview] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        views.append(memoryview(conn.next()))
+        views.append(memoryview(conn.lease()))
         conn.close()
 
     server = serving(on_data, config=SMALL_RING)

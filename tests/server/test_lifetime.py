@@ -69,7 +69,7 @@ def end_of(how: str) -> Callable[[Connection], None]:
         if how == "raise":
             raise ZeroDivisionError
         if how == "unread":  # raises in the middle of a read
-            conn.next(Ending(conn))
+            conn.lease(Ending(conn))
             return
         getattr(conn, how)()
 
@@ -225,7 +225,7 @@ def test_writev_of_an_iterable_that_ends_the_connection(
     log, raised = Log(), []
 
     def on_data(conn: Connection) -> None:
-        conn.read()
+        conn.take()
         with pytest.raises(ConnectionError) as info:
             conn.writev(ending_pieces(conn, how))
         raised.append(info.value)
@@ -250,7 +250,7 @@ def test_writev_that_fails_in_the_middle_has_written_what_came_before(serving: S
         raise KeyError("three")
 
     def on_data(conn: Connection) -> None:
-        conn.read()
+        conn.take()
         with pytest.raises(KeyError):
             conn.writev(pieces())
         with pytest.raises(TypeError):
@@ -264,8 +264,8 @@ def test_writev_that_fails_in_the_middle_has_written_what_came_before(serving: S
 
 
 @both
-@pytest.mark.parametrize("how", ["abort", "read", "close", "pause_reading"])
-@pytest.mark.parametrize("method", ["next", "peek", "skip", "read"])
+@pytest.mark.parametrize("how", ["abort", "take", "close", "pause_reading"])
+@pytest.mark.parametrize("method", ["lease", "peek_lease", "skip", "take"])
 def test_a_number_that_runs_code(serving: Serving, tls: bool, method: str, how: str) -> None:
     """__index__ reads, or ends the connection: what is there is looked at afterwards."""
     log, got = Log(), []
@@ -351,7 +351,7 @@ def by_limit(conn: Connection) -> None:
             conn.abort()
             return False
 
-    assert conn.until(b"\r\n", Limit()) is None
+    assert conn.lease_until(b"\r\n", Limit()) is None
 
 
 def by_buffer(conn: Connection) -> None:
@@ -412,7 +412,7 @@ def test_a_closed_socket_is_not_adopted(serving: Serving) -> None:
     raised = []
 
     def on_data(conn: Connection) -> None:
-        conn.read()
+        conn.take()
         sock = socket.socket()
         sock.close()
         try:
@@ -458,7 +458,7 @@ def test_a_pool_that_runs_code_when_it_goes(serving: Serving, tls: bool) -> None
             self.conn.abort()
 
     def on_data(conn: Connection) -> None:
-        if conn.read() == b"y":
+        if conn.take() == b"y":
             return
         pool = Pool(1 << 20)
         pool.conn = conn
@@ -491,7 +491,7 @@ def test_stop_while_handlers_run(serving: Serving, tls: bool) -> None:
     wait_for(lambda: log.opened == 20)  # what the kernel has not handed over is not the server's
     for client in clients:
         client.send(b"x" * 1000)
-    server.stop(0)
+    server.close(0)
     log.is_right(20)
 
 
@@ -511,7 +511,7 @@ def test_a_starved_connection_is_closed_at_once(serving: Serving) -> None:
 
     def on_data(conn: Connection) -> None:
         with contextlib.suppress(BufferError):
-            held.append(memoryview(conn.next()))
+            held.append(memoryview(conn.lease()))
 
     server = serving(
         on_data,
@@ -525,7 +525,7 @@ def test_a_starved_connection_is_closed_at_once(serving: Serving) -> None:
                 client.send(b"x" * 4096)
         time.sleep(0.05)
     before_s = time.monotonic()
-    server.stop(0)
+    server.close(0)
     assert time.monotonic() - before_s < 2
     assert len(closed) == 4
     for view in held:

@@ -16,7 +16,7 @@ from .conftest import Serving, read_exactly, wait_for
 
 
 def echo(conn: netpoll.Connection) -> None:
-    conn.forward(conn.next())
+    conn.forward(conn.lease())
 
 
 def test_echo(serving: Serving) -> None:
@@ -51,18 +51,18 @@ def test_reading_in_place(serving: Serving) -> None:
         if conn.available < 26:
             return
         seen.append(conn.available)
-        with conn.peek(3) as head:
+        with conn.peek_lease(3) as head:
             seen.append(bytes(head))
-        seen.append(bytes(conn.next(2)))
+        seen.append(bytes(conn.lease(2)))
         seen.append(conn.skip(2))
-        seen.append(conn.read(3))
-        line = conn.until(b"|")
+        seen.append(conn.take(3))
+        line = conn.lease_until(b"|")
         seen.append(bytes(line))
-        seen.append(conn.until(b"|"))
-        seen.append(conn.readline())
-        seen.append(conn.readline())
-        seen.append(conn.read())
-        seen.append(len(conn.next()))
+        seen.append(conn.lease_until(b"|"))
+        seen.append(conn.take_line())
+        seen.append(conn.take_line())
+        seen.append(conn.take())
+        seen.append(len(conn.lease()))
         conn.write(b"done")
 
     serving(on_data)
@@ -76,7 +76,7 @@ def test_reading_in_place(serving: Serving) -> None:
 
 def test_what_is_not_read_is_there_the_next_time(serving: Serving) -> None:
     def on_data(conn: netpoll.Connection) -> None:
-        while (line := conn.readline()) is not None:
+        while (line := conn.take_line()) is not None:
             conn.write(line.upper())
 
     serving(on_data)
@@ -91,7 +91,7 @@ def test_writev_takes_any_mix_and_more_than_iov_max(serving: Serving) -> None:
     pieces_count = 3000
 
     def on_data(conn: netpoll.Connection) -> None:
-        lease = conn.next()
+        lease = conn.lease()
         buffer = conn.reserve(100)
         buffer.write(b"pool")
         buffer.commit()
@@ -134,7 +134,7 @@ def test_small_writes_of_a_turn_leave_together(serving: Serving) -> None:
 
 def test_cork_holds_back_until_uncork(serving: Serving) -> None:
     def on_data(conn: netpoll.Connection) -> None:
-        if conn.read() == b"go":
+        if conn.take() == b"go":
             conn.uncork()
         else:
             conn.cork()
@@ -222,7 +222,7 @@ def test_shutdown_keeps_reading(serving: Serving) -> None:
     got: list[bytes] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        got.append(conn.read())
+        got.append(conn.take())
         if got == [b"first"]:
             conn.write(b"bye")
             conn.shutdown()
@@ -297,7 +297,7 @@ def test_after_the_end_methods_say_so(serving: Serving) -> None:
     assert conn.closed
     assert conn.fileno() == -1
     assert conn.available == conn.pending == 0
-    assert bytes(conn.next()) == b""
+    assert bytes(conn.lease()) == b""
     with pytest.raises(ConnectionError, match="over"):
         conn.write(b"y")
     conn.close()
@@ -312,7 +312,7 @@ def test_unix_socket(serving: Serving, tmp_path) -> None:
         client.connect(path)
         client.sendall(b"over unix")
         assert read_exactly(client, 9) == b"over unix"
-    server.stop()
+    server.close()
     assert not os.path.exists(path)
 
 

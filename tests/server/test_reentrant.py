@@ -99,7 +99,7 @@ class Program:
         self.some_operations(conn, 4)
 
     def check(self, conn: Connection) -> None:
-        data = bytes(conn.peek())
+        data = bytes(conn.peek_lease())
         tag = conn.state
         if tag.byte is None and data:
             tag.byte = data[0]
@@ -226,11 +226,11 @@ def forward(program: Program, conn: Connection) -> None:
     if program.random.random() < 0.5:
         conn.forward()
     else:
-        conn.forward(conn.next(Number(program, conn)))
+        conn.forward(conn.lease(Number(program, conn)))
 
 
 def take(program: Program, conn: Connection) -> None:
-    method = program.random.choice([conn.next, conn.peek, conn.skip, conn.read])
+    method = program.random.choice([conn.lease, conn.peek_lease, conn.skip, conn.take])
     lease = method(Number(program, conn))
     if isinstance(lease, netpoll.Lease) and conn.state is not None:
         kind = program.random.randrange(4)
@@ -251,8 +251,8 @@ def release(program: Program, conn: Connection) -> None:
 
 
 def until(program: Program, conn: Connection) -> None:
-    conn.until(b"\0", program.random.choice([None, 1 << 30]))
-    conn.readline()
+    conn.lease_until(b"\0", program.random.choice([None, 1 << 30]))
+    conn.take_line()
 
 
 def adopt(program: Program, conn: Connection) -> None:
@@ -412,7 +412,7 @@ def play(serving: Serving, program: Program, tls: bool, config: LoopConfig, coun
         program.is_calm = True
         for client in clients:
             client.end(lambda sock: sock.close())
-    server.stop(dice.choice([0, 0.1]))
+    server.close(dice.choice([0, 0.1]))
     program.is_calm = True
     for client in clients:
         client.end(lambda sock: sock.close())

@@ -35,7 +35,7 @@ async def dial(server: netpoll.Server) -> tuple[asyncio.StreamReader, asyncio.St
 
 
 def upper(conn: netpoll.Connection) -> None:
-    while (line := conn.readline()) is not None:
+    while (line := conn.take_line()) is not None:
         conn.write(line.upper())
 
 
@@ -65,7 +65,7 @@ def test_large_messages_come_back_whole(serving: Serving, engine: str, monkeypat
         pytest.skip(str(error))
     try:
         data = pattern(5 << 20)
-        server = serving(lambda conn: conn.forward(conn.next()), ssl=server_context())
+        server = serving(lambda conn: conn.forward(conn.lease()), ssl=server_context())
 
         async def exchange() -> bytes:
             reader, writer = await dial(server)
@@ -85,7 +85,7 @@ def test_a_session(serving: Serving) -> None:
     async def session(conn: netpoll.Connection) -> None:
         assert conn.ssl_object.version().startswith("TLS")
         while await conn.fill(4) >= 4:
-            size = int.from_bytes(conn.read(4))
+            size = int.from_bytes(conn.take(4))
             body = await conn.read_exactly(size)
             await asyncio.sleep(0)
             conn.writev([size.to_bytes(4), body])
@@ -105,10 +105,10 @@ def test_leases_do_not_copy(serving: Serving) -> None:
     pieces: list[int] = []
 
     def on_data(conn: netpoll.Connection) -> None:
-        with conn.peek(2) as head:
+        with conn.peek_lease(2) as head:
             assert bytes(head) == b"he"
-        pieces.append(len(conn.next(3)))
-        kept.append(conn.next().retain())
+        pieces.append(len(conn.lease(3)))
+        kept.append(conn.lease().retain())
         conn.write(kept[0])
 
     server = serving(on_data, ssl=server_context())
@@ -281,7 +281,7 @@ def test_stop_while_shaking_hands(serving: Serving) -> None:
     serving.connect()
     connect(serving)
     wait_for(lambda: server.stats()["connections"] == 2)
-    server.stop(0.2)
+    server.close(0.2)
     assert server.stats()["connections"] == 0
 
 
@@ -296,7 +296,7 @@ def test_a_proxy_that_ends_tls(serving: Serving) -> None:
         adopted.append(upstream)
 
     def on_data(conn: netpoll.Connection) -> None:
-        conn.state.forward(conn.next())
+        conn.state.forward(conn.lease())
 
     def on_close(conn: netpoll.Connection, error: BaseException | None) -> None:
         other, conn.state = conn.state, None

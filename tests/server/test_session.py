@@ -18,7 +18,7 @@ def test_awaiting_bytes(serving: Serving) -> None:
         assert await conn.read_exactly(3) == b"abc"
         assert await conn.read_until(b"\n") == b"line\n"
         assert await conn.fill(4) >= 4
-        conn.forward(conn.next(4))
+        conn.forward(conn.lease(4))
         await conn.drain()
         assert await conn.fill() == 0  # the end
         assert conn.at_eof
@@ -220,8 +220,8 @@ async def test_inside_a_running_loop(loop, backend: str) -> None:
             conn.write(line.upper())
 
     async with netpoll.Server(session, "127.0.0.1", 0) as server:
-        with pytest.raises(RuntimeError, match="astop"):
-            server.stop()
+        with pytest.raises(RuntimeError, match="aclose"):
+            server.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"hello\nworld\n")
         assert await reader.readexactly(12) == b"HELLO\nWORLD\n"

@@ -104,7 +104,7 @@ def test_a_weak_reference_stays_with_its_connection(serving: Serving) -> None:
     seen: weakref.WeakKeyDictionary[netpoll.Connection, bytes] = weakref.WeakKeyDictionary()
 
     def on_data(conn: netpoll.Connection) -> None:
-        name = seen.setdefault(conn, conn.read())
+        name = seen.setdefault(conn, conn.take())
         conn.skip()
         conn.write(name)
 
@@ -403,7 +403,7 @@ def test_too_much_kept_over_an_await(serving: Serving, waits: Callable[..., Any]
 
     async def check(conn: netpoll.Connection) -> bytes:
         await conn.fill(50_000)
-        first, second = conn.next(5_000), conn.next(45_000)
+        first, second = conn.lease(5_000), conn.lease(45_000)
         for _ in range(3):
             with pytest.raises(BufferError, match=r"50000 bytes .* retained_max_bytes is 10000"):
                 await waits(conn)

@@ -37,28 +37,28 @@ def frame(dice: random.Random) -> bytes:
 def on_data(conn: netpoll.Connection) -> None:
     """Checks each frame and sends it back: by forward, as pieces, as a copy, in turn."""
     while conn.available >= HEAD.size:
-        with conn.peek(HEAD.size) as head:
+        with conn.peek_lease(HEAD.size) as head:
             size, want = HEAD.unpack(bytes(head))
         if conn.available < HEAD.size + size:
             return
-        with conn.peek(HEAD.size + size) as whole:
+        with conn.peek_lease(HEAD.size + size) as whole:
             assert checksum(whole.tobytes()[HEAD.size :]) == want, "bytes were lost or mixed up"
         way = size % 4
         if way == 0:
-            conn.forward(conn.next(HEAD.size + size))
+            conn.forward(conn.lease(HEAD.size + size))
         elif way == 1:
-            conn.writev([conn.next(HEAD.size), conn.read(size)])
+            conn.writev([conn.lease(HEAD.size), conn.take(size)])
         elif way == 2:
-            lease = conn.next(HEAD.size + size).retain()
+            lease = conn.lease(HEAD.size + size).retain()
             conn.write(bytearray(lease.tobytes()))
             lease.release()
         else:
-            conn.writev([conn.next(HEAD.size), b"", memoryview(conn.read(size))])
+            conn.writev([conn.lease(HEAD.size), b"", memoryview(conn.take(size))])
 
 
 async def session(conn: netpoll.Connection) -> None:
     while await conn.fill(HEAD.size) >= HEAD.size:
-        head = conn.read(HEAD.size)
+        head = conn.take(HEAD.size)
         size, want = HEAD.unpack(head)
         body = await conn.read_exactly(size)
         assert checksum(body) == want, "bytes were lost or mixed up"

@@ -155,7 +155,7 @@ class NetpollRunner(Runner):
         self.scheduler.post(fn, *args, priority=self.low)
 
     def close(self) -> None:
-        self.scheduler.shutdown()
+        self.scheduler.close()
 
 
 class RingRunner(NetpollRunner):

@@ -156,12 +156,12 @@ MODES = {
 
 
 def echo_on_data(conn: netpoll.Connection) -> None:
-    conn.forward(conn.next())
+    conn.forward(conn.lease())
 
 
 async def echo_session(conn: netpoll.Connection) -> None:
     while await conn.fill():
-        conn.forward(conn.next())
+        conn.forward(conn.lease())
 
 
 SERVER_HANDLERS = {"on_data": echo_on_data, "session": echo_session}

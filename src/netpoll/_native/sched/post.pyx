@@ -195,7 +195,7 @@ add_method(
     SchedulerCore, &post_def, "post", <void*>post,
     "post($self, fn, /, *args, priority=Priority.NORMAL)\n--\n\n"
     "Runs fn(*args) in a worker; there is no result. From any thread.\n\n"
-    "An exception goes to the scheduler's exception handler. Raises RuntimeError after shutdown.")
+    "An exception goes to the scheduler's exception handler. Raises RuntimeError after close().")
 add_method(
     SchedulerCore, &spawn_def, "spawn", <void*>spawn,
     "spawn($self, target, /, *args, priority=Priority.NORMAL, affinity=None, name=None)\n--\n\n"

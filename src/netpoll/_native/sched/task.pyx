@@ -590,7 +590,7 @@ cdef int end_suspended(Task task) except -1:
     except BaseException as exc:
         task.core._report({"message": f"{task!r} did not end with its scheduler",
                            "exception": exc, "task": task})
-    return finish(task, None, CancelledError("its scheduler was dropped without shutdown()"))
+    return finish(task, None, CancelledError("its scheduler was dropped without close()"))
 
 
 def current_task():

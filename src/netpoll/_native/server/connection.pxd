@@ -34,7 +34,7 @@ cdef class Connection(Lender):
     cdef Py_ssize_t unread_bytes(self) noexcept
     cdef int drop_head(self, Py_ssize_t size) except -1
     cdef bytes copied_head(self, Py_ssize_t size)
-    cdef Lease lease(self, Py_ssize_t size, bint consumes)
+    cdef Lease lend(self, Py_ssize_t size, bint consumes)
     cdef Py_ssize_t find(self, bytes sep, Py_ssize_t start) noexcept
     cdef Py_ssize_t wanted(self, object n) except -1
     cdef np_flow *outbound(self) except NULL

@@ -142,7 +142,7 @@ cdef class Connection(Lender):
         there = self.unread_bytes()
         return size if size < there else there
 
-    cdef Lease lease(self, Py_ssize_t size, bint consumes):
+    cdef Lease lend(self, Py_ssize_t size, bint consumes):
         cdef Lease lease = Lease.__new__(Lease)
         size = min(size, self.unread_bytes())  # to make it may have run the garbage collector
         lease.loop = self.host.loop
@@ -154,13 +154,13 @@ cdef class Connection(Lender):
             self.host.consumed(self.conn)
         return lease
 
-    def peek(self, n=None):
+    def peek_lease(self, n=None):
         """A Lease on the next n bytes (fewer if fewer are here), which stay unread."""
-        return self.lease(self.wanted(n), False)
+        return self.lend(self.wanted(n), False)
 
-    def next(self, n=None):
+    def lease(self, n=None):
         """A Lease on the next n bytes (fewer if fewer are here; None: all), which are now read."""
-        return self.lease(self.wanted(n), True)
+        return self.lend(self.wanted(n), True)
 
     def skip(self, n=None):
         """Drops the next n bytes. Returns how many there were."""
@@ -168,11 +168,11 @@ cdef class Connection(Lender):
         self.drop_head(size)
         return size
 
-    def read(self, n=None):
+    def take(self, n=None):
         """A copy of the next n bytes (fewer if fewer are here; None: all)."""
         return self.copied_head(self.wanted(n))
 
-    def until(self, bytes separator not None, max_bytes=None):
+    def lease_until(self, bytes separator not None, max_bytes=None):
         """A Lease on everything up to the separator, and it: read. None while it is not here.
 
         max_bytes: ValueError when so many are here without it.
@@ -182,9 +182,9 @@ cdef class Connection(Lender):
             if max_bytes is not None and self.unread_bytes() >= max_bytes:
                 raise ValueError(f"no separator within {max_bytes} bytes")
             return None
-        return self.lease(end, True)
+        return self.lend(end, True)
 
-    def readline(self):
+    def take_line(self):
         r"""A copy of the next line, its b"\n" included; None while it is not complete."""
         cdef Py_ssize_t end = self.find(b"\n", 0)
         return None if end < 0 else self.copied_head(end)

@@ -163,7 +163,7 @@ cdef class Lease:
     """
 
     def __init__(self):
-        raise TypeError("a Lease comes from Connection.next(), peek() or until()")
+        raise TypeError("a Lease comes from Connection.lease(), peek_lease() or lease_until()")
 
     def __dealloc__(self):
         self.end()

@@ -48,7 +48,7 @@ def broadcast_hooks() -> dict[str, Any]:
         conn.write(b"!")
 
     def on_data(conn: netpoll.Connection) -> None:
-        while (line := conn.readline()) is not None:
+        while (line := conn.take_line()) is not None:
             for member in members:
                 member.write(line)
 

@@ -64,7 +64,7 @@ def proxy_hooks(far: Address) -> dict[str, Any]:
 
     def on_data(conn: netpoll.Connection) -> None:
         other = conn.state
-        other.forward(conn.next())
+        other.forward(conn.lease())
         if other.pending > PENDING_MAX_BYTES:
             conn.pause_reading()
             conn.loop.create_task(resume_later(conn, other))
