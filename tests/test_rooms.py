@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
     # Python behind the public modules.
     "_aio": {"_core", "_native/transport", "errors"},
     "_files": {"_core", "_native/files", "errors"},
-    "_server": set(),
+    "_server": {"_native/server", "loop"},
     "_http": {"_native/http"},
     "bench": {"__init__", "loop", "offload", "sched"},
     "bench/kinds": {"__init__", "bench"},

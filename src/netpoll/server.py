@@ -38,6 +38,14 @@ from netpoll._native.server.listener import Listener
 from netpoll._native.server.secure import SecureWorker
 from netpoll._native.server.worker import Worker
 from netpoll._server.listening import UnixFile, inet_sockets, unix_socket
+from netpoll._server.worker_thread import (
+    ABORT_TIMEOUT_S,
+    GRACE_DEFAULT_S,
+    THREAD_TIMEOUT_S,
+    WorkerThread,
+    take_each,
+    tell,
+)
 from netpoll.config import BufferConfig, LoopConfig, ServerLimits
 from netpoll.loop import EventLoop
 
@@ -46,136 +54,6 @@ __all__ = ["Server", "serve"]
 Handler = Callable[[Connection], Any]
 
 LOOP_STATS = ("enters", "submissions", "enobufs", "ops_live", "zc_bytes")
-GRACE_DEFAULT_S = 5.0
-START_TIMEOUT_S = 30.0
-# Beyond the grace: what handlers and tasks have to end when they are cancelled, and what a thread
-# has that a handler blocks, before it is left behind.
-ABORT_TIMEOUT_S = 1.0
-THREAD_TIMEOUT_S = 3.0
-
-
-class _Thread:
-    """A worker with a thread and a loop of its own."""
-
-    def __init__(self, server: Server, name: str) -> None:
-        self.server = server
-        self.ready = threading.Event()
-        self.error: BaseException | None = None  # why it ended, when nobody asked for it
-        self.is_asked = False
-        self.is_over = False  # nothing runs in its loop any more
-        self.loop: EventLoop | None = None
-        self.worker: Worker | None = None
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self.thread.start()
-        is_ready = self.ready.wait(START_TIMEOUT_S)
-        if self.error is not None:
-            self.thread.join()
-            raise self.error
-        if not is_ready:
-            raise TimeoutError(f"{self.thread.name} did not start within {START_TIMEOUT_S} s")
-
-    def _run(self) -> None:
-        try:
-            self.loop = self.server._new_loop()
-            self.server._thread_begins(self.loop)
-            self.worker = self.server._new_worker(self.loop)
-            self.loop.call_soon(self.worker._start)
-            self.loop.call_soon(self.ready.set)
-            self.loop.run_forever()
-            if not self.is_asked:
-                raise RuntimeError("a handler has stopped its worker's loop: close the server")
-        except BaseException as exc:
-            self.error = exc
-        if self.loop is not None and os.getpid() != self.server._pid:
-            return  # a child that was forked in a handler: nothing of this is its own
-        failed = self.error is not None and self.ready.is_set()
-        if failed:
-            self.server._thread_failed(self)
-        self._close()
-        self.ready.set()
-        if failed:
-            self.server._stop_threads(GRACE_DEFAULT_S)
-
-    def _close(self) -> None:
-        """Ends what is left in this thread; whatever fails, the rest is done."""
-        loop, worker = self.loop, self.worker
-        steps: list[Callable[[], Any]] = []
-        if loop is not None and worker is not None:
-            steps += [worker._abort_all, partial(self.server._thread_ends, loop)]
-            steps.append(partial(_cancel_tasks, loop))
-            steps.append(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
-            steps += [partial(ends.end_connections, worker), worker._end]
-        if loop is not None:
-            steps.append(loop.close)
-        if worker is not None:
-            steps.append(partial(ends.close_rest, worker))
-        _each(loop, steps)
-        self.is_over = True
-
-    def call(self, function: Callable[..., Any], *args: Any, until_s: float = math.inf) -> Any:
-        """Runs function(*args) in the worker's thread; returns what it returns. None when that
-        thread has ended, or has not come to it by until_s (time.monotonic())."""
-        assert self.loop is not None
-        done = threading.Event()
-        result: list[Any] = []
-
-        def run() -> None:
-            try:
-                result.append(function(*args))
-            except BaseException as exc:
-                result.extend((None, exc))
-            done.set()
-
-        try:
-            self.loop.call_soon_threadsafe(run)
-        except RuntimeError:
-            return None  # it is closed
-        while not done.wait(0.02):
-            if self.is_over or time.monotonic() > until_s:
-                return None
-        if len(result) > 1:
-            raise result[1]
-        return result[0]
-
-    def stop(self, until_s: float = math.inf) -> bool:
-        """Asks the thread to end, and waits for it. False: a handler blocks it."""
-        self.is_asked = True
-        if self.thread is threading.current_thread():
-            return True
-        if self.loop is not None:
-            with contextlib.suppress(RuntimeError):  # closed already
-                self.loop.call_soon_threadsafe(self.loop.stop)
-        while self.thread.is_alive() and time.monotonic() < until_s:
-            if self.is_over and self.error is not None:
-                return True  # it waits for its turn to stop the server
-            self.thread.join(0.02)
-        return not self.thread.is_alive()
-
-
-def _cancel_tasks(loop: EventLoop) -> None:
-    """What handlers have started ends with the loop, as with asyncio.run()."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=ABORT_TIMEOUT_S))
-
-
-def _each(loop: EventLoop | None, steps: Iterable[Callable[[], Any]]) -> None:
-    """Takes every step, also when one of them raises: the loop's exception handler hears of it."""
-    for step in steps:
-        try:
-            step()
-        except BaseException as exc:
-            _tell(loop, "an end was not an orderly one", exc)
-
-
-def _tell(loop: EventLoop | None, message: str, exc: BaseException | None) -> None:
-    if loop is not None:
-        with contextlib.suppress(Exception):
-            loop.call_exception_handler({"message": f"netpoll.Server: {message}", "exception": exc})
 
 
 class Server:
@@ -248,7 +126,7 @@ class Server:
         }
         self._pool: BufferPool | None = None
         self._pool_lock = threading.Lock()
-        self._threads: list[_Thread] = []
+        self._threads: list[WorkerThread] = []
         self._inside: EventLoop | None = None
         self._workers: list[Worker] = []
         self._listeners: list[Listener] = []
@@ -354,14 +232,14 @@ class Server:
         try:
             self._listen(loop)
         except BaseException:
-            _each(loop, [self._stop_listening, worker._end])
+            take_each(loop, [self._stop_listening, worker._end])
             raise
         loop._at_close.append((self._loop_closes, self._loop_closed))
 
     def _start_threads(self) -> None:
         try:
             for i in range(self._workers_count):
-                thread = _Thread(self, f"netpoll-server-{i}")
+                thread = WorkerThread(self, f"netpoll-server-{i}")
                 self._threads.append(thread)
                 thread.start()
             self._workers = [one.worker for one in self._threads if one.worker is not None]
@@ -513,7 +391,7 @@ class Server:
         for thread in self._threads:
             if not thread.stop(self._patience_s()):
                 error = TimeoutError(f"{thread.thread.name} is blocked and was left behind")
-                _tell(thread.loop, "a handler does not return", error)
+                tell(thread.loop, "a handler does not return", error)
         self._ended()
         self._workers = []
 
@@ -553,7 +431,7 @@ class Server:
         steps: list[Callable[[], Any]] = [self._stop_listening]
         if not worker.is_empty:
             steps.append(worker._abort_all)
-        _each(loop, [*steps, worker._end, self._ended])
+        take_each(loop, [*steps, worker._end, self._ended])
         if worker.is_empty:  # else its sessions end with the loop
             loop._at_close.remove((self._loop_closes, self._loop_closed))
             self._workers = []
@@ -564,19 +442,19 @@ class Server:
         if self._pid != os.getpid():
             return self._forget()
         for worker in self._workers:
-            _each(self._inside, [partial(ends.end_connections, worker), worker._end])
+            take_each(self._inside, [partial(ends.end_connections, worker), worker._end])
         if not self._is_down:
-            _each(self._inside, [self._stop_listening, self._ended])
+            take_each(self._inside, [self._stop_listening, self._ended])
             self._is_down = True
         return None
 
     def _loop_closed(self) -> None:
         if self._pid == os.getpid():
-            _each(self._inside, [partial(ends.close_rest, worker) for worker in self._workers])
+            take_each(self._inside, [partial(ends.close_rest, worker) for worker in self._workers])
         self._workers = []
 
     def _stop_listening(self) -> None:
-        _each(self._loops()[0], [listener.stop for listener in self._listeners])
+        take_each(self._loops()[0], [listener.stop for listener in self._listeners])
 
     def _stop_steps(self) -> Iterable[float]:
         """Pauses, in seconds, until every connection is over: the grace, then the abort."""
@@ -599,11 +477,11 @@ class Server:
 
     def _abort_all(self) -> None:
         if self._inside is not None:
-            _each(self._inside, [self._workers[0]._abort_all])
+            take_each(self._inside, [self._workers[0]._abort_all])
         for thread in self._threads:
             if thread.worker is not None:
                 abort = partial(thread.call, thread.worker._abort_all, until_s=self._patience_s())
-                _each(thread.loop, [abort])
+                take_each(thread.loop, [abort])
 
     def _ended(self) -> None:
         self._last_stats = self.stats()
@@ -616,7 +494,7 @@ class Server:
         if self._state != "failed":
             self._state = "closed"
 
-    def _thread_failed(self, thread: _Thread) -> None:
+    def _thread_failed(self, thread: WorkerThread) -> None:
         """In a worker's thread that ends: clients are not let wait for nobody."""
         with contextlib.suppress(RuntimeError, OSError):
             self._last_port = self.port
@@ -625,7 +503,7 @@ class Server:
                 self._failure = thread.error
         if self._state in ("new", "running"):
             self._state = "failed"
-        _tell(thread.loop, "a worker's thread has ended, so the server stops", thread.error)
+        tell(thread.loop, "a worker's thread has ended, so the server stops", thread.error)
         if self._on_failure is not None:
             self._on_failure()
         if thread is self._threads[0]:
