@@ -51,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
     "offload": {"_native/sched", "_native/server", "sched"},
     "probe": {"_native", "errors"},
     "sched": {"_native/sched", "config", "loop"},
-    "http": {"_http", "_native/http", "config", "loop", "server"},
+    "http": {"_http", "_native/http", "_native/server", "config", "loop", "server"},
     "server": {"_native/memory", "_native/server", "_server", "config", "loop"},
     "testing": {"_native/sched", "sched"},
     "tls": {"_native/tls"},

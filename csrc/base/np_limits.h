@@ -58,6 +58,10 @@
  * not hold back the connections that are already there. */
 #define NP_EPOLL_ACCEPT_MAX_PER_TURN 64
 
+/* A process lets others on the same listening sockets go first when it has more connections than
+ * the least loaded one, and more by this part of them: less is not worth a connection's wait. */
+#define NP_SEAT_SLACK_PARTS 16
+
 /* epoll: with callbacks waiting to run, readiness is asked for at most this often. Far below what
  * a connection can notice, far above the 0.2 us that the system call costs. */
 #define NP_EPOLL_POLL_SKIP_NS 20000

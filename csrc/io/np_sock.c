@@ -58,13 +58,23 @@ int np_sock_accept(int listen_fd, struct np_peer *peer)
     return fd;
 }
 
-ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
+static ptrdiff_t receive(int fd, void *buf, size_t len_bytes, int flags)
 {
     ssize_t n;
     do {
-        n = recv(fd, buf, len_bytes, MSG_DONTWAIT);
+        n = recv(fd, buf, len_bytes, MSG_DONTWAIT | flags);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
+}
+
+ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
+{
+    return receive(fd, buf, len_bytes, 0);
+}
+
+ptrdiff_t np_sock_peek(int fd, void *buf, size_t len_bytes)
+{
+    return receive(fd, buf, len_bytes, MSG_PEEK);
 }
 
 ptrdiff_t np_sock_send(int fd, const struct iovec *iov, int iov_count)

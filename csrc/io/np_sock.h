@@ -28,6 +28,8 @@ struct np_peer {
  * peer: as of np_sock_peer, or NULL. */
 int np_sock_accept(int listen_fd, struct np_peer *peer);
 ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes);
+/* What np_sock_recv would give now; it stays there. */
+ptrdiff_t np_sock_peek(int fd, void *buf, size_t len_bytes);
 ptrdiff_t np_sock_send(int fd, const struct iovec *iov, int iov_count);
 /* sendfile(2): at most len_bytes of `file` from `offset` on; 0 when the file has ended there. */
 ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes);

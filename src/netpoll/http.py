@@ -39,6 +39,7 @@ from netpoll._native.http.request_limits import check_request_limits
 from netpoll._native.http.websocket import SocketRules
 from netpoll._native.http.wire import Application, HttpProtocol
 from netpoll._native.http.wsgi import WsgiApplication
+from netpoll._native.server.networks import Networks
 from netpoll.config import LoopConfig, ServerLimits, check_limits
 from netpoll.loop import EventLoop
 from netpoll.server import Server as _StreamServer
@@ -137,6 +138,8 @@ class Server(_StreamServer):
         SCRIPT_NAME.
     threads: how many a WSGI application gets at most, in all workers together; they are made when
         they are needed. 0: it runs in the workers' own threads, and must not block.
+    forwarded_from: addresses and networks of proxies, with commas between them, or "*". Their
+        X-Forwarded-For and X-Forwarded-Proto say who the client is, and which scheme it has used.
     server_header: the value of the answers' field Server; "" for none.
     websocket_deflate: compress the messages of WebSockets whose peers can (permessage-deflate).
     headers: more of each answer, pairs of str.
@@ -166,6 +169,7 @@ class Server(_StreamServer):
         lifespan: str = "auto",
         root_path: str = "",
         threads: int = THREADS_DEFAULT_COUNT,
+        forwarded_from: str | None = None,
         server_header: str = "netpoll",
         websocket_deflate: bool = False,
         headers: Iterable[tuple[str, str]] = (),
@@ -190,6 +194,7 @@ class Server(_StreamServer):
         self._protocols: list[HttpProtocol] = []
         self._multithread = threads > 1 or workers > 1
         self._multiprocess = False
+        self._proxies = Networks(forwarded_from) if forwarded_from is not None else None
         self._server_header = server_header
         self._websocket_deflate = websocket_deflate
         self._fields = [_field_of(*header) for header in headers]
@@ -241,6 +246,8 @@ class Server(_StreamServer):
             self._fields,
             self._access_log.write if self._access_log is not None else None,
         )
+        if self._proxies is not None:
+            protocol.believe(self._proxies)
         self._protocols.append(protocol)
         return protocol
 

@@ -35,6 +35,7 @@ from netpoll._native.server import (
 )
 from netpoll._native.server.connection import Connection
 from netpoll._native.server.listener import Listener
+from netpoll._native.server.seats import Seats
 from netpoll._native.server.secure import SecureWorker
 from netpoll._native.server.worker import Worker
 from netpoll._server.listening import UnixFile, inet_sockets, unix_socket
@@ -123,6 +124,7 @@ class Server:
             "pool": self._make_pool,
             "ended": self._connection_ended,
             "ssl": ssl,
+            "proxies": None,
         }
         self._pool: BufferPool | None = None
         self._pool_lock = threading.Lock()
@@ -131,6 +133,7 @@ class Server:
         self._workers: list[Worker] = []
         self._listeners: list[Listener] = []
         self._sockets: list[socket.socket] = []
+        self._seats: Seats | None = None  # of the processes that accept on them, too
         self._begin_state()
 
     def _begin_state(self) -> None:
@@ -254,7 +257,7 @@ class Server:
         for sock in self._sockets:
             told = self._out_of_descriptors
             most = self._limits.connections_max_count or 0
-            listener = Listener(loop, sock, self._workers, most, told)
+            listener = Listener(loop, sock, self._workers, most, told, self._seats)
             self._listeners.append(listener)
             listener.start()
 
@@ -299,6 +302,7 @@ class Server:
     def _connection_ended(self) -> None:
         """In a worker's thread. Who waits for a place, or for a descriptor, has a chance now."""
         for listener in self._listeners:
+            listener.publish()
             if listener.is_waiting:
                 loop = self._loops()[0]
                 with contextlib.suppress(RuntimeError):  # closed
@@ -363,7 +367,7 @@ class Server:
             if self._state in ("new", "running"):
                 self._state = "closing" if self._threads else "closed"
             if self._threads:
-                self._stop_accepting()
+                self._stop_accepting(self._patience_s())
                 for thread in self._threads:
                     if thread.worker is not None:
                         thread.call(thread.worker._begin_stop, until_s=self._patience_s())
@@ -372,18 +376,27 @@ class Server:
                 self._join_threads()
             self._is_down = True
 
+    def _drain(self, until_s: float) -> None:
+        """Of one that has threads: accepts no more, and lets connections leave in their own time.
+        The other processes on the same sockets serve in its place. stop() follows."""
+        self._stop_accepting(until_s)
+        for thread in self._threads:
+            if thread.worker is not None:
+                thread.call(thread.worker._begin_drain, until_s=until_s)
+
     def _patience_s(self) -> float:
         """Until when a worker's thread is waited for."""
         return max(self._deadline_s + THREAD_TIMEOUT_S, time.monotonic() + 0.5)
 
-    def _stop_accepting(self) -> None:
+    def _stop_accepting(self, until_s: float) -> None:
         first = self._threads[0]
         if first.is_over:
             self._stop_listening()
         else:
-            first.call(self._stop_listening, until_s=self._patience_s())
+            first.call(self._stop_listening, until_s=until_s)
         for sock in self._sockets:
-            if sock.fileno() >= 0:  # that thread is blocked: nobody is accepted even so
+            if sock.fileno() >= 0 and self._seats is None:
+                # That thread is blocked: nobody is accepted even so.
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 

@@ -379,10 +379,21 @@ async def secure_workers() -> AsyncIterator[list[Any]]:
         "limits": netpoll.ServerLimits(),
         "pool": None,
         "ended": print,
+        "proxies": None,
         "ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
     }
     loop = asyncio.get_running_loop()
     yield [SecureWorker(loop, print, False, None, None, options)]
+
+
+@maker
+async def seats() -> AsyncIterator[list[Any]]:
+    from netpoll._native.http.forwarded import Forwarded
+    from netpoll._native.server.networks import Networks
+    from netpoll._native.server.seats import Seats
+
+    networks = Networks("10.0.0.0/8,*")
+    yield [Seats(2), networks, Forwarded(networks)]
 
 
 async def served(handler: Any, **options: Any) -> tuple[Any, Any, Any]:

@@ -57,6 +57,8 @@ INTERNAL = {
     "netpoll._native.transport.stream_reader.Ready": "given to await only",
     "netpoll._native.transport.stream_reader.WriterExchange": "inside a StreamWriter",
     "netpoll._native.loop.watcher.Spent": "the owner of an event that was handed out already",
+    "netpoll._native.server.door.Doors": "called by native code only",
+    "netpoll._native.server.door.Door": "a connection that nobody knows of yet",
     "netpoll._native.server.idle.Wheel": "a worker's timers",
     "netpoll._native.http.access.AccessNotes": "called by native code only",
     "netpoll._native.http.ready.Ready": "given to await only",

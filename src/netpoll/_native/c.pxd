@@ -413,6 +413,7 @@ cdef extern from "io/np_sock.h" nogil:
 
     int np_sock_accept(int listen_fd, np_peer *peer)
     ptrdiff_t np_sock_recv(int fd, void *buf, size_t len_bytes)
+    ptrdiff_t np_sock_peek(int fd, void *buf, size_t len_bytes)
     ptrdiff_t np_sock_send(int fd, const iovec *iov, int iov_count)
     ptrdiff_t np_sock_sendfile(int fd, int file, int64_t offset, size_t len_bytes)
     int np_sock_shutdown(int fd, int how)
@@ -440,6 +441,32 @@ cdef extern from "io/np_file.h" nogil:
     int np_file_look(const char *path, np_file_facts *facts)
     int np_file_open(int directory, const char *path, np_file_way way, np_file_facts *facts)
     ptrdiff_t np_file_read(int fd, void *memory, size_t bytes, int64_t offset)
+
+cdef extern from "server/np_proxy.h" nogil:
+    enum:
+        NP_PROXY_MAX_BYTES
+
+    struct np_proxy:
+        np_peer source, target
+
+    struct np_network:
+        uint16_t family, bits
+        uint8_t address[16]
+
+    ptrdiff_t np_proxy_read(const uint8_t *data, size_t size, np_proxy *proxy)
+    int np_peer_read(const uint8_t *text, size_t size, np_peer *peer)
+    bint np_networks_have(const np_network *networks, size_t count, const np_peer *peer)
+    int np_forwarded_client(const uint8_t *value, size_t size, const np_network *networks,
+                            size_t networks_count, size_t *at, size_t *bytes, np_peer *peer)
+
+cdef extern from "server/np_seats.h" nogil:
+    struct np_seat:
+        pass
+    void np_seat_set(np_seat *seat, int64_t connections)
+    void np_seat_leave(np_seat *seat)
+    void np_seat_beat(np_seat *seat, int64_t now_ns)
+    int64_t np_seat_beat_ns(const np_seat *seat)
+    bint np_seat_is_heavy(const np_seat *seats, uint32_t count, uint32_t own)
 
 cdef extern from "server/np_conn.h" nogil:
     enum:

@@ -16,6 +16,11 @@ cdef enum:
     TIMER_RESOLUTION_NS = 1
     # Out of descriptors: accepting is tried again after this, or when a connection has ended.
     ACCEPT_RETRY_DELAY_S = 1
+    # A process that has more connections than others on the same listening socket waits for so long
+    # until it takes another one. When nobody else has taken it by then, and again and again not, it
+    # takes more at a time, up to so many: the others may be busy for long.
+    SEAT_YIELD_NS = 1000 * 1000
+    SEAT_BURST_MAX_COUNT = 64
     # Turns that close() gives the kernel to end what was cancelled.
     CLOSE_TURNS_MAX_COUNT = 1000
     # Small receives of sock_recv are copied once, off the stack: allocating what the caller asked

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 
 from netpoll._native.http.c cimport np_http1
+from netpoll._native.http.forwarded cimport Forwarded
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
@@ -13,6 +14,6 @@ cdef class AccessNotes:
     cdef Addresses addresses
     cdef bint is_called         # the loop is going to flush
 
-    cdef tuple begin(self, Connection face, const np_http1 *request)
+    cdef tuple begin(self, Connection face, const np_http1 *request, Forwarded forwarded)
     cdef int end(self, tuple begun, int status, int64_t sent_bytes) except -1
     cdef int flush(self) except -1

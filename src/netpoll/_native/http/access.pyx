@@ -10,6 +10,7 @@ from netpoll._native.http.c cimport (
 from netpoll._native.http.request_head cimport text_of
 from netpoll._native.limits cimport HTTP_NOTES_COUNT
 from netpoll._native.seal cimport seal_types
+from netpoll._native.http.forwarded cimport Forwarded
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
@@ -31,7 +32,7 @@ cdef class AccessNotes:
         self.notes = []
         self.addresses = addresses
 
-    cdef tuple begin(self, Connection face, const np_http1 *request):
+    cdef tuple begin(self, Connection face, const np_http1 *request, Forwarded forwarded):
         """request: NULL when its head could not be read."""
         cdef const np_http_field *field
         cdef uint32_t i
@@ -48,6 +49,8 @@ cdef class AccessNotes:
             self.is_called = True
             face.host.loop.call_soon(self.flush_now)  # what is written to may be anybody's code
         client = self.addresses.client(face)
+        if forwarded is not None and request is not NULL:
+            client = forwarded.told(request, client, None)[0]
         peer = client[0] if client is not None else "-"
         return peer, np_clock_ns(), line, referer, agent
 

@@ -130,7 +130,11 @@ cdef class AsgiApplication(Application):
         scope["raw_path"] = text_of(request, request.path.at, request.path.bytes) or b"/"
         scope["query_string"] = text_of(request, request.query.at, request.query.bytes)
         scope["headers"] = wire.protocol.header_pairs.of(request)
-        scope["client"] = addresses.client(face)
+        client = addresses.client(face)
+        if wire.protocol.forwarded is not None:
+            client, scope["scheme"] = wire.protocol.forwarded.told(
+                request, client, scope["scheme"])
+        scope["client"] = client
         scope["server"] = addresses.server(face)
         if self.state is not None:
             scope["state"] = self.state.copy()

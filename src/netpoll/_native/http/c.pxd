@@ -24,6 +24,8 @@ cdef extern from "http/np_http.h" nogil:
         NP_FIELD_SEC_WEBSOCKET_VERSION
         NP_FIELD_TRANSFER_ENCODING
         NP_FIELD_USER_AGENT
+        NP_FIELD_X_FORWARDED_FOR
+        NP_FIELD_X_FORWARDED_PROTO
         NP_HTTP_MORE
         NP_HTTP_DONE
         NP_HTTP_FULL

@@ -178,7 +178,8 @@ cdef class Request:
 
     @property
     def client(self):
-        """(host, port) of the peer; None over a Unix socket, and when the peer has gone."""
+        """(host, port) of the peer, or of whom a proxy speaks for; None over a Unix socket, and
+        when the peer has gone."""
         self.host.check_thread()
         cdef Wire wire = self.wire
         cdef Connection face = wire.face if wire is not None else None
@@ -186,7 +187,10 @@ cdef class Request:
         if face is None or face.conn is NULL:
             return None
         addresses = wire.protocol.addresses
-        return addresses.client(face)
+        client = addresses.client(face)
+        if wire.protocol.forwarded is not None:
+            client = wire.protocol.forwarded.told(&self.head, client, None)[0]
+        return client
 
     @property
     def body(self):

@@ -7,6 +7,7 @@ from netpoll._native.http.access cimport AccessNotes
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
 from netpoll._native.http.request_head cimport HeaderPairs
+from netpoll._native.http.forwarded cimport Forwarded
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport FileSpan, Host
@@ -38,6 +39,7 @@ cdef class Exchange:
 cdef class HttpProtocol(Protocol):
     cdef Application application
     cdef Addresses addresses
+    cdef Forwarded forwarded    # whom it believes who the client is; None: nobody
     cdef np_http_limits limits
     cdef HeadWriter heads
     cdef HeaderPairs header_pairs
@@ -48,7 +50,7 @@ cdef class HttpProtocol(Protocol):
     cdef Began *began           # by the places of connections
     cdef uint32_t began_count
     cdef uint64_t requests_count, faults_count
-    cdef bint is_stopping
+    cdef bint is_draining, is_stopping
 
     cdef Wire wire_of(self, Connection face)
     cdef int put_back(self, Connection face, Wire wire) except -1

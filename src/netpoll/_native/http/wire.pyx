@@ -29,7 +29,9 @@ from netpoll._native.http.request_limits cimport set_limits
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
 from netpoll._native.seal cimport seal_types
+from netpoll._native.http.forwarded cimport Forwarded
 from netpoll._native.server.addresses cimport Addresses
+from netpoll._native.server.networks cimport Networks
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport FileSpan, Host, unpin
 from netpoll._native.server.protocol cimport Protocol
@@ -110,6 +112,10 @@ cdef class HttpProtocol(Protocol):
 
     def __dealloc__(self):
         free(self.began)
+
+    def believe(self, Networks networks):
+        """Proxies in these networks say who the client of a request is."""
+        self.forwarded = Forwarded.__new__(Forwarded, networks)
 
     cdef Wire wire_of(self, Connection face):
         cdef Wire wire
@@ -237,6 +243,12 @@ cdef class HttpProtocol(Protocol):
                 wire.face.abort(TimeoutError(errno.ETIMEDOUT, "the peer does not take the answer"))
             else:
                 wire.refuse(-NP_HTTP_E_TIMEOUT)
+        return 0
+
+    cdef int on_drain(self, Host host) except -1:
+        """Each connection ends with its next answer, which says so. One that closed while it is
+        idle could cross with a request of its peer."""
+        self.is_draining = True
         return 0
 
     cdef int on_stop(self, Host host) except -1:
@@ -383,7 +395,8 @@ cdef class Wire:
         self.sent_bytes = 0
         np_body_begin(&self.body, &self.request)
         if self.protocol.notes is not None:
-            self.noted = self.protocol.notes.begin(self.face, &self.request)
+            self.noted = self.protocol.notes.begin(
+                self.face, &self.request, self.protocol.forwarded)
         self.protocol.application.begin(self)
         if self.face is not None:
             self.take_head()
@@ -406,7 +419,7 @@ cdef class Wire:
         self.protocol.faults_count += 1
         self.is_refused = True
         if self.protocol.notes is not None and self.stage == STAGE_HEAD:
-            self.noted = self.protocol.notes.begin(face, NULL)
+            self.noted = self.protocol.notes.begin(face, NULL, None)
         self.stage = STAGE_OVER
         if not self.has_head:
             self.has_head = True
@@ -552,7 +565,7 @@ cdef class Wire:
                 and told.length_bytes != length_bytes:
             raise ValueError(
                 f"Content-Length is {told.length_bytes}, and the body has {length_bytes} bytes")
-        if told.closes:
+        if told.closes or self.protocol.is_draining:
             self.keeps_alive = False
         self.left_bytes = told.length_bytes if told.length_bytes >= 0 else length_bytes
         if body is not None and self.has_body and PyBytes_GET_SIZE(body) <= HTTP_INLINE_BYTES:
@@ -708,6 +721,8 @@ cdef class Wire:
         if not self.has_all():
             return self.linger()  # a body that nobody wanted would be read as the next request
         if not self.keeps_alive or self.protocol.is_stopping:
+            if self.protocol.is_draining:
+                return self.linger()  # the next request may be on its way already
             self.stage = STAGE_OVER
             face.close()
             return 0

@@ -62,6 +62,9 @@ cdef int put_addresses(dict environ, Wire wire) except -1:
     cdef Connection face = wire.face
     client = addresses.client(face)
     server = addresses.server(face)
+    if wire.protocol.forwarded is not None:
+        client, environ["wsgi.url_scheme"] = wire.protocol.forwarded.told(
+            &wire.request, client, environ["wsgi.url_scheme"])
     if client is not None:
         environ["REMOTE_ADDR"] = client[0]
         environ["REMOTE_PORT"] = str(client[1])

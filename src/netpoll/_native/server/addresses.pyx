@@ -73,8 +73,12 @@ cdef class Addresses:
         ends = &self.ends[index]
         if ends.serial == serial:
             return ends
-        np_sock_peer(face.conn.fd, &peer)
-        host = self.host_of(face, &peer)
+        names = face.said_names()
+        if names is not None:
+            host, peer.port = names[1][0], names[1][1]
+        else:
+            np_sock_peer(face.conn.fd, &peer)
+            host = self.host_of(face, &peer)
         ends = &self.ends[index]  # an audit hook may have run, and done anything
         forget(ends)
         ends.serial = serial

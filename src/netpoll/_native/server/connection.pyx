@@ -560,17 +560,29 @@ cdef class Connection(Lender):
     @property
     def peername(self):
         """The peer's address as socket.getpeername() gives it; None when it is gone."""
-        return self._socket_name("getpeername")
+        return self._socket_name("getpeername", 1)
 
     @property
     def sockname(self):
         """Our address; None when the connection is over."""
-        return self._socket_name("getsockname")
+        return self._socket_name("getsockname", 2)
 
-    def _socket_name(self, str method):
+    cdef tuple said_names(self):
+        """(serial, peername, sockname), as a proxy has said it of this connection; or None."""
+        cdef np_conn *conn = self.conn
+        if conn is NULL or self.host.names is None:
+            return None
+        names = self.host.names.get(conn.index)
+        return names if names is not None and names[0] == conn.serial else None
+
+    def _socket_name(self, str method, int place):
+        """What a proxy has said of it, or the socket."""
         cdef np_conn *conn = self.conn
         if conn is NULL:
             return None
+        names = self.said_names()
+        if names is not None:
+            return names[place]
         np_conn_pin(conn)  # its fd stays, whatever an audit hook does
         try:
             sock = py_socket.socket(fileno=conn.fd)

@@ -41,6 +41,8 @@ def close_rest(Worker worker not None):
     cdef np_conn *conn
     worker.is_over = True
     worker.close_dealt()
+    if worker.doors is not None:
+        worker.doors.close_all()
     worker.forget_queues()
     for i in range(worker.slab.chunks_count * NP_CONN_CHUNK_COUNT):
         conn = np_conn_at(&worker.slab, i)
@@ -66,6 +68,8 @@ def forget(Worker worker not None):
     cdef np_conn *conn
     worker.is_over = True
     worker.close_dealt()
+    if worker.doors is not None:
+        worker.doors.forget()
     for i in range(worker.slab.chunks_count * NP_CONN_CHUNK_COUNT):
         conn = np_conn_at(&worker.slab, i)
         if conn.flags and conn.fd >= 0:

@@ -35,6 +35,8 @@ cdef class Host(Completion):
     # Idle time-outs.
     cdef Wheel wheel            # None: there are none
     cdef uint16_t tick
+    # Connections that a proxy speaks for: index -> (serial, peername, sockname); or None.
+    cdef dict names
     # Memory.
     cdef PyObject *spare        # a face that nobody uses, kept for the next handler call
     cdef Py_ssize_t buffers_count, leased_chunks    # of the ring; of it in retained leases
@@ -55,6 +57,7 @@ cdef class Host(Completion):
     cdef int handler_failed(self, str message, object exc, Face face) except -1
     cdef int session_ended(self, object session, Face face, object error) except -1
     # Beginning and ending.
+    cdef int admitted(self, int fd, object peername, object sockname) except -1
     cdef np_conn *begin(self, int fd) except? NULL
     cdef int close_conn(self, np_conn *conn) except -1
     cdef int fail_conn(self, np_conn *conn, object error) except -1

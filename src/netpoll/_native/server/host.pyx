@@ -182,6 +182,11 @@ cdef class Host(Completion):
             self.wheel.add(conn, WHEEL_IDLE_TICKS)
         return conn
 
+    cdef int admitted(self, int fd, object peername, object sockname) except -1:
+        """A connection begins that has said whose it is: names, or None for its own."""
+        np_sock_close(fd)
+        return 0
+
     # ---- receiving ----------------------------------------------------------------------------
 
     cdef np_udata arm_op(self, np_conn *conn, uint8_t kind, uint32_t argument) except 0:
@@ -556,6 +561,8 @@ cdef class Host(Completion):
         if self.loop.be is not NULL:
             self.loop.ops.forget(self.loop.be, fd)
         np_sock_close(fd)
+        if self.names is not None:
+            self.names.pop(conn.index, None)
         np_conn_put(&self.slab, conn)
         self.ended_count += 1
         is_last = self.slab.live_count == 0

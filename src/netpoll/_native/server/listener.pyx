@@ -3,15 +3,21 @@
 
 Connections are dealt to the workers, the least loaded first: with SO_REUSEPORT the kernel deals by
 a hash, and of four workers with 64 connections the busiest has 25 % too many (docs/server.md).
+
+Processes that share a socket cannot be dealt to. There a poll says that somebody waits, and a
+process takes one of them, after the others if it has more connections than they (server/seats.pyx).
 """
 
-from libc.errno cimport ECONNABORTED
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
-    ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, np_event, np_sock_close, np_sock_nodelay)
+    ECANCELED, NP_EV_MORE, NP_OP_ACCEPT, NP_OP_POLL, np_event, np_sock_accept, np_sock_close,
+    np_sock_nodelay)
 from netpoll._native.failing cimport os_error
+from netpoll._native.limits cimport SEAT_BURST_MAX_COUNT, SEAT_YIELD_NS
 from netpoll._native.seal cimport seal_types
+from netpoll._native.server.seats cimport Seats
 from netpoll._native.server.worker cimport Worker
 from netpoll._native.transport.acceptor cimport Accepting, is_exhausted
 
@@ -23,12 +29,14 @@ cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef class Listener(Accepting):
     """Accepts on one socket and deals the connections to the workers, the least loaded first."""
 
-    def __cinit__(self, Loop loop, sock, list workers, Py_ssize_t connections_max_count, told):
+    def __cinit__(self, Loop loop, sock, list workers, Py_ssize_t connections_max_count, told,
+                  Seats seats=None):
         self.loop = loop
         self.sock = sock
         self.workers = workers
         self.connections_max_count = connections_max_count
         self.told = told
+        self.seats = seats
         self.fd = sock.fileno()
         self.waiting = []
         if sock.family != _AF_UNIX:
@@ -36,7 +44,13 @@ cdef class Listener(Accepting):
 
     def start(self):
         if not self.op and not self.is_closed:
+            self.publish()
             self.arm()
+
+    def publish(self):
+        """Tells the other processes how many connections there are."""
+        if self.seats is not None and not self.is_closed:
+            self.seats.publish(self.load())
 
     @property
     def is_waiting(self):
@@ -49,6 +63,8 @@ cdef class Listener(Accepting):
 
     cdef int arm(self) except -1:
         self.is_paused = False
+        if self.seats is not None:
+            return Accepting.arm(self)
         self.op = self.loop.arm(NP_OP_ACCEPT, self.fd, self, 0)
         return 0
 
@@ -57,6 +73,8 @@ cdef class Listener(Accepting):
         for fd in self.waiting:
             np_sock_close(fd)
         self.waiting.clear()
+        if self.seats is not None:
+            self.seats.leave_own()
         Accepting.stop(self)
 
     cdef Py_ssize_t load(self) except -1:
@@ -87,22 +105,55 @@ cdef class Listener(Accepting):
         if not event.flags & NP_EV_MORE:
             self.op = 0
         if self.is_closed:
-            if event.res >= 0:
-                np_sock_close(event.res)
-            return 0
+            # Accepted before the end: its peer has a connection, so it is served. A worker that
+            # stops already closes it.
+            return self.deal(event.res) if event.res >= 0 and event.kind != NP_OP_POLL else 0
         if event.res < 0:
             return self.failed(event.res)
-        if self.is_full():
-            self.waiting.append(event.res)
-            if not self.is_paused:
-                self.is_paused = True
-                self.pauses_count += 1
-                self.loop.cancel(self.op)
-            if not self.is_full():  # another thread has not seen that we wait
-                self.connection_ended()
-        else:
-            self.deal(event.res)
+        if event.kind == NP_OP_POLL:
+            return self.on_waiting()
+        self.take(event.res)
         return self.go_on()
+
+    cdef int on_waiting(self) except -1:
+        """Somebody waits on a shared socket, or did: another process may have been faster."""
+        cdef int fd
+        cdef int count = 1
+        if not self.seats.is_heavy():
+            self.fruitless_count = 0
+        elif not self.has_yielded:
+            self.has_yielded = True
+            self.retry = self.loop.call_later(SEAT_YIELD_NS / 1e9, self._retry)
+            return 0
+        else:
+            count = min(1 + self.fruitless_count // SEAT_BURST_MAX_COUNT, SEAT_BURST_MAX_COUNT)
+            self.fruitless_count += 1
+        for _ in range(count):
+            fd = np_sock_accept(self.fd, NULL)
+            if fd == -EAGAIN or fd == -EINTR:
+                break
+            if fd < 0:
+                return self.failed(fd)
+            self.take(fd)
+            if self.waiting:
+                break
+        self.has_yielded = False
+        self.publish()
+        return self.go_on()
+
+    cdef int take(self, int fd) except -1:
+        """An accepted connection: to a worker, or to those that wait for a place."""
+        if not self.is_full():
+            return self.deal(fd)
+        self.waiting.append(fd)
+        if not self.is_paused:
+            self.is_paused = True
+            self.pauses_count += 1
+            if self.op:
+                self.loop.cancel(self.op)
+        if not self.is_full():  # another thread has not seen that we wait
+            self.connection_ended()
+        return 0
 
     cdef bint is_full(self) except -1:
         return self.connections_max_count and self.load() >= self.connections_max_count

@@ -12,4 +12,5 @@ cdef class Protocol:
     cdef int on_lost(self, Connection face) except -1
     cdef int on_tick(self, Host host) except -1
     cdef int before_idle(self, Host host) except -1
+    cdef int on_drain(self, Host host) except -1
     cdef int on_stop(self, Host host) except -1

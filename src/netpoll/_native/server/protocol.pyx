@@ -43,6 +43,11 @@ cdef class Protocol:
         otherwise gets the tick of now."""
         return 0
 
+    cdef int on_drain(self, Host host) except -1:
+        """Nobody new comes, and others serve in the server's place: who is here may leave in its
+        own time, without losing anything. on_stop follows."""
+        return 0
+
     cdef int on_stop(self, Host host) except -1:
         """The server stops with grace: what is left when that is over is aborted."""
         return 0

@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t
 
 from netpoll._native.c cimport np_bufring, np_conn, np_event
 from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.door cimport Doors
 from netpoll._native.server.host cimport Host
 from netpoll._native.server.protocol cimport Protocol
 
@@ -11,6 +12,7 @@ from netpoll._native.server.protocol cimport Protocol
 cdef class Worker(Host):
     cdef object handler, on_connect
     cdef Protocol protocol      # in the handler's place, or None
+    cdef Doors doors            # of connections that a proxy makes; None: nobody does
     cdef list dealt             # descriptors that the dealer put here, to be adopted
     cdef bint is_over           # its loop is closed: nothing is adopted any more
     cdef double tick_s

@@ -36,6 +36,7 @@ from netpoll._native.limits cimport (
     BULK_ROOM_MIN_BYTES, CACHE_LINE_BYTES, REST_COPY_BYTES, RUSH_MIN_BYTES)
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection, drop_face, face_of
+from netpoll._native.server.door cimport Doors
 from netpoll._native.server.host cimport Host, unpin
 from netpoll._native.server.idle cimport WHEEL_IDLE_TICKS, Wheel
 from netpoll._native.server.protocol cimport Protocol
@@ -48,7 +49,8 @@ cdef class Worker(Host):
     """The connections that one loop serves.
 
     options: limits: a netpoll.ServerLimits; pool: a function that gives the BufferPool; ended:
-    called when a connection has ended.
+    called when a connection has ended; proxies: the arguments of Doors, when a proxy makes the
+    connections, or None.
     """
 
     def __cinit__(self, Loop loop, handler, bint is_session, on_connect, on_close, dict options):
@@ -67,6 +69,10 @@ cdef class Worker(Host):
         self.may_ship = loop.backend == "uring"
         self.closed_hook = options["ended"]
         self.dealt = []
+        if options["proxies"] is not None:
+            networks, timeout_s = options["proxies"]
+            self.doors = Doors.__new__(Doors, networks, timeout_s)
+            self.names = {}
         memset(&self.bulk, 0, sizeof(self.bulk))
         if limits.idle_timeout_s is not None:
             self.wheel = Wheel.__new__(Wheel)
@@ -101,9 +107,16 @@ cdef class Worker(Host):
         return 0
 
     cdef int adopt(self, int fd) except -1:
+        if self.doors is not None and not self.is_stopping:
+            return self.doors.enter(self, fd)
+        return self.admitted(fd, None, None)
+
+    cdef int admitted(self, int fd, object peername, object sockname) except -1:
         cdef np_conn *conn = self.begin(fd)
         if conn is not NULL:
             try:
+                if peername is not None:
+                    self.names[conn.index] = (conn.serial, peername, sockname)
                 self.announce(conn)
             finally:
                 unpin(self, conn)
@@ -495,12 +508,20 @@ cdef class Worker(Host):
 
     # ---- stopping and reporting ---------------------------------------------------------------
 
+    def _begin_drain(self):
+        """No more connections; those that are here leave when they like, a protocol's when it
+        says so."""
+        if self.protocol is not None:
+            self.protocol.on_drain(self)
+
     def _begin_stop(self):
         """No more connections; those that have nothing to do end now, the others when they have
         done it."""
         cdef uint32_t i
         cdef np_conn *conn
         self.is_stopping = True
+        if self.doors is not None:
+            self.doors.close_all()
         if self.protocol is not None:
             self.protocol.on_stop(self)
             return
@@ -514,6 +535,8 @@ cdef class Worker(Host):
         cdef uint32_t i
         cdef np_conn *conn
         failed = None
+        if self.doors is not None:
+            self.doors.close_all()
         for session in list(self.sessions):
             session.cancel()
         for i in range(self.slab.chunks_count * NP_CONN_CHUNK_COUNT):
@@ -538,7 +561,8 @@ cdef class Worker(Host):
     @property
     def is_empty(self):
         """No connection and no session is left."""
-        return self.slab.live_count == 0 and not self.sessions
+        return self.slab.live_count == 0 and not self.sessions \
+            and (self.doors is None or not self.doors.waiting)
 
     def stats(self):
         return {
