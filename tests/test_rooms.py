@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
         "server",
     },
     "__main__": {"cli"},
-    "cli": {"bench", "probe", "server"},
+    "cli": {"_serve", "bench", "probe"},
     "config": set(),
     "errors": set(),
     "files": {"_files", "_native/files"},
@@ -59,6 +59,7 @@ ROOMS: dict[str, set[str]] = {
     # Python behind the public modules.
     "_aio": {"_core", "_native/transport", "errors"},
     "_files": {"_core", "_native/files", "errors"},
+    "_serve": {"_native/server", "_server", "config", "http", "loop", "server"},
     "_server": {"_native/server", "loop"},
     "_http": {"_native/http"},
     "bench": {"__init__", "loop", "offload", "sched"},

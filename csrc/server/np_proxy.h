@@ -44,8 +44,8 @@ int np_networks_have(const struct np_network *networks, size_t count, const stru
 
 /* One X-Forwarded-For: addresses with commas between them, to which each proxy has added its peer.
  * Finds the last one that is not a trusted proxy's, whatever it is. 1: *at, *bytes are its place,
- * and *peer is what it is, family AF_UNSPEC when it is no address. 0: all are trusted; the place and
- * the peer are those of the first one. -1: there is none. */
+ * and *peer is what it is, family AF_UNSPEC when it is no address. 0: all are trusted; place and
+ * peer are those of the first one. -1: there is none. */
 int np_forwarded_client(const uint8_t *value, size_t size, const struct np_network *networks,
                         size_t networks_count, size_t *at, size_t *bytes, struct np_peer *peer);
 

@@ -1,20 +1,19 @@
-"""The command line: `python -m netpoll probe`, `serve MODULE:HANDLER` and `bench ...`.
+"""The command line: `netpoll probe`, `netpoll serve MODULE:APP` and `netpoll bench ...`.
 
 `probe` needs nothing beyond netpoll; with `rich` installed its tables are drawn. `bench` belongs to
-netpoll.bench and comes with the extra of that name.
+netpoll.bench and comes with the extra of that name. `serve` is in netpoll._serve.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from netpoll._serve import command as serve_command
 from netpoll.probe import ProbeResult, probe
-from netpoll.server import serve
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,15 +26,15 @@ Rows = list[tuple[str, str, str]]
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the process's exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
-    # Everything behind "bench", --help included, is for the harness's own parser.
+    # Everything behind these, --help included, is for their own parsers.
     if args[:1] == ["bench"]:
         return _bench(args[1:])
+    if args[:1] == ["serve"]:
+        return serve_command.main(args[1:])
     parser = _parser()
     options = parser.parse_args(args)
     if options.command == "probe":
         return _probe(as_json=options.json)
-    if options.command == "serve":
-        return _serve(options)
     parser.print_help()
     return 0
 
@@ -53,41 +52,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Asks the kernel for everything netpoll can use, by trying it.",
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    command = commands.add_parser(
-        "serve",
-        help="serve connections with your handler: serve module:handler --port 8000",
-        description="Imports the handler, a plain function or an async def, and serves "
-        "connections with it until Ctrl-C or SIGTERM. See docs/server.md.",
-    )
-    command.add_argument("handler", metavar="MODULE:HANDLER")
-    command.add_argument("--host", default="127.0.0.1")
-    command.add_argument("--port", type=int, default=8000)
-    command.add_argument("--workers", type=int, default=1)
-    command.add_argument("--backend", default="auto", choices=("auto", "uring", "epoll"))
+    commands.add_parser("serve", help="serve an application: serve module:app (serve --help)")
     commands.add_parser("bench", help="measure servers against each other (bench --help)")
     return parser
-
-
-def _serve(options: argparse.Namespace) -> int:
-    module, colon, name = options.handler.partition(":")
-    sys.path.insert(0, "")  # a module beside the prompt
-    try:
-        handler = getattr(importlib.import_module(module), name) if colon else None
-    except (ImportError, AttributeError) as exc:
-        print(f"netpoll: {options.handler}: {exc}", file=sys.stderr)
-        return 1
-    if not callable(handler):
-        print("netpoll: name a function as MODULE:HANDLER", file=sys.stderr)
-        return 2
-    serve(
-        handler,
-        options.host,
-        options.port,
-        workers=options.workers,
-        backend=options.backend,
-        ready=lambda server: print(f"listening on port {server.port}", flush=True),
-    )
-    return 0
 
 
 def _bench(args: list[str]) -> int:

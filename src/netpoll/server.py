@@ -378,7 +378,7 @@ class Server:
 
     def _drain(self, until_s: float) -> None:
         """Of one that has threads: accepts no more, and lets connections leave in their own time.
-        The other processes on the same sockets serve in its place. stop() follows."""
+        The other processes on the same sockets serve in its place. close() follows."""
         self._stop_accepting(until_s)
         for thread in self._threads:
             if thread.worker is not None:

@@ -29,7 +29,7 @@ V2_NAMES = (("2001:db8::1", 1, 0, 0), ("::1", 65535, 0, 0))
 
 
 def names(conn: netpoll.Connection) -> None:
-    if conn.read().endswith(b"?"):
+    if conn.take().endswith(b"?"):
         conn.write(repr((conn.peername, conn.sockname)).encode())
 
 
@@ -161,7 +161,7 @@ def test_a_stop_closes_who_has_not_said_it_yet(serving: Serving, proxied: Any) -
         client.sendall(V1[:20])
     time.sleep(0.05)
     begin_s = time.monotonic()
-    server.stop(30.0)
+    server.close(30.0)
     assert time.monotonic() - begin_s < 10 * SLOWNESS
     assert all(is_closed(client) for client in clients)
 
