@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,15 +14,6 @@ from ..conftest import open_fds
 from ..support import SLOWNESS
 
 Handler = Callable[[socket.socket], None]
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the harness measure: they run one after another, in one process of several."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("bench"))
 
 
 @pytest.fixture(autouse=True)
