@@ -61,8 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Tests of the harness measure: they run one after another, in one process of several.
 
-    By their place, not by a mark of theirs: on pytest 9.2, pytest-xdist 3.8 writes the group into an
-    attribute that nobody reads.
+    By their place, not by a mark of theirs: on pytest 9.2, pytest-xdist 3.8 writes the group into
+    an attribute that nobody reads.
     """
     from xdist.scheduler import LoadGroupScheduling
 
