@@ -135,7 +135,7 @@ class Server(_StreamServer):
     lifespan: "auto", "on" or "off", of ASGI applications: see https://asgi.readthedocs.io. One for
         each worker's loop.
     root_path: where a proxy in front has mounted the application: of ASGI's scope, and WSGI's
-        SCRIPT_NAME.
+        SCRIPT_NAME. The proxy may take it off the path, or leave it there.
     threads: how many a WSGI application gets at most, in all workers together; they are made when
         they are needed. 0: it runs in the workers' own threads, and must not block.
     forwarded_from: addresses and networks of proxies, with commas between them, or "*". Their

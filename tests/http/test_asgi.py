@@ -39,7 +39,8 @@ def test_the_scope(http_serving: HttpServing) -> None:
     assert scope["type"] == "http"
     assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
     assert (scope["http_version"], scope["method"], scope["scheme"]) == ("1.1", "PUT", "http")
-    assert (scope["path"], scope["raw_path"]) == ("/p\u00e4th//", b"/p%C3%A4th/%2f")
+    assert scope["path"] == "/mounted/p\u00e4th//"  # what a proxy has taken off is there again
+    assert scope["raw_path"] == b"/mounted/p%C3%A4th/%2f"
     assert (scope["query_string"], scope["root_path"]) == (b"q=%20", "/mounted")
     assert scope["headers"] == [(b"host", b"test"), (b"x-twice", b"1"), (b"accept", b"*/*")]
     assert scope["client"] == client.sock.getsockname()[:2]
@@ -49,6 +50,36 @@ def test_the_scope(http_serving: HttpServing) -> None:
     assert scopes[1]["client"] == scope["client"]
     for name in ("asgi", "extensions", "headers"):
         assert scopes[1][name] is not scope[name]
+
+
+@pytest.mark.parametrize(
+    ("root_path", "target", "path", "raw_path"),
+    [
+        ("/a/b/", "/c", "/a/b/c", b"/a/b/c"),
+        ("/a/b", "/", "/a/b/", b"/a/b/"),
+        ("/a/b", "/a/b", "/a/b", b"/a/b"),  # the proxy has left it
+        ("/a/b", "/a/b/c", "/a/b/c", b"/a/b/c"),
+        ("/a/b", "/a/bc", "/a/b/a/bc", b"/a/b/a/bc"),
+        ("/caf\u00e9", "/c%2fd", "/caf\u00e9/c/d", b"/caf%C3%A9/c%2fd"),
+        ("/a", "*", "*", b"*"),
+        ("/", "/c", "/c", b"/c"),
+    ],
+)
+def test_the_path_has_the_root_path_in_it(
+    http_serving: HttpServing, root_path: str, target: str, path: str, raw_path: bytes
+) -> None:
+    """WSGI's PATH_INFO is ASGI's path without the root path, says ASGI."""
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await respond(send, b"ok")
+
+    http_serving(app, lifespan="off", root_path=root_path)
+    http_serving.client().ask(target, "OPTIONS")
+    (scope,) = scopes
+    assert scope["root_path"] == root_path.rstrip("/")
+    assert (scope["path"], scope["raw_path"]) == (path, raw_path)
 
 
 def test_bodies_in_both_directions(http_serving: HttpServing) -> None:

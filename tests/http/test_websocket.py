@@ -201,7 +201,7 @@ def test_the_messages_of_asgi(http_serving: HttpServing) -> None:
     assert scope["type"] == "websocket"
     assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
     assert (scope["http_version"], scope["scheme"]) == ("1.1", "ws")
-    assert (scope["path"], scope["raw_path"]) == ("/caf\u00e9", b"/caf%C3%A9")
+    assert (scope["path"], scope["raw_path"]) == ("/mounted/caf\u00e9", b"/mounted/caf%C3%A9")
     assert (scope["query_string"], scope["root_path"]) == (b"q=1", "/mounted")
     assert scope["subprotocols"] == ["a", "b"]
     assert scope["extensions"] == {"websocket.http.response": {}}

@@ -28,6 +28,7 @@ from netpoll._native.server.connection cimport Connection
 
 import os
 from asyncio import CancelledError
+from urllib.parse import quote
 
 cdef dict ASGI = {"version": "3.0", "spec_version": "2.5"}
 cdef dict EXTENSIONS = {
@@ -44,6 +45,8 @@ cdef class AsgiApplication(Application):
     cdef object app, report
     cdef dict state
     cdef dict template          # of the scope
+    cdef str root_path
+    cdef bytes raw_root_path
     cdef FileCache files        # of pathsend
     cdef SocketRules rules
 
@@ -54,10 +57,12 @@ cdef class AsgiApplication(Application):
         self.report = report
         self.files = FileCache()
         self.state = state
+        self.root_path = root_path.rstrip("/")
+        self.raw_root_path = quote(self.root_path).encode("ascii")
         self.template = {
             "type": "http", "asgi": None, "http_version": "1.1", "method": "GET",
             "scheme": scheme, "path": "/", "raw_path": b"/", "query_string": b"",
-            "root_path": root_path, "headers": None, "client": None, "server": None,
+            "root_path": self.root_path, "headers": None, "client": None, "server": None,
             "extensions": None,
         }
         if state is not None:
@@ -115,6 +120,14 @@ cdef class AsgiApplication(Application):
         task.run()
         return 0
 
+    cdef int mount(self, dict scope) except -1:
+        """ASGI's path has the root path in it. A proxy may have taken it off, or not."""
+        cdef str path = scope["path"]
+        if path[:1] == "/" and not (path + "/").startswith(self.root_path + "/"):
+            scope["path"] = self.root_path + path
+            scope["raw_path"] = self.raw_root_path + <bytes>scope["raw_path"]
+        return 0
+
     cdef dict scope_of(self, Wire wire):
         cdef const np_http1 *request = &wire.request
         cdef Addresses addresses = wire.protocol.addresses
@@ -128,6 +141,8 @@ cdef class AsgiApplication(Application):
             request.method, request.base + request.method_name.at, request.method_name.bytes)
         scope["path"] = path_of(request)
         scope["raw_path"] = text_of(request, request.path.at, request.path.bytes) or b"/"
+        if self.root_path:
+            self.mount(scope)
         scope["query_string"] = text_of(request, request.query.at, request.query.bytes)
         scope["headers"] = wire.protocol.header_pairs.of(request)
         client = addresses.client(face)
