@@ -54,7 +54,7 @@ def python(project: Project) -> Path:
 
 def installed_version(project: Project) -> str:
     """Of the project, as its environment has it."""
-    code = f"import importlib.metadata as m; print(m.version({project.name!r}))"
+    code = f"import importlib.metadata as m; print(m.version({project.index_name!r}))"
     found = subprocess.run(
         [str(python(project)), "-c", code], capture_output=True, text=True, env=_environment()
     )
@@ -93,7 +93,7 @@ def _run(what: str, command: list[str], log: Path | None = None, cwd: Path | Non
 
 def _source(project: Project) -> Path:
     """The archive with the tests; kept, so that it is fetched once."""
-    folder = STORE / "sources" / f"{project.name}-{project.version}"
+    folder = STORE / "sources" / f"{project.index_name}-{project.version}"
     kept = _archives(folder)
     if kept:
         return kept[0]
@@ -106,8 +106,8 @@ def _source(project: Project) -> Path:
         else:
             # pip asks the project's build system for its name; what that needs comes as wheels.
             command = [sys.executable, "-m", "pip", "download", "--no-deps"]
-            command += ["--no-binary", project.name, "--dest", str(fetched)]
-            command += [f"{project.name}=={project.version}"]
+            command += ["--no-binary", project.index_name, "--dest", str(fetched)]
+            command += [f"{project.index_name}=={project.version}"]
             _run(f"the source distribution of {project.name}", command)
         if not _archives(fetched):
             raise NotToBeHad(f"no source distribution of {project.name} {project.version}")
@@ -189,7 +189,7 @@ def _pytest_section(path: Path) -> str:
 def _make_environment(project: Project, env: Path, log: Path) -> None:
     _run("the environment", [sys.executable, "-m", "venv", "--without-pip", str(env)])
     (packages,) = env.glob("lib/python3*/site-packages")
-    wanted = project.install or f"{project.name}=={project.version}"
+    wanted = project.install or f"{project.index_name}=={project.version}"
     pip = [sys.executable, "-m", "pip", "--python", str(env / "bin" / "python"), "install", "-q"]
     pip += ["--disable-pip-version-check", "--prefer-binary"]
     _run(f"installing {project.name}", [*pip, *wanted.split(), *project.requires], log)

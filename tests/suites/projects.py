@@ -24,7 +24,8 @@ class Project:
     version: str
     arguments: tuple[str, ...]  # pytest's
     requires: tuple[str, ...] = ()  # for pip, besides the project itself
-    install: str = ""  # what pip installs; the default is name==version
+    package: str = ""  # the name on the index, where two entries are of one project
+    install: str = ""  # what pip installs; the default is package==version
     source: str = ""  # "debian:SUITE/PACKAGE"; the default is the source distribution
     keep: tuple[str, ...] = ("tests", "pyproject.toml")  # copied out of it: patterns
     left_out: tuple[dict[str, Any], ...] = ()  # tests run on no loop: {tests = [...], reason}
@@ -36,9 +37,14 @@ class Project:
     run_timeout_s: float = 900.0
     python: str = ""  # ">=3.12": other Pythons skip it
 
+    @property
+    def index_name(self) -> str:
+        return self.package or self.name
+
     def fingerprint(self) -> str:
         fields = dataclasses.asdict(self)
         del fields["test_timeout_s"], fields["run_timeout_s"]  # more time makes nothing wrong
+        del fields["package"]  # it is what `install` and `version` stand for
         text = json.dumps(fields, sort_keys=True) + sys.version
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -4,6 +4,7 @@ Each gives the names that projects.toml may use in braces: {postgres_host}, {red
 """
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -62,4 +63,13 @@ def _dbus() -> Iterator[dict[str, str]]:
     yield {"prefix": "dbus-run-session --"}
 
 
-_SERVERS = {"postgresql": _postgresql, "redis": _redis, "dbus": _dbus}
+@contextlib.contextmanager
+def _nginx() -> Iterator[dict[str, str]]:
+    """The suite starts it, with a configuration of its own."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        raise NotToBeHad("nginx is not installed (Debian's package nginx-light)")
+    yield {"nginx": program}
+
+
+_SERVERS = {"postgresql": _postgresql, "redis": _redis, "dbus": _dbus, "nginx": _nginx}
