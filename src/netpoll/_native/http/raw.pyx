@@ -287,6 +287,8 @@ cdef class BodyRead(Awaitable):
             if self.iterates:
                 raise StopAsyncIteration
             return b""
+        if wire.exchange is None:
+            raise ConnectionResetError("the request is answered: its body cannot be read any more")
         exchange = <RawExchange>wire.exchange
         if exchange.waiting is not None and exchange.waiting is not self:
             raise RuntimeError("another task is reading the body of this request")
