@@ -189,9 +189,9 @@ class EventLoop(Host):
         """Counters of this loop, as a dict; after close() the last values.
 
         turns: passes of the loop. enters: system calls that wait or submit. submissions,
-        completions: operations. recv_bytes, send_bytes: through shared buffers and queued sends.
-        zc_bytes, copied_bytes: of sends that may be zero-copy, what the kernel did not copy and
-        what it did (unsure: cannot be told); notifs_pending: whose memory it still holds, now.
+        completions: operations. recv_bytes, sent_bytes: through shared buffers and queued sends.
+        zc_bytes, kernel_copied_bytes: of sends that may be zero-copy, what the kernel did not copy
+        and what it did (unsure: cannot be told); notifs_pending: whose memory it still holds, now.
         enobufs: receives that waited for a buffer. stale: completions of operations gone.
         sq_full: early submissions. moves: changes of thread. ops_live, bufs_total, bufs_free,
         ready_count, timers_count, transports_count: now. features, arena: what is in use.

@@ -15,7 +15,7 @@ from ..support import make_loop, pair, until
 netpoll = pytest.importorskip("netpoll", reason="the control lane runs without netpoll")
 
 STATS_KEYS = {
-    "backend", "turns", "enters", "submissions", "completions", "recv_bytes", "send_bytes",
+    "backend", "turns", "enters", "submissions", "completions", "recv_bytes", "sent_bytes",
     "enobufs", "stale", "sq_full", "moves", "ops_live", "bufs_total", "bufs_free", "features",
     "arena", "ready_count", "timers_count", "transports_count",
 }  # fmt: skip
@@ -141,7 +141,7 @@ async def test_stats_counts_what_happens(loop: Any) -> None:
     timer = loop.call_later(1000, print)
     after = loop.stats()
     assert after["recv_bytes"] - middle["recv_bytes"] == 1000
-    assert after["send_bytes"] - middle["send_bytes"] == 1000
+    assert after["sent_bytes"] - middle["sent_bytes"] == 1000
     assert after["timers_count"] >= 1
     assert after["turns"] > before["turns"] and after["enters"] > before["enters"]
     assert after["completions"] > before["completions"]

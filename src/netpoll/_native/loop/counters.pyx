@@ -16,8 +16,8 @@ def read_counters(Loop loop not None):
     return {
         "backend": loop.backend, "turns": loop.turns,
         "enters": n.enters, "submissions": n.submissions, "completions": n.completions,
-        "recv_bytes": n.recv_bytes, "send_bytes": n.send_bytes, "zc_bytes": n.zc_bytes,
-        "copied_bytes": n.copied_bytes, "unsure_bytes": n.unsure_bytes, "moves": n.moves,
+        "recv_bytes": n.recv_bytes, "sent_bytes": n.send_bytes, "zc_bytes": n.zc_bytes,
+        "kernel_copied_bytes": n.copied_bytes, "unsure_bytes": n.unsure_bytes, "moves": n.moves,
         "notifs_pending": n.notifs_pending, "regions_count": s.regions_count,
         "ops_live": s.ops_live, "enobufs": n.enobufs, "stale": n.stale, "sq_full": n.sq_full,
         "bufs_total": s.bufs_total, "bufs_free": s.bufs_free,
