@@ -34,7 +34,7 @@ class HttpArm(CommandArm):
 
     interface: how it calls the application, see INTERFACE_TITLES.
     tls: the words that make it speak TLS; none: it cannot.
-    has_websockets: of an arm with ASGI.
+    has_websockets: whether it can be asked for one.
     needs: what has to be installed beside its module.
     """
 
@@ -51,8 +51,10 @@ class HttpArm(CommandArm):
 
     def serving(self, work: Work, folder: Path) -> CommandArm:
         """What runs to be asked for this work."""
-        app = {"asgi": work.app, "wsgi": "wsgi"}.get(self.interface)
-        places = {"{app}": f"{PROGRAMS}.{app}:app" if app else "-", "{folder}": str(folder)}
+        app = {"asgi": f"{work.app}:app", "wsgi": "wsgi:app"}.get(self.interface)
+        if self.interface == "own" and work.upgrade:
+            app = "netpoll_http:echo"
+        places = {"{app}": f"{PROGRAMS}.{app}" if app else "-", "{folder}": str(folder)}
         words = self.command + (self.tls if work.is_tls else ())
         for place, word in places.items():
             words = tuple(each.replace(place, word) for each in words)
@@ -92,7 +94,6 @@ def _own(interface: str, word: str, backend: str) -> HttpArm:
         environment={"NETPOLL_BACKEND": backend},
         interface=interface,
         tls=_tls_words("--certificate", "--key"),
-        has_websockets=False,  # netpoll.http has none yet
     )
 
 
@@ -246,6 +247,7 @@ HTTP_ARMS: dict[str, HttpArm] = {
             command=("node", str(Path(__file__).parent / "programs" / "node_http.js"), "{port}"),
             interface="own",
             tls=("{folder}/" + CERTIFICATE, "{folder}/" + KEY),
+            has_websockets=False,
         ),
         HttpArm(
             "floor",

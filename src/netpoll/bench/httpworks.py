@@ -137,7 +137,7 @@ WORKS: dict[str, Work] = {
             f"a WebSocket that echoes {FRAME_BYTES} bytes",
             lambda file: [frames(0), frames(1)],
             FRAME_BYTES,
-            interfaces=("asgi",),
+            interfaces=("own", "asgi"),
             upgrade=(UPGRADE, ACCEPTED),
         ),
         Work(

@@ -54,6 +54,12 @@ def answer(request: http.Request) -> http.Response:
     return http.Response(b"", 404)
 
 
+async def echo(request: http.Request) -> None:
+    websocket = request.websocket()
+    async for message in websocket:
+        await websocket.send(message)
+
+
 def application(name: str) -> Any:
     if name == "-":
         return answer
