@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.http.conftest import Client
+from tests.http.frames import TEXT, Peer, frame
 from tests.support import SLOWNESS
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples" / "http"
@@ -100,3 +103,23 @@ def test_flask(backend: str) -> None:
         assert client.getresponse().read() == hashlib.sha256(b"x" * 300_000).hexdigest().encode()
         assert get(client, "/numbers/1000")[1].splitlines()[-1] == b"999"
         assert get(client, "/source")[1] == (EXAMPLES / "flask_app.py").read_bytes()
+
+
+def test_chat(backend: str) -> None:
+    with example("chat.py", backend) as client:
+        assert get(client, "/")[1].startswith(b"<!doctype html>")
+        assert get(client, "/room")[0] == 404
+        first, second = (
+            Peer(Client(socket.create_connection((client.host, client.port), 30)), "/room")
+            for _ in range(2)
+        )
+        second.send(frame(TEXT, b"hello"))
+        heard = [first.receive().payload.decode() for _ in range(3)]
+        assert heard == ["member 1 has come", "member 2 has come", "member 2: hello"]
+        assert [second.receive().payload.decode() for _ in range(2)] == heard[1:]
+        assert second.close() == (1000, b"")
+        assert first.receive().payload == b"member 2 has left"
+        first.send(frame(TEXT, bytes(5000)))
+        assert first.closed() == (1009, b"")
+        first.client.close()
+        second.client.close()
