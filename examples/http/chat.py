@@ -70,7 +70,7 @@ def main() -> None:
     with http.Server(handler, "127.0.0.1", options.port, limits=limits) as server:
         print(f"listening on port {server.port}", flush=True)
         signal.sigwait(ends)
-        server.stop(grace_s=2)
+        server.close(2)
 
 
 if __name__ == "__main__":

@@ -75,8 +75,9 @@ class HttpLimits:
         that of the proxies in front, which would else send a request into a connection that closes.
         stall_timeout_s: in which a peer has to send something of a body that is waited for (408),
         or to take something of its answer.
-    websocket_max_bytes: of a message, before it is kept (1009). websocket_ping_interval_s: between
-        our pings; None: none. websocket_ping_timeout_s: in which a ping has to be answered.
+    websocket_max_bytes: of a message, before it is kept (1009). websocket_ping_interval_s: of
+        silence, before we ping; None: never. websocket_ping_timeout_s: in which anything has to
+        come then.
     connections_max_count, backlog_max_count, handshake_timeout_s: as of netpoll.ServerLimits.
     """
 

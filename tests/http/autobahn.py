@@ -105,7 +105,7 @@ def main() -> int:
             [*run, "-m", "fuzzingclient", "-s", file.name], capture_output=True, text=True
         )
     for _, server in made:
-        server.stop(1)
+        server.close(1)
     if not (report / "index.json").exists():
         print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
         return 2

@@ -13,6 +13,9 @@ websockets = pytest.importorskip(
 )
 client = pytest.importorskip("websockets.sync.client")
 
+# Without a proxy, and without a thread for pings, which outlives its connection a little.
+ALONE: dict[str, Any] = {"proxy": None, "ping_interval": None}
+
 
 async def echo(request: http.Request) -> None:
     websocket = request.websocket(next(iter(request.subprotocols), None))
@@ -24,7 +27,7 @@ async def echo(request: http.Request) -> None:
 
 
 def connect(serving: HttpServing, **options: Any) -> Any:
-    return client.connect(f"ws://127.0.0.1:{serving.servers[-1].port}/", proxy=None, **options)
+    return client.connect(f"ws://127.0.0.1:{serving.servers[-1].port}/", **ALONE, **options)
 
 
 @pytest.mark.parametrize("deflates", [False, True])

@@ -139,7 +139,9 @@ cdef enum:
     # not read from. Small ones come many at once; of large ones the next is read with the last.
     WEBSOCKET_WAITING_MAX_COUNT = 64
     WEBSOCKET_WAITING_MAX_BYTES = 64 * 1024
-    # What a peer has to answer our close frame, and to answer a ping at least.
+    # Smaller parts of a message are joined as they come: an object has 33 bytes of its own.
+    WEBSOCKET_PART_MIN_BYTES = 1024
+    # What a peer has to answer our close frame.
     WEBSOCKET_CLOSE_S = 10
     # Notes of the access log that lines are made of at once: half a millisecond of the loop's.
     HTTP_NOTES_COUNT = 256

@@ -233,6 +233,9 @@ cdef class Request:
         if wire.exchange is None:
             raise RuntimeError("a WebSocket needs an 'async def' handler")
         exchange = <RawExchange?>wire.exchange
+        pairs = pairs_of(headers)
+        if self.wire is not wire:  # reading the headers has run code
+            raise ConnectionResetError("the request is over")
         handshake = read_handshake(&self.head)
         if handshake.status:
             self.wire = exchange.wire = None
@@ -243,7 +246,7 @@ cdef class Request:
         exchange.socket = socket
         self.wire = exchange.wire = None
         socket.subprotocol = subprotocol
-        socket.accept(subprotocol, pairs_of(headers))
+        socket.accept(subprotocol, pairs)
         return socket
 
     def read(self):

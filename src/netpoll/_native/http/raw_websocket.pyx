@@ -22,6 +22,7 @@ cdef class WebSocket(Socket):
         """Sends a str or bytes; awaiting it waits while the peer does not take what was sent.
 
         ConnectionResetError when the socket is closed, TypeError for anything else than a message.
+        BufferError when 32 MiB wait to be sent already: nobody has awaited it.
         """
         return self.send_message(message)
 

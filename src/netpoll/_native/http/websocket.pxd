@@ -40,12 +40,12 @@ cdef class Socket(Exchange):
     cdef np_ws ws
     cdef np_ws_frame frame
     cdef np_utf8 utf8
-    cdef bint has_frame
+    cdef bint has_frame, is_reading
     cdef uint8_t opcode         # of the message
     cdef bint is_compressed     # the message is
     cdef uint64_t payload_at    # bytes of the frame's payload that were read
     cdef bytes payload          # of the frame; None: it is dropped as it comes
-    cdef list parts             # the message's earlier frames
+    cdef list parts             # of the message: bytes, and bytearrays of small ones
     # Whole messages, and who waits.
     cdef object messages        # a deque of str and bytes
     cdef Py_ssize_t waiting_bytes
@@ -53,7 +53,7 @@ cdef class Socket(Exchange):
     # The end, and the time until it.
     cdef readonly int close_code
     cdef readonly str close_reason
-    cdef uint32_t since_tick    # of the last ping, or of our close frame
+    cdef uint32_t since_tick    # of the last ping or bytes of the peer, or of our close frame
     cdef bint awaits_pong
     cdef object deflate         # what compresses, or None
 
@@ -72,6 +72,7 @@ cdef class Socket(Exchange):
     cdef int read_payload(self, Connection face) except -1
     cdef int unmask(self, Connection face, size_t size) except -1
     cdef int end_frame(self) except -1
+    cdef int keep(self, bytes payload) except -1
     cdef int end_message(self) except -1
     cdef int peer_closes(self, bytes payload) except -1
     cdef int fail(self, int code) except -1

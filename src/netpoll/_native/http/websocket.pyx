@@ -30,8 +30,8 @@ from netpoll._native.http.c cimport (
 from netpoll._native.http.ready cimport READY
 from netpoll._native.http.wire cimport Exchange, Wire
 from netpoll._native.limits cimport (
-    HTTP_INLINE_BYTES, HTTP_PENDING_MAX_BYTES, WEBSOCKET_CLOSE_S, WEBSOCKET_WAITING_MAX_BYTES,
-    WEBSOCKET_WAITING_MAX_COUNT)
+    HTTP_INLINE_BYTES, HTTP_PENDING_MAX_BYTES, WEBSOCKET_CLOSE_S, WEBSOCKET_PART_MIN_BYTES,
+    WEBSOCKET_WAITING_MAX_BYTES, WEBSOCKET_WAITING_MAX_COUNT)
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection
@@ -153,6 +153,8 @@ cdef class Socket(Exchange):
             if name.lower() in OWN_FIELDS:
                 raise ValueError(f"the server has this field of a handshake: {name!r}")
             fields.append((name, bytes(value)))
+        if self.state != SOCKET_ASKED:  # the iteration may have run code
+            raise ConnectionResetError("this handshake is over")
         if self.rules.agree is not None and self.handshake.offers:
             self.deflate = self.rules.agree(self.handshake.offers)
             if self.deflate is not None:
@@ -200,18 +202,19 @@ cdef class Socket(Exchange):
 
     cdef int ended(self, object error, str what) except -1:
         """The application's coroutine has ended: with an error, or None."""
-        cdef Wire wire = self.wire
+        cdef Wire wire
         if error is not None and not isinstance(error, CancelledError) \
                 and not (self.state != SOCKET_OPEN and isinstance(error, ConnectionError)):
             self.report(f"the {what} failed", error)
+        wire = self.wire
         if wire is None:
             return 0
         if self.state == SOCKET_OPEN:
             return self.begin_close(NORMAL if error is None else FAILED, "")
+        if self.state == SOCKET_ASKED and error is None:
+            self.report(f"the {what} returned without an answer to the handshake", None)
         if self.state != SOCKET_ASKED:
             return 0
-        if error is None:
-            self.report(f"the {what} returned without an answer to the handshake", None)
         self.state = SOCKET_OVER
         if wire.has_head:
             return wire.abort()
@@ -252,6 +255,7 @@ cdef class Socket(Exchange):
         cdef uint8_t first = NP_WS_FIN
         cdef bytes payload
         cdef Sent sent
+        cdef Connection face
         self.host.check_thread()
         if type(message) is str:
             first |= NP_WS_TEXT
@@ -261,15 +265,18 @@ cdef class Socket(Exchange):
             payload = message if type(message) is bytes else bytes(message)
         else:
             raise TypeError(f"a message of a WebSocket is a str or bytes, not {message!r}")
+        if self.state == SOCKET_OPEN:
+            face = self.wire.face
+            face.writable()  # or BufferError: nobody has awaited what was sent
+            if self.deflate is not None:
+                compressed = self.deflate.compress(payload)
+                if compressed is not None:
+                    first |= NP_WS_RSV1
+                    payload = compressed
         if self.state != SOCKET_OPEN:
             raise ConnectionResetError("this WebSocket is closed")
-        if self.deflate is not None:
-            compressed = self.deflate.compress(payload)
-            if compressed is not None:
-                first |= NP_WS_RSV1
-                payload = compressed
         self.write_frame(first, payload)
-        if <Py_ssize_t>self.wire.face.pending <= HTTP_PENDING_MAX_BYTES:
+        if <Py_ssize_t>face.pending <= HTTP_PENDING_MAX_BYTES:
             return READY
         sent = Sent.__new__(Sent)
         sent.socket = self
@@ -296,6 +303,8 @@ cdef class Socket(Exchange):
     # ---- what the wire says -------------------------------------------------------------------
 
     cdef int body_arrived(self) except -1:
+        if self.state == SOCKET_OPEN:
+            self.since_tick = self.wire.protocol.now_tick  # who sends is there: no ping is due
         return self.read()
 
     cdef int disconnected(self) except -1:
@@ -311,16 +320,22 @@ cdef class Socket(Exchange):
     cdef int tick(self) except -1:
         """A close frame that is not answered, a ping that is due, one that is not answered."""
         cdef Wire wire = self.wire
+        cdef Connection face = wire.face
         cdef uint32_t now_tick = wire.protocol.now_tick
         cdef uint32_t past_ticks = now_tick - self.since_tick
         if self.state == SOCKET_CLOSING:
             if past_ticks > WEBSOCKET_CLOSE_S:
-                wire.face.abort(TimeoutError(errno.ETIMEDOUT, "the peer does not close"))
+                face.abort(TimeoutError(errno.ETIMEDOUT, "the peer does not close"))
         elif self.is_full():
             self.since_tick = now_tick  # a pong may be among what we do not read
         elif self.awaits_pong:
             if self.rules.pong_ticks and past_ticks > self.rules.pong_ticks:
-                wire.face.abort(TimeoutError(errno.ETIMEDOUT, "the peer does not answer pings"))
+                if face.pending:  # it does not take anything, either
+                    face.abort(TimeoutError(errno.ETIMEDOUT, "the peer does not answer pings"))
+                else:
+                    self.write_close(FAILED, b"no answer to a ping")
+                    self.over(LOST, "")
+                    self.leave()
         elif self.rules.ping_ticks and past_ticks >= self.rules.ping_ticks:
             self.awaits_pong = True
             self.since_tick = now_tick
@@ -340,18 +355,22 @@ cdef class Socket(Exchange):
         cdef Wire wire = self.wire
         cdef Connection face
         cdef int result = 1
-        if wire is None or wire.face is None or wire.face.conn is NULL:
-            return 0
+        if self.is_reading or wire is None or wire.face is None or wire.face.conn is NULL:
+            return 0  # what runs within it, such as a finaliser, may close or take a message
         face = wire.face
-        while result > 0 and face.unread_bytes() and not self.is_full() \
-                and (self.state == SOCKET_OPEN or self.state == SOCKET_CLOSING):
-            if not self.has_frame:
-                result = self.read_head(face)
-            if result > 0:
-                result = self.read_payload(face)
+        self.is_reading = True
+        try:
+            while result > 0 and face.unread_bytes() and not self.is_full() \
+                    and (self.state == SOCKET_OPEN or self.state == SOCKET_CLOSING):
+                if not self.has_frame:
+                    result = self.read_head(face)
+                if result > 0:
+                    result = self.read_payload(face)
+        finally:
+            self.is_reading = False
         if result < 0:
             return self.fail(-result)
-        if self.state != SOCKET_OPEN and self.state != SOCKET_CLOSING:
+        if self.state != SOCKET_OPEN and self.state != SOCKET_CLOSING or face.conn is NULL:
             return 0
         if self.is_full():
             if not wire.is_paused():
@@ -383,7 +402,10 @@ cdef class Socket(Exchange):
         self.payload = None
         if self.state == SOCKET_OPEN or self.frame.opcode & CONTROL_BIT:
             # Memory that is not written to yet is only promised by the system.
-            self.payload = PyBytes_FromStringAndSize(NULL, self.frame.payload_bytes)
+            try:
+                self.payload = PyBytes_FromStringAndSize(NULL, self.frame.payload_bytes)
+            except (MemoryError, OverflowError):  # without a limit of ours
+                return -NP_WS_TOO_BIG
         return 1
 
     cdef int read_payload(self, Connection face) except -1:
@@ -436,10 +458,21 @@ cdef class Socket(Exchange):
         elif self.frame.opcode == NP_WS_CLOSE:
             return self.peer_closes(payload)
         elif self.state == SOCKET_OPEN:
-            self.parts.append(payload)
+            self.keep(payload)
             if self.frame.is_final:
                 return self.end_message()
         return 1
+
+    cdef int keep(self, bytes payload) except -1:
+        """Of a message that goes on. Small parts are joined as they come, and empty ones are not
+        kept: a list of them would take many times what the limit of a message allows."""
+        if PyBytes_GET_SIZE(payload) >= WEBSOCKET_PART_MIN_BYTES or self.frame.is_final:
+            self.parts.append(payload)
+        elif payload:
+            if not self.parts or type(self.parts[-1]) is not bytearray:
+                self.parts.append(bytearray())
+            (<bytearray>self.parts[-1]).extend(payload)
+        return 0
 
     cdef int end_message(self) except -1:
         """All of a message is there: 1, or a negative close code."""
@@ -461,9 +494,10 @@ cdef class Socket(Exchange):
                                                NULL)
             except UnicodeDecodeError:  # of a compressed one, which was not looked at as it came
                 return -BAD_DATA
-        self.messages.append(message)
-        self.waiting_bytes += len(message)
-        self.wake()
+        if self.state == SOCKET_OPEN:  # still: decompressing has run code
+            self.messages.append(message)
+            self.waiting_bytes += len(message)
+            self.wake()
         return 1
 
     cdef int peer_closes(self, bytes payload) except -1:
@@ -511,8 +545,11 @@ cdef class Socket(Exchange):
     cdef int leave(self) except -1:
         """Ends our side; the peer ends its own, or is left after a while."""
         cdef Wire wire = self.wire
-        if wire.face.unread_bytes():
-            wire.face.skip()
+        cdef Connection face = wire.face if wire is not None else None
+        if face is None:
+            return 0
+        if face.unread_bytes():
+            face.skip()
         return wire.linger()
 
     # ---- writing ------------------------------------------------------------------------------
@@ -520,6 +557,7 @@ cdef class Socket(Exchange):
     cdef int write_frame(self, uint8_t first, bytes payload) except -1:
         """A small payload is copied behind its head: one piece to send instead of two."""
         cdef Wire wire = self.wire
+        cdef Connection face = wire.face
         cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
         cdef Py_ssize_t inline_bytes = size if size <= HTTP_INLINE_BYTES else 0
         cdef uint8_t *memory = <uint8_t*>malloc(NP_WS_ANSWER_HEAD_MAX_BYTES + inline_bytes)
@@ -531,6 +569,7 @@ cdef class Socket(Exchange):
         wire.push_heap(memory, end + inline_bytes - memory)
         if inline_bytes < size:
             wire.put_bytes(payload)
+            face.pushed()  # counts it: a peer that does not read is not read from
         return 0
 
     cdef int write_close(self, int code, bytes reason) except -1:
@@ -545,17 +584,19 @@ cdef class Sent(Awaitable):
         cdef Socket socket = self.socket
         socket.host.check_thread()
         cdef Wire wire = socket.wire
-        if socket.state == SOCKET_OVER or wire is None or wire.face is None:
+        cdef Connection face = wire.face if wire is not None else None
+        cdef Awaitable drain = self.drain
+        if socket.state == SOCKET_OVER or face is None:
             raise ConnectionResetError("this WebSocket is closed")
-        if self.drain is None and wire.face.draining is not None:
+        if drain is None and face.draining is not None:
             if socket.senders is None:
                 socket.senders = []
             socket.senders.append(self)
-            return self.wait_on(wire.face.host.loop)
-        if self.drain is None:
-            self.drain = wire.face.drain()
-        future = self.drain.step()
-        if not self.drain.is_done:
+            return self.wait_on(face.host.loop)
+        if drain is None:
+            drain = self.drain = face.drain()
+        future = drain.step()
+        if not drain.is_done:
             return future
         self.is_done = True
         self.drain = None
@@ -569,7 +610,7 @@ cdef class Sent(Awaitable):
         self.drain = None
         if drain is not None:
             drain.close()
-            self.socket.wake_senders()
+            self.socket.wake_senders()  # another one takes it over
         elif self.socket.senders is not None and self in self.socket.senders:
             self.socket.senders.remove(self)
         return 0

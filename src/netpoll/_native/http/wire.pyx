@@ -213,7 +213,7 @@ cdef class HttpProtocol(Protocol):
     cdef int look_at(self, Wire wire) except -1:
         cdef uint64_t pending_bytes
         cdef bint is_waiting
-        cdef Exchange exchange = wire.exchange
+        cdef Exchange exchange = wire.exchange  # held: it may end the connection
         if wire.stage == STAGE_ANSWER and exchange is not None and wire.has_all() \
                 and wire.is_paused() and np_sock_peer_has_ended(wire.face.conn.fd):
             exchange.disconnected()  # behind more requests than are read ahead
@@ -228,7 +228,7 @@ cdef class HttpProtocol(Protocol):
                 wire.refuse(-NP_HTTP_E_TIMEOUT)
             return 0
         if wire.stage == STAGE_SWITCHED:
-            wire.exchange.tick()
+            exchange.tick()
             if wire.stage != STAGE_SWITCHED or wire.face is None:
                 return 0
         pending_bytes = wire.face.pending
@@ -255,6 +255,7 @@ cdef class HttpProtocol(Protocol):
         """No further request: who is between two ends now, the others with their answer."""
         cdef Connection face
         cdef Wire wire
+        cdef Exchange exchange
         cdef np_conn *conn
         cdef uint32_t i
         self.is_stopping = True
@@ -269,7 +270,8 @@ cdef class HttpProtocol(Protocol):
                     wire.keeps_alive = False
                     continue
                 if wire is not None and wire.stage == STAGE_SWITCHED:
-                    wire.exchange.stopping()
+                    exchange = wire.exchange
+                    exchange.stopping()
                     continue
             host.close_conn(conn)
         return 0
