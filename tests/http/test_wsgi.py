@@ -1,6 +1,8 @@
 """WSGI applications: PEP 3333."""
 
+import gzip
 import io
+import itertools
 import os
 import pathlib
 import socket
@@ -345,6 +347,21 @@ def test_a_status_without_a_body(http_serving: HttpServing, threads: int) -> Non
         assert (answer.status, answer.header("content-length")) == (status, None)
 
 
+def test_what_nobody_takes_is_not_made(http_serving: HttpServing, threads: int) -> None:
+    results: list[Result] = []
+
+    def app(environ: Environ, start_response: Any) -> Result:
+        start_response("304 X" if environ["PATH_INFO"] == "/304" else "200 OK", TEXT)
+        results.append(Result(itertools.repeat(b"x")))
+        return results[-1]
+
+    http_serving(app, threads=threads)
+    client = http_serving.client()
+    assert client.ask("/", "HEAD").status == 200
+    assert client.ask("/304").status == 304
+    wait_for(lambda: [result.closed for result in results] == [1, 1])
+
+
 def test_write_comes_before_the_result(http_serving: HttpServing, threads: int) -> None:
     def app(environ: Environ, start_response: Any) -> list[bytes]:
         write = start_response("201 Created", TEXT)
@@ -517,6 +534,8 @@ def test_files(http_serving: HttpServing, threads: int, tmp_path: pathlib.Path) 
     content = os.urandom(300_000)
     path = tmp_path / "file"
     path.write_bytes(content)
+    packed = tmp_path / "packed"
+    packed.write_bytes(gzip.compress(content))
     closed: list[bool] = []
 
     class Watched(io.BytesIO):
@@ -527,6 +546,8 @@ def test_files(http_serving: HttpServing, threads: int, tmp_path: pathlib.Path) 
     def app(environ: Environ, start_response: Any) -> Any:
         kind = environ["PATH_INFO"]
         start_response("200 OK", [("Content-Length", "1000")] if kind == "/told" else [])
+        if kind == "/gzip":
+            return environ["wsgi.file_wrapper"](gzip.open(packed))
         if kind == "/memory":
             return environ["wsgi.file_wrapper"](Watched(content))
         file = path.open("rb")
@@ -542,4 +563,5 @@ def test_files(http_serving: HttpServing, threads: int, tmp_path: pathlib.Path) 
     assert client.ask("/", "HEAD").header("content-length") == str(len(content) - 10)
     assert server.stats()["file_bytes"] == len(content) - 10 + 1000
     assert client.ask("/memory").body == content
+    assert client.ask("/gzip").body == content
     wait_for(lambda: closed == [True])

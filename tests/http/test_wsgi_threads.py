@@ -48,6 +48,37 @@ def test_the_pool_grows_to_its_size_and_shrinks(
     assert clients[0].ask().body == b"hello"
 
 
+def test_a_system_without_threads(
+    http_serving: HttpServing,
+    errors_logged: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = threading.Event()
+    begun: list[bool] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        begun.append(True)
+        gate.wait(20)
+        return hello(environ, start_response)
+
+    http_serving(app)
+    clients = [http_serving.client() for _ in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr("netpoll._http.pool.threading.Thread.start", no_thread)
+        answer = clients[0].ask()
+    assert (answer.status, len(errors_logged.records)) == (500, 1)
+    for client in clients[1:]:
+        client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        wait_for(lambda: begun)
+        monkeypatch.setattr("netpoll._http.pool.threading.Thread.start", no_thread)
+    gate.set()
+    assert [client.answer().body for client in clients[1:]] == [b"hello"] * 2
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_a_thread_waits_while_the_peer_does_not_read(http_serving: HttpServing) -> None:
     result = Result(b"x" * 65536 for _ in range(1000))
 

@@ -27,14 +27,23 @@ class ThreadPool:
         self._open_count = 0  # jobs that were submitted and have not ended
 
     def submit(self, job: Callable[[], object]) -> None:
+        """RuntimeError: there is no thread, and the system has none."""
         with self._lock:
             count = len(self.threads)
             if self._open_count >= count and count < self.threads_max_count:
-                thread = threading.Thread(target=self._run, name="netpoll-wsgi", daemon=True)
-                thread.start()
-                self.threads.add(thread)
+                self._grow()
             self._open_count += 1
             self._jobs.put(job)
+
+    def _grow(self) -> None:
+        thread = threading.Thread(target=self._run, name="netpoll-wsgi", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self.threads:
+                raise
+            return  # those that are there take it
+        self.threads.add(thread)
 
     def close(self) -> None:
         """The threads end when what was submitted has ended. Does not wait for them."""

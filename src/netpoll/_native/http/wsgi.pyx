@@ -25,6 +25,7 @@ from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
+import io
 import os
 import stat
 import sys
@@ -132,6 +133,13 @@ cdef class FileWrapper:
         close = getattr(self.filelike, "close", None)
         if close is not None:
             close()
+
+
+cdef bint is_plain_file(object filelike) except -1:
+    """read() gives the bytes of the file behind its descriptor: not those of a GzipFile, say."""
+    if isinstance(filelike, (io.BufferedReader, io.BufferedRandom)):
+        filelike = filelike.raw
+    return isinstance(filelike, io.FileIO) or not isinstance(filelike, io.IOBase)
 
 
 cdef class WsgiExchange(Exchange)  # below
@@ -323,6 +331,11 @@ cdef class WsgiApplication(Application):
 
 # ---- one request --------------------------------------------------------------------------------
 
+cdef bint is_over(Wire wire) noexcept:
+    """Nobody takes an answer there any more."""
+    return wire is None or wire.stage == STAGE_OVER or wire.face is None or wire.face.conn is NULL
+
+
 cdef class WsgiExchange(Exchange):
     cdef WsgiApplication application
     cdef dict environ           # None: the application has it, or had it
@@ -337,6 +350,7 @@ cdef class WsgiExchange(Exchange):
     cdef int64_t told_bytes     # Content-Length; -1: not said
     cdef Py_ssize_t ahead_bytes     # written since the peer was waited for
     cdef bint is_begun, is_complete, is_single
+    cdef bint is_bodiless       # the answer has no body, whatever the application yields
     # Written by the loop: nobody takes the answer any more.
     cdef bint is_gone
 
@@ -361,10 +375,15 @@ cdef class WsgiExchange(Exchange):
         source.rest = body
         source.is_over = self.wire.has_all()
         self.environ["wsgi.input"] = source
+        self.is_bodiless = self.wire.request.method == NP_HTTP_HEAD
         if self.application.pool is None:
             self.run()
-        else:
+            return 0
+        try:
             self.application.pool.submit(self.run)
+        except RuntimeError as exc:  # there is no thread, and none can be made
+            self.environ = None
+            self.failed(exc)
         return 0
 
     cdef int body_arrived(self) except -1:
@@ -394,7 +413,7 @@ cdef class WsgiExchange(Exchange):
             self.replies.put(None)
         elif data or wire.has_all():
             self.replies.put((data, bool(wire.has_all())))
-        elif wire.face.conn.flags & NP_CONN_EOF:
+        elif is_over(wire) or wire.face.conn.flags & NP_CONN_EOF:
             self.replies.put(None)
         else:
             self.is_reading = wire.wants_body = True
@@ -429,7 +448,7 @@ cdef class WsgiExchange(Exchange):
         cdef Wire wire = self.wire
         if step == STEP_FAIL:
             return self.failed(value)
-        if wire is None or wire.stage == STAGE_OVER or wire.face is None:
+        if is_over(wire):
             return self.miss(step, value)
         if step == STEP_WHOLE:
             self.write_whole(wire, value[0], value[1], value[2])
@@ -484,13 +503,12 @@ cdef class WsgiExchange(Exchange):
 
     cdef int failed(self, object error) except -1:
         cdef Wire wire = self.wire
-        is_gone = self.is_gone or wire is None or wire.face is None \
-            or wire.face.conn.flags & NP_CONN_EOF
+        is_gone = self.is_gone or is_over(wire) or wire.face.conn.flags & NP_CONN_EOF
         self.wire = None
         self.is_gone = True
         if not (is_gone and isinstance(error, ConnectionError)):
             self.application.report("the WSGI application failed", error)
-        if wire is None or wire.face is None or wire.is_done or wire.stage == STAGE_OVER:
+        if is_over(wire) or wire.is_done:
             return 0
         wire.exchange = None
         if wire.has_head:
@@ -596,7 +614,9 @@ cdef class WsgiExchange(Exchange):
             fields.append((name.encode("latin-1"), value.encode("latin-1")))
             if len(name) == 14 and name.lower() == "content-length" and value.isdigit():
                 self.told_bytes = int(value)
-        return int(self.status[:3]), fields
+        status = int(self.status[:3])
+        self.is_bodiless = self.is_bodiless or status == 204 or status == 304
+        return status, fields
 
     cdef bint answer(self) except -1:
         """False: the peer of an inline application does not take all of it now."""
@@ -616,6 +636,8 @@ cdef class WsgiExchange(Exchange):
             if self.is_gone:
                 return True
             self.put(data)
+            if self.is_begun and self.is_bodiless:
+                break  # the rest would be made for nobody, and may have no end
             wire = self.wire if self.application.pool is None else None
             if wire is not None and wire.face is not None \
                     and wire.face.pending > HTTP_PENDING_MAX_BYTES:
@@ -658,7 +680,7 @@ cdef class WsgiExchange(Exchange):
     cdef bint answer_file(self, FileWrapper wrapper) except -1:
         """False: it is no file on a disk, or not the whole answer."""
         cdef int64_t size
-        if self.is_begun:
+        if self.is_begun or not is_plain_file(wrapper.filelike):
             return False
         try:
             fd = wrapper.filelike.fileno()
