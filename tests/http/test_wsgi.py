@@ -301,6 +301,19 @@ def test_a_unix_socket_has_names_too(http_serving: HttpServing, tmp_path: pathli
 # ---- answers ----------------------------------------------------------------------------------
 
 
+class Data(bytes):
+    pass
+
+
+class Text(str):
+    pass
+
+
+class Header(tuple[str, str]):
+    def __new__(cls, name: str, value: str) -> "Header":
+        return super().__new__(cls, (Text(name), Text(value)))
+
+
 def test_how_an_answer_is_framed(http_serving: HttpServing, threads: int) -> None:
     results: dict[str, tuple[list[tuple[str, str]], Callable[[], Any]]] = {
         "/one": ([], lambda: [b"one"]),
@@ -309,11 +322,13 @@ def test_how_an_answer_is_framed(http_serving: HttpServing, threads: int) -> Non
         "/parts": ([], lambda: iter([b"", b"one", b"", b"two"])),
         "/told": ([("Content-Length", "3")], lambda: Result([b"one", b""])),
         "/empty": ([], lambda: iter([])),
+        "/kind": ([Header("X-Kind", "a")], lambda: [Data(b"ki"), Data(b"nd")]),
+        "/kinds": ([], lambda: iter([Data(b"ki"), Data(b"nd")])),
     }
 
     def app(environ: Environ, start_response: Any) -> Any:
         headers, make = results[environ["PATH_INFO"]]
-        start_response("200 Fine", headers)
+        start_response(Text("200 Fine"), headers)
         return make()
 
     http_serving(app, threads=threads)
@@ -325,6 +340,8 @@ def test_how_an_answer_is_framed(http_serving: HttpServing, threads: int) -> Non
         "/parts": (None, b"onetwo"),
         "/told": ("3", b"one"),
         "/empty": ("0", b""),
+        "/kind": ("4", b"kind"),
+        "/kinds": (None, b"kind"),
     }
     for path, (length, body) in wanted.items():
         answer = client.ask(path)

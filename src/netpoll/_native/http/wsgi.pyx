@@ -331,6 +331,14 @@ cdef class WsgiApplication(Application):
 
 # ---- one request --------------------------------------------------------------------------------
 
+cdef bytes exact_bytes(object data):
+    if type(data) is bytes:
+        return data
+    if not isinstance(data, bytes):
+        raise TypeError(f"a WSGI application yields bytes, not {type(data).__name__}")
+    return bytes(data)
+
+
 cdef bint is_over(Wire wire) noexcept:
     """Nobody takes an answer there any more."""
     return wire is None or wire.stage == STAGE_OVER or wire.face is None or wire.face.conn is NULL
@@ -343,7 +351,7 @@ cdef class WsgiExchange(Exchange):
     cdef list parts             # of the body, while an inline application waits for all of it
     cdef bint is_reading        # a thread waits for more of the body
     # The thread's that runs the application; in between, the loop's or a pool's.
-    cdef str status
+    cdef str status             # three digits
     cdef list headers           # of start_response
     cdef object result, iterator
     cdef object replies         # of the loop, to what was asked
@@ -589,10 +597,10 @@ cdef class WsgiExchange(Exchange):
                 exc_info = None  # no circle through the traceback
         elif self.status is not None:
             raise RuntimeError("start_response() was called already, and without exc_info")
-        if type(status) is not str or not status[:3].isdigit() or status[3:4] not in ("", " "):
+        if not isinstance(status, str) or not status[:3].isdigit() or status[3:4] not in ("", " "):
             raise ValueError(f"a status is a str like '200 OK', not {status!r}")
         self.headers = list(headers)
-        self.status = status
+        self.status = status[:3]
         return self.write
 
     def write(self, data):
@@ -609,12 +617,12 @@ cdef class WsgiExchange(Exchange):
         self.told_bytes = -1
         fields = []
         for name, value in self.headers:
-            if type(name) is not str or type(value) is not str:
+            if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"a header's name and value are str, not {(name, value)!r}")
             fields.append((name.encode("latin-1"), value.encode("latin-1")))
             if len(name) == 14 and name.lower() == "content-length" and value.isdigit():
                 self.told_bytes = int(value)
-        status = int(self.status[:3])
+        status = int(self.status)
         self.is_bodiless = self.is_bodiless or status == 204 or status == 304
         return status, fields
 
@@ -649,16 +657,14 @@ cdef class WsgiExchange(Exchange):
         return True
 
     cdef int put_whole(self, object body) except -1:
-        if type(body) is not bytes:
-            raise TypeError(f"a WSGI application yields bytes, not {type(body).__name__}")
+        body = exact_bytes(body)
         status, fields = self.head()
         self.is_complete = True
         return self.post(STEP_WHOLE, (status, fields, body))
 
     cdef int put(self, object data) except -1:
         """A part of the body. Waits, in a pool thread, while the peer does not take it."""
-        if type(data) is not bytes:
-            raise TypeError(f"a WSGI application yields bytes, not {type(data).__name__}")
+        data = exact_bytes(data)
         if not data:
             return 0
         if self.is_complete:
