@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
 from netpoll._http import deflate
-from netpoll._http.access import FORMATS, AccessLog
+from netpoll._http.access import FORMS, AccessLog
 from netpoll._http.lifespan import Lifespan, LifespanError
 from netpoll._http.pool import ThreadPool
 from netpoll._http.static_files import StaticFiles
@@ -182,7 +182,7 @@ class Server(_StreamServer):
         _check(app, threads)
         _check_word("interface", interface, INTERFACES)
         _check_word("lifespan", lifespan, LIFESPANS)
-        _check_word("access_log_format", access_log_format, FORMATS)
+        _check_word("access_log_format", access_log_format, FORMS)
         self._app = app
         self._interface = interface_of(app) if interface == "auto" else interface
         self._http_limits = limits or HttpLimits()
@@ -199,7 +199,8 @@ class Server(_StreamServer):
         self._server_header = server_header
         self._websocket_deflate = websocket_deflate
         self._fields = [_field_of(*header) for header in headers]
-        self._access_log = AccessLog(access_log, access_log_format) if access_log else None
+        self._access_log = AccessLog(access_log) if access_log else None
+        self._access_log_format = access_log_format
         super().__init__(
             app,
             host,
@@ -246,6 +247,7 @@ class Server(_StreamServer):
             limits.stall_timeout_s,
             self._fields,
             self._access_log.write if self._access_log is not None else None,
+            self._access_log_format,
         )
         if self._proxies is not None:
             protocol.believe(self._proxies)
@@ -324,7 +326,7 @@ class Server(_StreamServer):
     def _ended(self) -> None:
         super()._ended()
         for protocol in self._protocols:
-            protocol.flush_notes()
+            protocol.flush_lines()
         if self._access_log is not None:
             self._access_log.close()
         for application in self._wsgi.values():  # of the loop that it runs inside

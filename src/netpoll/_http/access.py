@@ -1,79 +1,19 @@
-"""The access log: a line for each request, in a format that tools for logs read."""
+"""The access log: a file, or what stands for one, that gets the lines of all workers."""
 
 from __future__ import annotations
 
-import functools
 import io
-import json
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable
 from typing import Protocol, TextIO
 
-__all__ = ["FORMATS", "AccessLog", "Note"]
+__all__ = ["FORMS", "AccessLog"]
 
-# What netpoll._native.http.access.AccessNotes notes:
-# ((peer, nanosecond, first line, Referer, User-Agent), status, bytes, second, nanoseconds).
-Note = tuple[tuple[str, int, bytes | None, bytes | None, bytes | None], int, int, int, int]
-
-# The status of a request whose client was gone before there was an answer: nginx's number.
-STATUS_GONE = 499
-
-# What would end a field, or the line: as Apache writes it.
-ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 256))}
-ESCAPES |= {ord('"'): '\\"', ord("\\"): "\\\\"}
+# Of netpoll._native.http.access.AccessLines, which makes the lines.
+FORMS = ("common", "combined", "json")
 
 log = logging.getLogger("netpoll.http")
-
-
-def quoted(text: bytes | None) -> str:
-    return text.decode("latin-1").translate(ESCAPES) if text is not None else "-"
-
-
-@functools.lru_cache(maxsize=4)
-def date_of(second: int) -> str:
-    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
-
-
-def common(note: Note) -> str:
-    """The Common Log Format of NCSA and Apache."""
-    (peer, _, line, _, _), status, size_bytes, second, _ = note
-    status = status or STATUS_GONE
-    return f'{peer} - - [{date_of(second)}] "{quoted(line)}" {status} {size_bytes}\n'
-
-
-def combined(note: Note) -> str:
-    """The Combined Log Format: with Referer and User-Agent."""
-    _, _, _, referer, agent = note[0]
-    return f'{common(note)[:-1]} "{quoted(referer)}" "{quoted(agent)}"\n'
-
-
-def as_json(note: Note) -> str:
-    """An object of JSON."""
-    (peer, _, line, referer, agent), status, size_bytes, second, taken_ns = note
-    words = line.decode("latin-1").split(" ") if line is not None else [None] * 3
-    fields = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second)),
-        "peer": peer,
-        "method": words[0],
-        "target": words[1],
-        "protocol": words[2],
-        "status": status or STATUS_GONE,
-        "bytes": size_bytes,
-        "milliseconds": round(taken_ns / 1e6, 3),
-        "referer": referer.decode("latin-1") if referer is not None else None,
-        "user_agent": agent.decode("latin-1") if agent is not None else None,
-    }
-    return json.dumps(fields, separators=(",", ":")) + "\n"
-
-
-FORMATS: dict[str, Callable[[Note], str]] = {
-    "common": common,
-    "combined": combined,
-    "json": as_json,
-}
 
 
 class Target(Protocol):
@@ -103,7 +43,7 @@ class LogFile:
         self._is_torn = False
 
     def write(self, text: str) -> None:
-        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        data = memoryview(text.encode())
         if self._is_torn:
             data = memoryview(b"\n" + bytes(data))
         while data:
@@ -119,15 +59,14 @@ class LogFile:
 
 
 class AccessLog:
-    """Writes what the workers' threads have noted. Whatever goes wrong with it, requests are
+    """Writes the lines of all workers' threads. Whatever goes wrong with it, requests are
     answered, and the logger hears of it once, and once more when it is over.
 
     where: a path, or a text file.
     """
 
-    def __init__(self, where: str | os.PathLike[str] | TextIO, form: str) -> None:
+    def __init__(self, where: str | os.PathLike[str] | TextIO) -> None:
         self._where = where
-        self._line_of = FORMATS[form]
         self._target: Target | None = None
         self._lock = threading.Lock()
         self._lost_count = 0
@@ -149,17 +88,17 @@ class AccessLog:
                 self._target.close()
             self._target = None
 
-    def write(self, notes: list[Note]) -> None:
+    def write(self, lines: bytes) -> None:
         with self._lock:
             if self._target is None:
                 return
             try:
-                self._target.write("".join(map(self._line_of, notes)))
+                self._target.write(lines.decode())
                 self._target.flush()
             except Exception as exc:
                 if not self._lost_count:
                     log.error("the access log cannot be written: %s", exc)
-                self._lost_count += len(notes)
+                self._lost_count += lines.count(b"\n")
                 return
         if self._lost_count:
             log.error("the access log is written again; %d requests are lost", self._lost_count)

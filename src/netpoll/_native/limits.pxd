@@ -143,8 +143,8 @@ cdef enum:
     WEBSOCKET_PART_MIN_BYTES = 1024
     # What a peer has to answer our close frame.
     WEBSOCKET_CLOSE_S = 10
-    # Notes of the access log that lines are made of at once: half a millisecond of the loop's.
-    HTTP_NOTES_COUNT = 256
+    # Lines of the access log that wait to be written, once a second: from here on at once.
+    HTTP_LINES_BYTES = 64 * 1024
 
     # ---- the scheduler ------------------------------------------------------------------------
     # Tasks between two looks at the clock.

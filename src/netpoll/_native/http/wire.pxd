@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from netpoll._native.c cimport np_conn
-from netpoll._native.http.access cimport AccessNotes
+from netpoll._native.http.access cimport AccessLines
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
 from netpoll._native.http.request_head cimport HeaderPairs
@@ -43,7 +43,7 @@ cdef class HttpProtocol(Protocol):
     cdef np_http_limits limits
     cdef HeadWriter heads
     cdef HeaderPairs header_pairs
-    cdef AccessNotes notes      # None: nobody keeps an access log
+    cdef AccessLines lines      # None: nobody keeps an access log
     cdef Wire spare             # one that no connection uses, or None
     cdef int head_ticks, stall_ticks    # time-outs, in ticks of a second; 0: none
     cdef uint32_t now_tick

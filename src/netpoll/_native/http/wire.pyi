@@ -1,7 +1,6 @@
 """Types of the HTTP side of connections."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from netpoll._native.server.networks import Networks
 
@@ -16,11 +15,12 @@ class HttpProtocol:
         head_timeout_s: float | None,
         stall_timeout_s: float | None,
         fields: Iterable[tuple[bytes, bytes]] = (),
-        write_notes: Callable[[list[Any]], object] | None = None,
+        write_lines: Callable[[bytes], object] | None = None,
+        lines_form: str | None = None,
     ) -> None: ...
     @property
     def requests(self) -> int: ...
-    def flush_notes(self) -> None: ...
+    def flush_lines(self) -> None: ...
     def believe(self, networks: Networks) -> None: ...
 
 class Wire: ...

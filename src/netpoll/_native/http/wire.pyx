@@ -79,7 +79,7 @@ cdef class HttpProtocol(Protocol):
 
     limits: line_max_bytes, head_max_bytes, fields_max_count, body_max_bytes.
     server: the value of the field Server; "" for none. fields: more of each answer, pairs of bytes.
-    write_notes: for an access log, see AccessNotes. None: nobody keeps one.
+    write_lines, lines_form: of an access log, see AccessLines. None: nobody keeps one.
     head_timeout_s: from the first byte of a head to its last; of a connection's first head, from
         the connection's beginning. stall_timeout_s: in which something of a body has to come that
         is waited for, or of an answer to be taken. None: any time.
@@ -87,7 +87,7 @@ cdef class HttpProtocol(Protocol):
 
     def __cinit__(self, Application application not None, dict limits not None,
                   str server not None, head_timeout_s, stall_timeout_s, fields=(),
-                  write_notes=None):
+                  write_lines=None, str lines_form=None):
         self.application = application
         self.addresses = Addresses.__new__(Addresses)
         self.now_tick = 1  # 0: a Wire's time has not begun
@@ -97,18 +97,18 @@ cdef class HttpProtocol(Protocol):
         set_limits(&self.limits, limits)
         self.header_pairs = HeaderPairs.__new__(HeaderPairs)
         self.heads = HeadWriter.__new__(HeadWriter, server, fields)
-        if write_notes is not None:
-            self.notes = AccessNotes.__new__(AccessNotes, write_notes, self.addresses)
+        if write_lines is not None:
+            self.lines = AccessLines.__new__(AccessLines, write_lines, lines_form, self.addresses)
 
     @property
     def requests(self):
         """How many were read."""
         return self.requests_count
 
-    def flush_notes(self):
+    def flush_lines(self):
         """In the loop's thread, or when that is over."""
-        if self.notes is not None:
-            self.notes.flush()
+        if self.lines is not None:
+            self.lines.flush()
 
     def __dealloc__(self):
         free(self.began)
@@ -167,7 +167,7 @@ cdef class HttpProtocol(Protocol):
         cdef np_conn *conn
         cdef uint32_t i
         self.now_tick += 1
-        self.flush_notes()
+        self.flush_lines()
         for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&host.slab, i)
             if not conn.flags & NP_CONN_OPEN or conn.fd < 0:
@@ -396,8 +396,8 @@ cdef class Wire:
         self.status = 0
         self.sent_bytes = 0
         np_body_begin(&self.body, &self.request)
-        if self.protocol.notes is not None:
-            self.noted = self.protocol.notes.begin(
+        if self.protocol.lines is not None:
+            self.noted = self.protocol.lines.begin(
                 self.face, &self.request, self.protocol.forwarded)
         self.protocol.application.begin(self)
         if self.face is not None:
@@ -420,8 +420,8 @@ cdef class Wire:
         cdef Connection face = self.face
         self.protocol.faults_count += 1
         self.is_refused = True
-        if self.protocol.notes is not None and self.stage == STAGE_HEAD:
-            self.noted = self.protocol.notes.begin(face, NULL, None)
+        if self.protocol.lines is not None and self.stage == STAGE_HEAD:
+            self.noted = self.protocol.lines.begin(face, NULL, None)
         self.stage = STAGE_OVER
         if not self.has_head:
             self.has_head = True
@@ -447,7 +447,7 @@ cdef class Wire:
         noted = self.noted
         if noted is not None:
             self.noted = None
-            self.protocol.notes.end(noted, self.status, self.sent_bytes)
+            self.protocol.lines.end(noted, self.status, self.sent_bytes)
         return 0
 
     cdef int linger(self) except -1:
