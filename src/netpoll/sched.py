@@ -32,8 +32,9 @@ import warnings
 import weakref
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from netpoll._former import method_of
 from netpoll._native.sched import (
     collect,  # noqa: F401 - tells the garbage collector of what schedulers refer to
     post,  # noqa: F401 - adds post and spawn to SchedulerCore
@@ -186,6 +187,11 @@ class Scheduler(SchedulerCore):
                 task.cancel()
                 concurrent.futures.wait([_future_of(task)])
             raise
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            return method_of(self, name, {"shutdown": "close"})
 
     def close(self, wait: bool = True, *, cancel: bool = False) -> None:
         """Ends the scheduler: no new work from outside, and the workers end when all is done.

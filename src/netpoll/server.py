@@ -26,8 +26,9 @@ import time
 from asyncio import events
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from netpoll._former import FormerLimits, limits_of, method_of
 from netpoll._native.memory.pool import BufferPool
 from netpoll._native.server import (
     collect,  # noqa: F401 - tells the garbage collector of connections
@@ -104,6 +105,7 @@ class Server:
         backend: str = "auto",
         buffers: BufferConfig | None = None,
         config: LoopConfig | None = None,
+        **former: Unpack[FormerLimits],
     ) -> None:
         _check(handler, (port, unix, sockets), workers, ssl)
         self._handler = handler
@@ -114,7 +116,7 @@ class Server:
         self._given = list(sockets) if sockets is not None else None
         self._workers_count = workers
         self._reuse_port = reuse_port
-        self._limits = limits or ServerLimits()
+        self._limits = limits_of(limits, former)
         self._hooks = (on_connect, on_close)
         self._backend = backend
         self._buffers = buffers or BufferConfig()
@@ -148,6 +150,11 @@ class Server:
         self._last_port = 0
         self._on_failure: Callable[[], Any] | None = None
         self._last_stats: dict[str, Any] = {}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            return method_of(self, name, {"stop": "close", "astop": "aclose"})
 
     # ---- what it is ---------------------------------------------------------------------------
 

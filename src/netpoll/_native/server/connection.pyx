@@ -30,11 +30,17 @@ import asyncio
 import errno
 import os
 import socket as py_socket
+import warnings
 from asyncio import events as aio_events
 from operator import index as index_of
 
 
 cdef object get_running_loop = aio_events._get_running_loop
+
+
+cdef int renamed(str name, str now) except -1:
+    warnings.warn(f"Connection.{name}() is {now}() now", DeprecationWarning, stacklevel=1)
+    return 0
 
 
 cdef class Driver:
@@ -188,6 +194,28 @@ cdef class Connection(Lender):
         r"""A copy of the next line, its b"\n" included; None while it is not complete."""
         cdef Py_ssize_t end = self.find(b"\n", 0)
         return None if end < 0 else self.copied_head(end)
+
+    # The names that these had before: see netpoll._former.
+
+    def peek(self, n=None):
+        renamed("peek", "peek_lease")
+        return self.peek_lease(n)
+
+    def next(self, n=None):
+        renamed("next", "lease")
+        return self.lease(n)
+
+    def read(self, n=None):
+        renamed("read", "take")
+        return self.take(n)
+
+    def until(self, separator, max_bytes=None):
+        renamed("until", "lease_until")
+        return self.lease_until(separator, max_bytes)
+
+    def readline(self):
+        renamed("readline", "take_line")
+        return self.take_line()
 
     cdef int drop_head(self, Py_ssize_t size) except -1:
         if size == 0:

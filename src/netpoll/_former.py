@@ -1,0 +1,60 @@
+"""The names that methods and arguments had before 0.1: programs that use them go on, and are told.
+
+They are in no stub and on no page. docs/decisions/former-names.md says why they are kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, TypedDict
+
+from netpoll.config import ServerLimits
+
+LIMITS = {
+    "max_connections": "connections_max_count",
+    "backlog": "backlog_max_count",
+    "max_pending_bytes": "pending_max_bytes",
+    "when_full": "when_full",
+    "max_unread_bytes": "unread_max_bytes",
+    "max_retained_bytes": "retained_max_bytes",
+    "idle_timeout_s": "idle_timeout_s",
+    "handshake_timeout_s": "handshake_timeout_s",
+}
+
+
+class FormerLimits(TypedDict, total=False):
+    """Arguments of a server that are fields of ServerLimits now."""
+
+    max_connections: int | None
+    backlog: int
+    max_pending_bytes: int
+    when_full: Literal["close", "raise"]
+    max_unread_bytes: int
+    max_retained_bytes: int
+    idle_timeout_s: float | None
+    handshake_timeout_s: float
+
+
+def limits_of(limits: ServerLimits | None, former: FormerLimits) -> ServerLimits:
+    """The limits that a server was given. TypeError for arguments that never were."""
+    if not former:
+        return limits or ServerLimits()
+    for name in former:
+        if name not in LIMITS:
+            raise TypeError(f"Server.__init__() got an unexpected keyword argument {name!r}")
+    named: dict[str, Any] = {LIMITS[name]: value for name, value in former.items()}
+    now = "limits=ServerLimits({})".format(", ".join(f"{name}=..." for name in named))
+    if limits is not None:
+        raise TypeError(f"a server has its limits in one place: {now}")
+    warnings.warn(f"limits of a server are given as {now}", DeprecationWarning, stacklevel=3)
+    return ServerLimits(**named)
+
+
+def method_of(owner: object, name: str, names: dict[str, str]) -> Any:
+    """The method that has another name now; for a __getattr__."""
+    kind = type(owner).__name__
+    if name not in names:
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
+    now = names[name]
+    warnings.warn(f"{kind}.{name}() is {now}() now", DeprecationWarning, stacklevel=3)
+    return getattr(owner, now)
