@@ -29,6 +29,7 @@ from typing import Any, Self, TextIO
 
 from netpoll._http import deflate
 from netpoll._http.access import FORMS, AccessLog
+from netpoll._http.equipment import Compression, Equipment
 from netpoll._http.lifespan import Lifespan, LifespanError
 from netpoll._http.pool import ThreadPool
 from netpoll._http.static_files import StaticFiles
@@ -45,6 +46,7 @@ from netpoll.loop import EventLoop
 from netpoll.server import Server as _StreamServer
 
 __all__ = [
+    "Compression",
     "HttpLimits",
     "LifespanError",
     "Request",
@@ -146,6 +148,11 @@ class Server(_StreamServer):
     headers: more of each answer, pairs of str.
     access_log: the path of a file, or a text file, that gets a line for each request, about once a
         second. access_log_format: "common", "combined" or "json".
+    compression: how answers are compressed for clients that accept it; None: not.
+    health_path: of a page that answers 200 as long as the server serves. metrics_path: of a page
+        with counters for Prometheus; needs `pip install netpoll[metrics]`.
+    request_id_header: a field that gives each request a name: taken from the client if it is sane,
+        else made; for the application to read, and in the answer.
 
     An application that fails before it has answered is answered for with 500; one that fails within
     its answer loses the connection. The logger "netpoll.http" has the traceback.
@@ -176,6 +183,10 @@ class Server(_StreamServer):
         headers: Iterable[tuple[str, str]] = (),
         access_log: str | os.PathLike[str] | TextIO | None = None,
         access_log_format: str = "common",
+        compression: Compression | None = None,
+        health_path: str | None = None,
+        metrics_path: str | None = None,
+        request_id_header: str | None = None,
         backend: str = "auto",
         config: LoopConfig | None = None,
     ) -> None:
@@ -201,6 +212,9 @@ class Server(_StreamServer):
         self._fields = [_field_of(*header) for header in headers]
         self._access_log = AccessLog(access_log) if access_log else None
         self._access_log_format = access_log_format
+        self._equipment = Equipment(
+            self.stats, report, compression, health_path, metrics_path, request_id_header
+        )
         super().__init__(
             app,
             host,
@@ -240,7 +254,7 @@ class Server(_StreamServer):
                 self._app, state, self._scheme, self._root_path, report, rules
             )
         protocol = HttpProtocol(
-            application,
+            self._equipment.around(application),
             limits._of_reader(),
             self._server_header,
             limits.head_timeout_s,
@@ -251,6 +265,7 @@ class Server(_StreamServer):
         )
         if self._proxies is not None:
             protocol.believe(self._proxies)
+        self._equipment.equip(protocol)
         self._protocols.append(protocol)
         return protocol
 
@@ -258,6 +273,12 @@ class Server(_StreamServer):
     def requests(self) -> int:
         """How many requests were read until now."""
         return sum(protocol.requests for protocol in self._protocols)
+
+    def own_page(self, request: Request) -> Response:
+        """A handler that answers health_path and metrics_path of this server, for another one that
+        shows them on a port of its own."""
+        page = self._equipment.page(request.path, request.header("accept"))
+        return Response(b"Not Found", 404) if page is None else Response(page[2], page[0], page[1])
 
     def start(self) -> Self:
         """As netpoll.Server.start(). Inside a running loop an ASGI application with a lifespan has
@@ -329,6 +350,7 @@ class Server(_StreamServer):
             protocol.flush_lines()
         if self._access_log is not None:
             self._access_log.close()
+        self._equipment.close()
         for application in self._wsgi.values():  # of the loop that it runs inside
             application.close()
         self._wsgi.clear()

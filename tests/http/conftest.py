@@ -19,7 +19,7 @@ class Answer(NamedTuple):
     body: bytes
 
     def header(self, name: str) -> str | None:
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
 class Client:

@@ -20,10 +20,16 @@ from typing import Any
 import netpoll
 from netpoll import http
 from netpoll._files.operations import is_ring
+from netpoll._http import codings
 from netpoll._native.files import operations as native_files
 from netpoll._native.http import asgi as native_asgi
+from netpoll._native.http import compression as native_compression
+from netpoll._native.http import encoder as native_encoder
+from netpoll._native.http import meter as native_meter
+from netpoll._native.http import own_pages as native_pages
 from netpoll._native.http import parser as native_http
 from netpoll._native.http import raw as native_raw
+from netpoll._native.http import request_id as native_ids
 from netpoll._native.http import served_file as native_served
 from netpoll._native.http import websocket as native_websocket
 from netpoll._native.http import wire as native_wire
@@ -280,6 +286,20 @@ async def asked(app: Any, met: list[Any], request: bytes = POST) -> Any:
     met.extend(one for one in gc.get_objects() if type(one) is native_wire.Wire)
     met.append(server._handler_of(asyncio.get_running_loop()))
     return server, writer
+
+
+@maker
+async def equipment() -> AsyncIterator[list[Any]]:
+    """What a deployment asks of a server of HTTP."""
+    coders = {"gzip": lambda: codings.Gzip(6)}
+    application = native_wire.Application()
+    yield [
+        native_meter.Meter(),
+        native_ids.RequestIds(b"x-request-id"),
+        native_pages.OwnPages(application, {b"/health": print}, print),
+        native_compression.Compression(str, coders, bool, print, print, 0, 1),
+        native_encoder.AnswerCoding(),
+    ]
 
 
 @maker

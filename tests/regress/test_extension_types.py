@@ -68,6 +68,8 @@ INTERNAL = {
     "netpoll._native.http.request_head.HeaderPairs": "called by native code only",
     "netpoll._native.server.addresses.Addresses": "called by native code only",
     "netpoll._native.http.wire.Exchange": "a request that is being answered; its kinds are met",
+    "netpoll._native.http.encoder.Encoder": "called by native code only",
+    "netpoll._native.http.compression.StreamEncoder": "encodes one answer, for native code",
     "netpoll._native.http.raw.RawExchange": "inside a Request's connection",
     "netpoll._native.server.protocol.Protocol": "what an HttpProtocol is derived from",
 }

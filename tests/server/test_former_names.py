@@ -31,9 +31,9 @@ def test_a_server_of_before(backend: str, serving: Serving) -> None:
         client.close()
         server.stop(1)
     texts = [str(one.message) for one in said if one.category is DeprecationWarning]
+    now = "limits=ServerLimits(connections_max_count=..., retained_max_bytes=...)"
     assert texts == [
-        "limits of a server are given as "
-        "limits=ServerLimits(connections_max_count=..., retained_max_bytes=...)",
+        f"limits of a server are given as {now}",
         "Connection.read() is take() now",
         "Server.stop() is close() now",
     ]

@@ -145,6 +145,15 @@ cdef enum:
     WEBSOCKET_CLOSE_S = 10
     # Lines of the access log that wait to be written, once a second: from here on at once.
     HTTP_LINES_BYTES = 64 * 1024
+    # A request's id from outside that is longer is replaced.
+    HTTP_REQUEST_ID_MAX_BYTES = 128
+    # Values of Content-Type of which it is remembered whether to compress them: an application has
+    # a dozen.
+    HTTP_MEDIA_TYPES_MAX_COUNT = 256
+    # What requests are counted by: the first digit of their status, 0 for those that ended without
+    # an answer; how long they took, but for the longest.
+    METER_CLASSES_COUNT = 6
+    METER_BUCKETS_COUNT = 14
 
     # ---- the scheduler ------------------------------------------------------------------------
     # Tasks between two looks at the clock.

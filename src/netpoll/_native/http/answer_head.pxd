@@ -32,4 +32,4 @@ cdef class HeadWriter:
     cdef size_t max_bytes(self, const Fields *told) noexcept
     cdef uint8_t *put(self, uint8_t *at, int status, list pairs, const Fields *told,
                       const Framing *framing) noexcept
-    cdef uint8_t *put_fault(self, uint8_t *at, int fault, uint8_t method) noexcept
+    cdef bytes fault(self, int fault, uint8_t method)

@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True
 """The head of an answer: what the application says in it, checked, and what the server says."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
@@ -10,7 +10,8 @@ from libc.time cimport time
 from netpoll._native.c cimport PyObject, PyTuple_GET_ITEM
 from netpoll._native.http.c cimport (
     NP_ANSWER_CHUNKED_BYTES, NP_ANSWER_CLOSE_BYTES, NP_ANSWER_DATE_BYTES,
-    NP_ANSWER_FIELD_EXTRA_BYTES, NP_ANSWER_LENGTH_MAX_BYTES, NP_ANSWER_STATUS_MAX_BYTES,
+    NP_ANSWER_FAULT_MAX_BYTES, NP_ANSWER_FIELD_EXTRA_BYTES, NP_ANSWER_LENGTH_MAX_BYTES,
+    NP_ANSWER_STATUS_MAX_BYTES,
     NP_FIELD_CONNECTION, NP_FIELD_CONTENT_LENGTH, NP_FIELD_DATE, NP_FIELD_OTHER,
     NP_FIELD_TRANSFER_ENCODING, np_answer_check, np_answer_chunked, np_answer_close,
     np_answer_date, np_answer_end, np_answer_fault, np_answer_field, np_answer_length,
@@ -124,9 +125,11 @@ cdef class HeadWriter:
             at = put_text(at, KEEP_ALIVE_FIELD)
         return np_answer_end(at)
 
-    cdef uint8_t *put_fault(self, uint8_t *at, int fault, uint8_t method) noexcept:
-        """All of the answer to a request that has a fault; NP_ANSWER_FAULT_MAX_BYTES."""
-        return np_answer_fault(at, fault, method, &self.date, time(NULL))
+    cdef bytes fault(self, int fault, uint8_t method):
+        """All of the answer to a request that has a fault."""
+        cdef uint8_t memory[NP_ANSWER_FAULT_MAX_BYTES]
+        cdef uint8_t *end = np_answer_fault(memory, fault, method, &self.date, time(NULL))
+        return PyBytes_FromStringAndSize(<char*>memory, end - memory)
 
 
 seal_types(globals())

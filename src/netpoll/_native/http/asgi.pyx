@@ -7,11 +7,12 @@ https://asgi.readthedocs.io/en/latest/specs/www.html, version 2.5. send() does i
 called, and gives an awaitable that is ready, except when the peer does not take the answer.
 """
 
-from libc.stdint cimport int64_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t
 
 from netpoll._native.c cimport NP_CONN_EOF
 from netpoll._native.http.asgi_websocket cimport AsgiSocket
-from netpoll._native.http.c cimport NP_HTTP_WEBSOCKET, np_http1
+from netpoll._native.http.c cimport NP_HTTP_WEBSOCKET, np_answer_check, np_http1
 from netpoll._native.http.ready cimport READY
 from netpoll._native.http.request_head cimport path_of, text_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
@@ -20,7 +21,6 @@ from netpoll._native.http.served_file cimport (
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.websocket cimport Handshake, SocketRules, prepare, read_handshake
 from netpoll._native.http.words cimport method_name
-from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
@@ -145,6 +145,8 @@ cdef class AsgiApplication(Application):
             self.mount(scope)
         scope["query_string"] = text_of(request, request.query.at, request.query.bytes)
         scope["headers"] = wire.protocol.header_pairs.of(request)
+        if wire.request_id is not None:
+            wire.protocol.ids.put(scope["headers"], wire.request_id)
         client = addresses.client(face)
         if wire.protocol.forwarded is not None:
             client, scope["scheme"] = wire.protocol.forwarded.told(
@@ -258,7 +260,6 @@ cdef class AsgiExchange(Exchange):
         raise RuntimeError(f"not a message of an HTTP response: {kind!r}")
 
     cdef object send_body(self, Wire wire, object data, bint more):
-        cdef Connection face = wire.face
         if type(data) is not bytes:  # bytes() of a number would be so many zeros
             data = bytes(data) if hasattr(data, "__bytes__") else bytes(memoryview(data))
         if not more:
@@ -271,7 +272,7 @@ cdef class AsgiExchange(Exchange):
         if not wire.has_head:
             wire.write_head(self.status, self.fields, -1)
         wire.write_data(data)
-        return face.drain() if face.pending > HTTP_PENDING_MAX_BYTES else READY
+        return wire.room() or READY
 
     cdef object send_path(self, Wire wire, object path):
         cdef ServedFile file = self.application.files.find(path)
@@ -283,7 +284,6 @@ cdef class AsgiExchange(Exchange):
         return self.complete()
 
     cdef object send_file(self, Wire wire, object file, object offset, object count, bint more):
-        cdef Connection face = wire.face
         cdef int64_t start = 0
         cdef int64_t size
         fd = file if isinstance(file, int) else file.fileno()
@@ -299,7 +299,7 @@ cdef class AsgiExchange(Exchange):
         if not more:
             wire.end_answer()
             return self.complete()
-        return face.drain() if face.pending > HTTP_PENDING_MAX_BYTES else READY
+        return wire.room() or READY
 
     cdef object complete(self):
         """The answer is written. The coroutine may go on; what it receives is a disconnect."""
@@ -312,8 +312,23 @@ cdef class AsgiExchange(Exchange):
         cdef list values = [bytes(link) for link in links]  # which may end this answer
         cdef Wire wire = self.wire
         if wire is not None and not self.is_started and wire.request.minor:
-            wire.write_hints(values)
+            write_hints(wire, values)
         return READY
+
+
+cdef int write_hints(Wire wire, list links) except -1:
+    """103 (Early Hints, RFC 8297): links that a browser may fetch before the answer."""
+    pieces = [b"HTTP/1.1 103 Early Hints\r\n"]
+    for link in links:
+        if np_answer_check(b"link", 4, <const uint8_t*>PyBytes_AS_STRING(link),
+                           PyBytes_GET_SIZE(link)):
+            raise ValueError(f"not the value of a field: {link!r}")
+        pieces.append(b"link: " + link + b"\r\n")
+    pieces.append(b"\r\n")
+    if wire.face is not None and not wire.has_head:
+        wire.put_bytes(b"".join(pieces))
+        wire.face.pushed()
+    return 0
 
 
 cdef class Receive(Awaitable):

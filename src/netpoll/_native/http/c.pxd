@@ -7,11 +7,14 @@ from netpoll._native.c cimport iovec, np_iov
 cdef extern from "http/np_http.h" nogil:
     enum:
         NP_HTTP_METHODS_COUNT
+        NP_HTTP_FAULTS_COUNT
         NP_HTTP_E_TIMEOUT
         NP_HTTP_HEAD
         NP_HTTP_GET
         NP_FIELDS_COUNT
         NP_FIELD_OTHER
+        NP_FIELD_ACCEPT
+        NP_FIELD_ACCEPT_ENCODING
         NP_FIELD_AUTHORIZATION
         NP_FIELD_CONNECTION
         NP_FIELD_CONTENT_LENGTH

@@ -24,7 +24,6 @@ from netpoll._native.http.served_file cimport (
 from netpoll._native.http.websocket cimport Handshake, SocketRules, prepare, read_handshake
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.words cimport method_name
-from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
@@ -96,6 +95,7 @@ cdef class Request:
     cdef list parts             # of the body, read and not given to anybody yet
     cdef bytes whole_body       # when it was read whole
     cdef public object state
+    cdef bytes request_id       # None: the server has no request_id_header
 
     def __dealloc__(self):
         free(self.memory)
@@ -108,6 +108,7 @@ cdef class Request:
             raise MemoryError
         self.wire = wire
         self.host = wire.face.host
+        self.request_id = wire.request_id
         self.parts = []
         self.head = wire.request
         memcpy(self.memory, wire.request.fields, fields_bytes)
@@ -127,6 +128,11 @@ cdef class Request:
     def method(self):
         return method_name(self.head.method, self.head.base + self.head.method_name.at,
                            self.head.method_name.bytes)
+
+    @property
+    def id(self):
+        """What the server's request_id_header has, or was given; None without that option."""
+        return self.request_id.decode("latin-1") if self.request_id is not None else None
 
     @property
     def target(self):
@@ -492,12 +498,10 @@ cdef class RawExchange(Exchange):
 
     cdef object write_now(self, object data):
         cdef Wire wire = self.wire
-        cdef Connection face
         if wire is None:
             raise ConnectionResetError("the client has closed the connection")
-        face = wire.face
         wire.write_data(data)
-        return face.drain() if face is not None and face.pending > HTTP_PENDING_MAX_BYTES else None
+        return wire.room()
 
     cdef int body_arrived(self) except -1:
         cdef Wire wire = self.wire

@@ -6,6 +6,11 @@ from libc.stdint cimport INT64_MAX
 from netpoll._native.http.c cimport np_http_default_limits, np_http_limits
 
 
+cdef int ticks_of(object timeout_s) except -1:
+    """0: none. Any number of seconds is one of ticks, at most 34 years."""
+    return 0 if timeout_s is None else int(max(1, min(timeout_s, 1 << 30)))
+
+
 cdef int set_limits(np_http_limits *limits, dict values) except -1:
     """values: by name; those that are not there stay. Raises ValueError and TypeError."""
     for name, value in values.items():

@@ -6,8 +6,11 @@ from netpoll._native.c cimport np_conn
 from netpoll._native.http.access cimport AccessLines
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
+from netpoll._native.http.encoder cimport AnswerCoding, Encoder
+from netpoll._native.http.meter cimport Meter
 from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.http.forwarded cimport Forwarded
+from netpoll._native.http.request_id cimport RequestIds
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport FileSpan, Host
@@ -45,6 +48,10 @@ cdef class HttpProtocol(Protocol):
     cdef HeaderPairs header_pairs
     cdef AccessLines lines      # None: nobody keeps an access log
     cdef Wire spare             # one that no connection uses, or None
+    # What a deployment asks for, or None.
+    cdef Meter meter
+    cdef RequestIds ids
+    cdef AnswerCoding coding
     cdef int head_ticks, stall_ticks    # time-outs, in ticks of a second; 0: none
     cdef uint32_t now_tick
     cdef Began *began           # by the places of connections
@@ -78,11 +85,16 @@ cdef class Wire:
     cdef uint32_t since_tick        # when the head began, or the last progress after it
     cdef uint64_t seen_bytes, seen_pending_bytes  # received and unsent, at the last progress
     cdef bint wants_body            # the application waits for more of it
+    cdef int64_t began_ns           # what the Meter knows of it; 0: nothing
+    cdef bytes request_id
+    cdef object coding              # that the peer accepts, or None
     cdef size_t head_bytes      # of the request's head, which is still the first of what is unread
     cdef tuple noted            # the request's note, until its answer is over
     # The answer.
     cdef int status             # 0: it has no head yet
     cdef int64_t sent_bytes     # of its body
+    cdef Encoder encoder
+    cdef bint is_encoded        # its length is not the one that was told
     cdef bint has_head, is_done     # its head was written; all of it was
     cdef bint is_refused            # the server has answered: the request has a fault
     cdef bint is_chunked, has_body, keeps_alive
@@ -92,7 +104,6 @@ cdef class Wire:
 
     cdef int advance(self) except -1
     cdef int check_open(self) except -1
-    cdef int end_note(self) except -1
     cdef bint is_paused(self) noexcept
     cdef int take_head(self) except -1
     cdef int read_head(self) except -1
@@ -106,8 +117,10 @@ cdef class Wire:
     cdef int write_whole(self, int status, object fields, bytes body) except -1
     cdef int write_switch(self, list fields) except -1
     cdef int write_data(self, object data) except -1
+    cdef int put_data(self, bytes data) except -1
+    cdef object room(self)
+    cdef int settle(self) except -1
     cdef int write_span(self, FileSpan span, int64_t offset, int64_t size) except -1
-    cdef int write_hints(self, list links) except -1
     cdef int promise(self, int64_t size) except -1
     cdef int end_answer(self) except -1
     cdef int abort(self) except -1

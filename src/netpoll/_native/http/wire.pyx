@@ -19,15 +19,18 @@ from netpoll._native.c cimport (
     iovec, np_conn, np_conn_at, np_conn_pin, np_sock_peer_has_ended, np_sock_reset_at_close)
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter, checked_fields
 from netpoll._native.http.c cimport (
-    NP_ANSWER_CHUNK_MAX_BYTES, NP_ANSWER_FAULT_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_TIMEOUT,
-    NP_HTTP_FULL, NP_HTTP_HEAD, NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, np_answer_check, np_answer_chunk,
-    np_answer_has_body, np_body_begin, np_body_is_over, np_body_read, np_http1_begin,
-    np_http1_close, np_http1_open, np_http1_read, np_http_default_limits, np_http_fault_of,
-    np_http_field)
+    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_TIMEOUT, NP_HTTP_FULL, NP_HTTP_HEAD,
+    NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, np_answer_chunk, np_answer_has_body, np_body_begin,
+    np_body_is_over, np_body_read, np_http1_begin, np_http1_close, np_http1_open, np_http1_read,
+    np_http_default_limits, np_http_fault_of, np_http_field)
+from netpoll._native.http.encoder cimport AnswerCoding, Encoder
+from netpoll._native.http.meter cimport Meter
 from netpoll._native.http.request_head cimport HeaderPairs
-from netpoll._native.http.request_limits cimport set_limits
+from netpoll._native.http.request_id cimport RequestIds
+from netpoll._native.http.request_limits cimport set_limits, ticks_of
 from netpoll._native.limits cimport (
-    HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
+    HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_PENDING_MAX_BYTES, HTTP_SPANS_COUNT,
+    HTTP_UNREAD_MAX_BYTES)
 from netpoll._native.seal cimport seal_types
 from netpoll._native.http.forwarded cimport Forwarded
 from netpoll._native.server.addresses cimport Addresses
@@ -106,7 +109,6 @@ cdef class HttpProtocol(Protocol):
         return self.requests_count
 
     def flush_lines(self):
-        """In the loop's thread, or when that is over."""
         if self.lines is not None:
             self.lines.flush()
 
@@ -114,8 +116,10 @@ cdef class HttpProtocol(Protocol):
         free(self.began)
 
     def believe(self, Networks networks):
-        """Proxies in these networks say who the client of a request is."""
         self.forwarded = Forwarded.__new__(Forwarded, networks)
+
+    def equip(self, Meter meter or None, RequestIds ids or None, AnswerCoding coding or None):
+        self.meter, self.ids, self.coding = meter, ids, coding
 
     cdef Wire wire_of(self, Connection face):
         cdef Wire wire
@@ -168,6 +172,8 @@ cdef class HttpProtocol(Protocol):
         cdef uint32_t i
         self.now_tick += 1
         self.flush_lines()
+        if self.meter is not None:
+            self.meter.tick()
         for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&host.slab, i)
             if not conn.flags & NP_CONN_OPEN or conn.fd < 0:
@@ -240,6 +246,8 @@ cdef class HttpProtocol(Protocol):
             wire.since_tick = self.now_tick
         elif self.stall_ticks and self.now_tick - wire.since_tick > <uint32_t>self.stall_ticks:
             if pending_bytes:
+                if self.meter is not None:
+                    self.meter.stalled_count += 1
                 wire.face.abort(TimeoutError(errno.ETIMEDOUT, "the peer does not take the answer"))
             else:
                 wire.refuse(-NP_HTTP_E_TIMEOUT)
@@ -306,18 +314,13 @@ cdef class HttpProtocol(Protocol):
             return 0
         wire = <Wire>face.state
         exchange = wire.exchange
-        wire.end_note()
+        wire.settle()
         face.state = wire.exchange = wire.face = None
         wire.stage = STAGE_OVER
         if exchange is not None:
             exchange.wire = None
             exchange.disconnected()
         return 0
-
-
-cdef int ticks_of(object timeout_s) except -1:
-    """0: none. Any number of seconds is one of ticks, at most 34 years."""
-    return 0 if timeout_s is None else int(max(1, min(timeout_s, 1 << 30)))
 
 
 # ---- one connection -----------------------------------------------------------------------------
@@ -387,18 +390,23 @@ cdef class Wire:
         self.stage = STAGE_ANSWER
         self.since_tick = self.protocol.now_tick
         self.wants_body = False
-        self.has_head = self.is_done = self.is_chunked = self.is_refused = False
+        self.has_head = self.is_done = self.is_encoded = self.is_chunked = self.is_refused = False
         self.offers_switch = False
         self.has_body = True
         self.keeps_alive = self.request.flags & NP_HTTP_KEEP_ALIVE and not self.protocol.is_stopping
         self.expects = self.request.flags & NP_HTTP_EXPECTS != 0
         self.left_bytes = -1
-        self.status = 0
-        self.sent_bytes = 0
+        self.status = self.sent_bytes = 0
         np_body_begin(&self.body, &self.request)
         if self.protocol.lines is not None:
             self.noted = self.protocol.lines.begin(
                 self.face, &self.request, self.protocol.forwarded)
+        if self.protocol.meter is not None:
+            self.began_ns = self.protocol.meter.begin()
+        if self.protocol.ids is not None:
+            self.request_id = self.protocol.ids.of(&self.request)
+        if self.protocol.coding is not None:
+            self.coding = self.protocol.coding.accepted(&self.request)
         self.protocol.application.begin(self)
         if self.face is not None:
             self.take_head()
@@ -414,11 +422,11 @@ cdef class Wire:
 
     cdef int refuse(self, int fault) except -1:
         """Answers a request that has a fault, and ends: nothing is read from here any more."""
-        cdef uint8_t *memory
-        cdef uint8_t *end
         cdef Exchange exchange
         cdef Connection face = self.face
         self.protocol.faults_count += 1
+        if self.protocol.meter is not None:
+            self.protocol.meter.refused(fault)
         self.is_refused = True
         if self.protocol.lines is not None and self.stage == STAGE_HEAD:
             self.noted = self.protocol.lines.begin(face, NULL, None)
@@ -429,12 +437,9 @@ cdef class Wire:
             self.sent_bytes = 0
             if np_answer_has_body(self.request.method, self.status):
                 self.sent_bytes = strlen(np_http_fault_of(fault).sentence) + 1
-            memory = <uint8_t*>malloc(NP_ANSWER_FAULT_MAX_BYTES)
-            if memory is NULL:
-                raise MemoryError
-            end = self.protocol.heads.put_fault(memory, fault, self.request.method)
-            self.push_heap(memory, end - memory)
-        self.end_note()
+            self.put_bytes(self.protocol.heads.fault(fault, self.request.method))
+            face.pushed()
+        self.settle()
         if face.unread_bytes():
             face.skip()
         exchange = self.exchange
@@ -442,12 +447,18 @@ cdef class Wire:
             exchange.disconnected()
         return self.linger()
 
-    cdef int end_note(self) except -1:
+    cdef int settle(self) except -1:
         """The answer is over, complete or not."""
+        cdef Encoder encoder = self.encoder
         noted = self.noted
+        if self.protocol.meter is not None:
+            self.protocol.meter.end(self.request.method, self.status, &self.began_ns)
         if noted is not None:
             self.noted = None
             self.protocol.lines.end(noted, self.status, self.sent_bytes)
+        if encoder is not None:
+            self.encoder = None
+            encoder.drop()
         return 0
 
     cdef int linger(self) except -1:
@@ -570,7 +581,14 @@ cdef class Wire:
         if told.closes or self.protocol.is_draining:
             self.keeps_alive = False
         self.left_bytes = told.length_bytes if told.length_bytes >= 0 else length_bytes
-        if body is not None and self.has_body and PyBytes_GET_SIZE(body) <= HTTP_INLINE_BYTES:
+        if self.request_id is not None:
+            self.protocol.ids.tell(self.request_id, pairs, &told)
+        if self.protocol.coding is not None:
+            body = self.protocol.coding.begin(self, status, pairs, &told, body,
+                                              body is None and length_bytes >= 0)
+        self.check_open()  # both have run code, which may have ended the connection
+        if body is not None and self.encoder is None and self.has_body \
+                and PyBytes_GET_SIZE(body) <= HTTP_INLINE_BYTES:
             inline_bytes = PyBytes_GET_SIZE(body)
         memory = <uint8_t*>malloc(self.protocol.heads.max_bytes(&told) + inline_bytes)
         if memory is NULL:
@@ -585,6 +603,8 @@ cdef class Wire:
         face = self.face
         self.push_heap(memory, at - memory)
         if body is not None:
+            if self.encoder is not None:
+                return self.write_data(body)
             self.left_bytes = 0
             if self.has_body:
                 self.sent_bytes = PyBytes_GET_SIZE(body)
@@ -599,7 +619,7 @@ cdef class Wire:
         cdef Framing framing
         framing.length_bytes = -1
         framing.is_chunked = False
-        if self.left_bytes >= 0 and status != 204 and (
+        if self.left_bytes >= 0 and not self.is_encoded and status != 204 and (
                 self.has_body or told.length_bytes >= 0 or self.request.method == NP_HTTP_HEAD):
             framing.length_bytes = self.left_bytes
         elif self.has_body and self.request.minor:
@@ -619,6 +639,8 @@ cdef class Wire:
             self.write(101, fields, -1, None)
         finally:
             self.offers_switch = False
+        if self.protocol.meter is not None:
+            self.protocol.meter.end(self.request.method, self.status, &self.began_ns)
         self.stage = STAGE_SWITCHED
         self.seen_pending_bytes = 0
         # What came with the handshake is delivered at the end of this turn.
@@ -630,19 +652,27 @@ cdef class Wire:
 
     cdef int write_data(self, object data) except -1:
         """A part of the body. Raises ValueError for more than Content-Length has promised."""
-        cdef uint8_t line[NP_ANSWER_CHUNK_MAX_BYTES]
-        cdef uint8_t *end
-        cdef Connection face
+        cdef Encoder encoder
         if type(data) is not bytes:
             data = bytes(memoryview(data))  # its length is that of its bytes; TypeError for a str
-        size = PyBytes_GET_SIZE(data)
-        if size == 0:
+        if not data:
             return 0
         self.check_open()
-        face = self.face
-        self.promise(size)
-        if not self.has_body:
+        self.promise(PyBytes_GET_SIZE(data))
+        encoder = self.encoder
+        if encoder is not None:
+            return encoder.write(data)
+        return self.put_data(data) if self.has_body else 0
+
+    cdef int put_data(self, bytes data) except -1:
+        """A part of the body as it is sent."""
+        cdef uint8_t line[NP_ANSWER_CHUNK_MAX_BYTES]
+        cdef uint8_t *end
+        cdef Connection face = self.face
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if size == 0 or face is None:
             return 0
+        self.sent_bytes += size
         try:
             if self.is_chunked:
                 end = np_answer_chunk(line, size)
@@ -655,15 +685,20 @@ cdef class Wire:
         return 0
 
     cdef int write_span(self, FileSpan span, int64_t offset, int64_t size) except -1:
-        """A part of the body that is in a file: sendfile(2)."""
+        """A part of the body that is in a file: sendfile(2). One that is to be encoded is read."""
         cdef uint8_t line[NP_ANSWER_CHUNK_MAX_BYTES]
         cdef uint8_t *end
+        cdef Encoder encoder
         if size == 0:
             return 0
         self.check_open()
         self.promise(size)
+        encoder = self.encoder
+        if encoder is not None:
+            return encoder.write_span(span, offset, size)
         if not self.has_body:
             return 0
+        self.sent_bytes += size
         if self.is_chunked:
             end = np_answer_chunk(line, size)
             self.put_bytes(PyBytes_FromStringAndSize(<char*>line, end - line))
@@ -672,6 +707,14 @@ cdef class Wire:
             self.put_bytes(b"\r\n")
         return 0
 
+    cdef object room(self):
+        """What an application awaits that writes faster than its peer reads; None: it need not."""
+        cdef Connection face = self.face
+        cdef Encoder encoder = self.encoder
+        wait = encoder.room() if encoder is not None else None
+        is_full = face is not None and face.pending > HTTP_PENDING_MAX_BYTES
+        return face.drain() if wait is None and is_full else wait
+
     cdef int promise(self, int64_t size) except -1:
         """So many bytes of the body are written. ValueError: more than Content-Length has said."""
         if self.left_bytes >= 0:
@@ -679,22 +722,6 @@ cdef class Wire:
                 raise ValueError(
                     f"the body has {size - self.left_bytes} bytes more than its Content-Length")
             self.left_bytes -= size
-        if self.has_body:
-            self.sent_bytes += size
-        return 0
-
-    cdef int write_hints(self, list links) except -1:
-        """103 (Early Hints, RFC 8297): links that a browser may fetch before the answer."""
-        pieces = [b"HTTP/1.1 103 Early Hints\r\n"]
-        for link in links:
-            if np_answer_check(b"link", 4, <const uint8_t*>PyBytes_AS_STRING(link),
-                               PyBytes_GET_SIZE(link)):
-                raise ValueError(f"not the value of a field: {link!r}")
-            pieces.append(b"link: " + link + b"\r\n")
-        pieces.append(b"\r\n")
-        if self.face is not None and not self.has_head:
-            self.put_bytes(b"".join(pieces))
-            self.face.pushed()
         return 0
 
     cdef int end_answer(self) except -1:
@@ -703,6 +730,7 @@ cdef class Wire:
         Raises ValueError, and ends the connection, when less was written than was promised.
         """
         cdef Connection face = self.face
+        cdef Encoder encoder
         if self.is_done:
             return 0
         self.is_done = True
@@ -712,10 +740,13 @@ cdef class Wire:
             missing_bytes = self.left_bytes
             self.abort()
             raise ValueError(f"the body has {missing_bytes} bytes less than its Content-Length")
+        encoder = self.encoder
+        if encoder is not None and (not encoder.end() or self.face is not face):
+            return 0
         if self.is_chunked and self.has_body:
             self.put_bytes(b"0\r\n\r\n")
             face.pushed()
-        self.end_note()
+        self.settle()
         self.exchange = None
         self.take_head()
         if not self.has_all() and self.read_body() is None:
@@ -751,7 +782,7 @@ cdef class Wire:
             and self.left_bytes < 0
         if self.stage == STAGE_OVER:
             return 0  # refused: the peer still has to see why
-        self.end_note()
+        self.settle()
         self.stage = STAGE_OVER
         self.since_tick = self.protocol.now_tick
         self.keeps_alive = False

@@ -287,6 +287,8 @@ cdef class WsgiApplication(Application):
             NULL)
         put_addresses(environ, wire)
         put_fields(environ, wire)
+        if wire.request_id is not None:
+            environ[env_name(wire.protocol.ids.name)] = wire.request_id.decode("latin-1")
         return environ
 
     cdef int post(self, WsgiExchange exchange, int step, object value) except -1:
@@ -472,10 +474,8 @@ cdef class WsgiExchange(Exchange):
             self.wire = None
         elif step == STEP_READ:
             self.feed(wire)
-        elif wire.face.pending > HTTP_PENDING_MAX_BYTES:
-            self.application.loop.create_task(self.tell_of_room(wire.face))
         else:
-            self.replies.put(None)
+            self.tell_of_room(wire.room())
         return 0
 
     cdef int miss(self, int step, object value) except -1:
@@ -484,9 +484,16 @@ cdef class WsgiExchange(Exchange):
             self.replies.put(None)
         return 0
 
-    async def tell_of_room(self, face):
+    cdef int tell_of_room(self, object room) except -1:
+        if room is None:
+            self.replies.put(None)
+        else:
+            self.application.loop.create_task(self.tell_after(room))
+        return 0
+
+    async def tell_after(self, room):
         try:
-            await face.drain()
+            await room
         except ConnectionError:
             pass  # the thread sees that it is gone
         finally:
@@ -567,8 +574,9 @@ cdef class WsgiExchange(Exchange):
         try:
             while True:
                 wire = self.wire
-                if wire is not None and wire.face is not None:
-                    await wire.face.drain()
+                room = wire.room() if wire is not None else None
+                if room is not None:
+                    await room
                 if self.iterate():
                     return
         except Exception as exc:
@@ -647,8 +655,7 @@ cdef class WsgiExchange(Exchange):
             if self.is_begun and self.is_bodiless:
                 break  # the rest would be made for nobody, and may have no end
             wire = self.wire if self.application.pool is None else None
-            if wire is not None and wire.face is not None \
-                    and wire.face.pending > HTTP_PENDING_MAX_BYTES:
+            if wire is not None and wire.room() is not None:
                 return False
         if self.is_begun and not self.is_complete:
             self.post(STEP_END, None)

@@ -1,0 +1,3 @@
+"""Types of what encodes answers."""
+
+class AnswerCoding: ...

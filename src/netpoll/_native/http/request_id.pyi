@@ -1,0 +1,6 @@
+"""Types of the names of requests."""
+
+class RequestIds:
+    def __init__(self, name: bytes) -> None: ...
+    @property
+    def name(self) -> bytes: ...
