@@ -142,7 +142,8 @@ def test_release_builds_are_small(build_script: ModuleType) -> None:
         assert ".text" in listing
         assert ".debug_info" not in listing, path.name
         assert ".symtab" in listing, "profilers want the names of functions"
-    assert sum(path.stat().st_size for path in extension_files()) <= 6_000_000
+    # 5.9 million without the names of functions; the HTTP server is a fifth of it.
+    assert sum(path.stat().st_size for path in extension_files()) <= 7_250_000
 
 
 def test_sanitizers_are_where_they_should_be() -> None:

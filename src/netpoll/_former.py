@@ -20,6 +20,14 @@ LIMITS = {
     "idle_timeout_s": "idle_timeout_s",
     "handshake_timeout_s": "handshake_timeout_s",
 }
+# Methods of a Connection, which has the former ones itself.
+CONNECTION = {
+    "peek": "peek_lease",
+    "next": "lease",
+    "read": "take",
+    "until": "lease_until",
+    "readline": "take_line",
+}
 
 
 class FormerLimits(TypedDict, total=False):

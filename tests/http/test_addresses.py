@@ -91,18 +91,22 @@ def test_unix(http_serving: HttpServing, tmp_path: Path, make_name: Callable[[Pa
 
 
 def test_a_handler_sees_its_client(http_serving: HttpServing) -> None:
-    clients = []
+    """As long as its request is not answered."""
+    requests: list[http.Request] = []
+    seen = []
 
     def handler(request: http.Request) -> bytes:
-        clients.append((request, request.client))
+        requests.append(request)
+        seen.append([one.client for one in requests])
         return b"ok"
 
     http_serving(handler)
     client = http_serving.client()
     client.ask()
-    request, name = clients[0]
-    assert name == client.sock.getsockname()
-    assert request.client is None  # it is answered
+    client.ask()
+    name = client.sock.getsockname()
+    client.close()
+    assert seen == [[name], [None, name]]
 
 
 def test_a_path_that_is_not_utf8(http_serving: HttpServing) -> None:
