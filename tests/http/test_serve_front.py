@@ -148,7 +148,7 @@ async def talk_through(port: int, running: Running) -> tuple[list[str], int]:
     numbers = iter(range(REQUESTS_COUNT))
     clients = [asyncio.ensure_future(talk(port, i, numbers)) for i in range(CLIENTS_COUNT)]
     for reloads in itertools.count():
-        done, _ = await asyncio.wait(clients, timeout=RELOAD_PAUSE_S if reloads else 0.1)
+        done, _ = await asyncio.wait(clients, timeout=RELOAD_PAUSE_S if reloads else 0)
         if len(done) == len(clients):
             return [wrong for client in clients for wrong in client.result()], reloads
         running.send(signal.SIGHUP)
