@@ -3,6 +3,8 @@
 import array
 import asyncio
 import gc
+import gzip
+import io
 import json
 import pathlib
 import threading
@@ -149,6 +151,30 @@ def test_a_file_is_sent(http_serving: HttpServing, tmp_path: pathlib.Path) -> No
         answer = client.ask()
         assert answer.body == path.read_bytes()[100:]
         assert answer.header("content-length") == str(256 * 800 - 100)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_files_that_are_not_what_their_descriptor_has(
+    http_serving: HttpServing, tmp_path: pathlib.Path, is_async: bool
+) -> None:
+    """What read() gives is sent: unpacked, or out of memory. They are closed all the same."""
+    content = bytes(range(256)) * 800
+    path = tmp_path / "packed"
+    path.write_bytes(gzip.compress(content))
+    files: list[Any] = []
+
+    def handler(request: http.Request) -> http.Response:
+        files.append(gzip.open(path) if request.path == "/packed" else io.BytesIO(content))
+        return http.Response(files[-1])
+
+    async def async_handler(request: http.Request) -> http.Response:
+        return handler(request)
+
+    http_serving(async_handler if is_async else handler)
+    client = http_serving.client()
+    for target in ("/packed", "/memory", "/packed"):
+        assert client.ask(target).body == content
+    assert [file.closed for file in files] == [True] * 3
 
 
 def test_head_has_the_length_and_no_body(http_serving: HttpServing) -> None:

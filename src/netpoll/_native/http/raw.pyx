@@ -20,19 +20,25 @@ from netpoll._native.http.raw_websocket cimport WebSocket
 from netpoll._native.http.request_head cimport path_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
 from netpoll._native.http.served_file cimport (
-    FileCache, FileParts, ServedFile, answer_with_file, answer_with_parts, span_of)
+    FileCache, FileParts, ServedFile, answer_with_file, answer_with_parts, is_plain_file,
+    span_of)
 from netpoll._native.http.websocket cimport Handshake, SocketRules, prepare, read_handshake
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.words cimport method_name
+from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport Host
 
+import io
 import json as py_json
 import os
 from asyncio import CancelledError
+
+
+PART_BYTES = HTTP_PENDING_MAX_BYTES
 
 
 cdef class Response:
@@ -40,7 +46,8 @@ cdef class Response:
 
     body: bytes, or a str, which is sent as UTF-8; or an iterable of bytes, sent as it comes, with
         "chunked" framing unless the headers have a content-length; or a path, or a binary file,
-        sent by sendfile(2) from its position on and closed.
+        sent from its position on and closed: by sendfile(2), or by read() where that gives
+        something else than the file has, as of a GzipFile, or there is none, as of a BytesIO.
     status: three digits. headers: pairs of str or bytes, or a mapping.
     content_type: of the body; text/plain in UTF-8 for a str, else none.
 
@@ -432,7 +439,7 @@ cdef class RawApplication(Application):
         if type(body) is FileParts:
             return answer_with_parts(wire, (<Response>response).status,
                                      (<Response>response).headers, body)
-        if hasattr(body, "fileno"):
+        if is_file(body):
             return self.answer_file(wire, response, body)
         # In parts: a coroutine, which waits while the peer does not take them.
         exchange = self.exchange_of(wire, request)
@@ -448,6 +455,11 @@ cdef class RawApplication(Application):
             wire.write_head(response.status, response.headers, size)
             wire.write_span(span_of(file.fileno()), start, size)
         return wire.end_answer()
+
+
+cdef bint is_file(object body) except -1:
+    """sendfile(2) sends what read() gives."""
+    return hasattr(body, "fileno") and is_plain_file(body)
 
 
 cdef class RawExchange(Exchange):
@@ -469,6 +481,12 @@ cdef class RawExchange(Exchange):
         if hasattr(body, "__aiter__"):
             async for data in body:
                 await self.write(data)
+        elif isinstance(body, io.IOBase):
+            with body:
+                data = body.read(PART_BYTES)
+                while data:
+                    await self.write(data)
+                    data = body.read(PART_BYTES)
         else:
             for data in body:
                 await self.write(data)
@@ -479,7 +497,7 @@ cdef class RawExchange(Exchange):
         cdef Wire wire = self.wire
         if wire is None:
             return True
-        if not isinstance(response, Response) or hasattr(body, "fileno") \
+        if not isinstance(response, Response) or is_file(body) \
                 or isinstance(body, (bytes, str, bytearray, memoryview, os.PathLike, FileParts)):
             self.application.answer(wire, self.request, response)
             return True

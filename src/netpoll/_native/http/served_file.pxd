@@ -33,6 +33,7 @@ cdef class FileParts:
     cdef readonly int64_t size  # of all pieces
 
 
+cdef bint is_plain_file(object filelike) except -1
 cdef FileSpan span_of(int fd)
 cdef int write_part(Wire wire, ServedFile file, int64_t offset, int64_t size) except -1
 cdef int answer_with_file(Wire wire, int status, object fields, ServedFile file) except -1

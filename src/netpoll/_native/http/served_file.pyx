@@ -22,6 +22,7 @@ from netpoll._native.seal cimport seal_types
 from netpoll._native.server.host cimport FileSpan
 
 import errno
+import io
 import os
 
 
@@ -215,6 +216,13 @@ cdef int read_whole(ServedFile file) except -1:
 
 
 # ---- answers ------------------------------------------------------------------------------------
+
+cdef bint is_plain_file(object filelike) except -1:
+    """read() gives the bytes of the file behind its descriptor: not those of a GzipFile, say."""
+    if isinstance(filelike, (io.BufferedReader, io.BufferedRandom)):
+        filelike = filelike.raw
+    return isinstance(filelike, io.FileIO) or not isinstance(filelike, io.IOBase)
+
 
 cdef FileSpan span_of(int fd):
     """The file behind a descriptor, which may be closed then."""

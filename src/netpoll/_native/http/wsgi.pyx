@@ -17,7 +17,7 @@ from netpoll._native.c cimport NP_CONN_EOF
 from netpoll._native.http.c cimport (
     NP_FIELDS_COUNT, NP_FIELD_OTHER, NP_HTTP_HEAD, np_field_unquote, np_http_field)
 from netpoll._native.http.request_head cimport text_of
-from netpoll._native.http.served_file cimport span_of
+from netpoll._native.http.served_file cimport is_plain_file, span_of
 from netpoll._native.http.wire cimport STAGE_OVER, Application, Exchange, Wire
 from netpoll._native.http.words cimport field_names, method_name
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
@@ -25,7 +25,6 @@ from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
-import io
 import os
 import stat
 import sys
@@ -133,13 +132,6 @@ cdef class FileWrapper:
         close = getattr(self.filelike, "close", None)
         if close is not None:
             close()
-
-
-cdef bint is_plain_file(object filelike) except -1:
-    """read() gives the bytes of the file behind its descriptor: not those of a GzipFile, say."""
-    if isinstance(filelike, (io.BufferedReader, io.BufferedRandom)):
-        filelike = filelike.raw
-    return isinstance(filelike, io.FileIO) or not isinstance(filelike, io.IOBase)
 
 
 cdef class WsgiExchange(Exchange)  # below
