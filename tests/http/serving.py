@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,14 @@ class Running:
 
     def ended(self, number: int = signal.SIGTERM) -> int:
         self.send(number)
-        return self.process.wait(30 * SLOWNESS)
+        try:
+            return self.process.wait(30 * SLOWNESS)
+        except subprocess.TimeoutExpired:
+            left = children(self)
+            for pid in left:
+                os.kill(pid, signal.SIGUSR2)  # it says where it is
+            time.sleep(1)
+            raise AssertionError(f"workers {left} do not end: {self.errors.read_text()}") from None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Iterable
@@ -20,8 +21,10 @@ class Signals:
         self.reader, self._writer = socket.socketpair()
         self.reader.setblocking(False)
         self._writer.setblocking(False)
-        self._before = {number: signal.signal(number, _leave_it) for number in numbers}
+        # The handlers come after the socket, and go before it: between the two steps a signal with
+        # a handler and no socket would be lost.
         self._fd_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _leave_it) for number in numbers}
 
     def take(self) -> list[int]:
         """The numbers of those that came, and 0 for wake()."""
@@ -35,10 +38,24 @@ class Signals:
         with contextlib.suppress(OSError):  # full, or closed: nobody has to be woken
             self._writer.send(b"\0")
 
+    def fork(self, ignored: Iterable[int] = ()) -> int:
+        """os.fork(). The child has closed these signals, and ignores some; none of its own is lost,
+        or taken for the parent's, whose socket it had."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self.close()
+                for number in ignored:
+                    signal.signal(number, signal.SIG_IGN)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return pid
+
     def close(self) -> None:
-        signal.set_wakeup_fd(self._fd_before, warn_on_full_buffer=False)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._fd_before, warn_on_full_buffer=False)
         self.reader.close()
         self._writer.close()
 

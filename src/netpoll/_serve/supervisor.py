@@ -95,7 +95,7 @@ class Supervisor:
         self._looked_s = time.monotonic()
         self._code: int | None = None  # the exit status, when all ends
         self._signals = Signals(SIGNALS)
-        self._watch = Watch(options) if options.reload else None
+        self._watch = Watch(options, self._fork) if options.reload else None
         self._watchdog_s = systemd.watchdog_s()
 
     def run(self) -> int:
@@ -309,7 +309,7 @@ class Supervisor:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        pid = self._fork()
         if pid == 0:
             ours.close()
             os._exit(self._be_worker(its, seat))
@@ -319,13 +319,16 @@ class Supervisor:
         self._workers.append(worker)
         return worker
 
+    def _fork(self) -> int:
+        """What a terminal sends to all processes is the supervisor's business alone."""
+        return self._signals.fork(
+            ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+        )
+
     def _be_worker(self, channel: socket.socket, seat: int) -> int:
         """In the child process. Its copies of the others' channels would keep these open."""
         code = 1
         try:
-            self._signals.close()
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
-                signal.signal(number, signal.SIG_IGN)
             faulthandler.register(signal.SIGUSR2, all_threads=True)
             for other in self._workers:
                 other.channel.close()

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ EXCLUDED = [".*", "__pycache__", "*.py[cod]", "*~", "node_modules"]
 
 
 class Watch:
-    """The files below some folders. channel: readable when one of them has changed."""
+    """The files below some folders. channel: readable when one of them has changed. fork: the
+    child of os.fork() without the signals of its parent."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, fork: Callable[[], int]) -> None:
         folders = options.reload_dir or [options.app_dir or "."]
         self._folders = [Path(folder).resolve() for folder in folders]
         self._include = INCLUDED + (options.reload_include or [])
@@ -35,7 +36,7 @@ class Watch:
         self.is_over = False  # the process is
         self._seen = dict(self._times())
         self._parent = os.getpid()
-        self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             status = 1
             try:
@@ -66,10 +67,6 @@ class Watch:
     # ---- in the child -------------------------------------------------------------------------
 
     def _watch(self, channel: socket.socket) -> None:
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
-            signal.signal(number, signal.SIG_IGN)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             from watchfiles import watch
         except ModuleNotFoundError:
