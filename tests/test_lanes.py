@@ -31,12 +31,12 @@ class Tree:
         path.write_text(f'#!/bin/sh\necho "{name} $*"\n{body}\n')
         path.chmod(0o755)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["sh", str(self.folder / "test"), *arguments],
             capture_output=True,
             text=True,
-            env={"PATH": f"{self.folder}/bin:/usr/bin:/bin", "NETPOLL_JOBS": "3"},
+            env={"PATH": f"{self.folder}/bin:/usr/bin:/bin", "NETPOLL_JOBS": "3"} | env,
         )
 
 
@@ -105,3 +105,34 @@ def test_a_part_that_fails(tree: Tree, part: str, name: str) -> None:
     assert done.stderr == f"netpoll: failed, see above: {name}\n"
     assert "bin/make" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(".venv/bin/python -m pytest -n 3")
+
+
+# pytest that fails with a status, and once more alone or not.
+PYTEST = """
+case "$*" in
+*--last-failed*) exit {alone} ;;
+*pytest*) mkdir -p .pytest_cache/v/cache
+    for number in {failed}; do echo "\"$number\": true,"; done >.pytest_cache/v/cache/lastfailed
+    exit {status} ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "returncode"),
+    [
+        ({"failed": "1 2 3", "alone": 0}, 0),
+        ({"failed": "1 2 3", "alone": 1}, 1),
+        ({"failed": "1 2 3 4 5 6", "alone": 0}, 1),
+        ({"failed": "1", "alone": 0, "status": 2}, 1),
+        ({"failed": "1", "alone": 0, "CI": ""}, 1),
+    ],
+    ids=["chance", "fault", "many", "interrupted", "not in CI"],
+)
+def test_a_second_run_in_ci(tree: Tree, case: dict[str, object], returncode: int) -> None:
+    tree.stub(".venv/bin/python", PYTEST.format(**{"status": 1} | case))
+    done = tree.run(CI=str(case.get("CI", "true")))
+    assert done.returncode == returncode
+    assert (done.stderr == "") == (returncode == 0)
+    ran_again = case["failed"] == "1 2 3"
+    assert ("once more, alone" in done.stdout) == ran_again
