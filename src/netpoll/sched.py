@@ -444,7 +444,9 @@ class TaskGroup:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # tasks end in any worker
-        self._tasks: set[Task] = set()
+        # Not a set, whose order is that of addresses: with one seed, a DeterministicScheduler does
+        # one thing.
+        self._tasks: dict[Task, None] = {}
         self._errors: list[BaseException] = []
         self._parent: Task | None = None
         self._has_cancelled_parent = False
@@ -466,14 +468,14 @@ class TaskGroup:
             raise RuntimeError("this TaskGroup is not open, or is shutting down")
         task: Task = self._parent.scheduler.spawn(target, *args, **options)
         with self._lock:
-            self._tasks.add(task)
+            self._tasks[task] = None
         task.add_done_callback(self._on_done)
         return task
 
     def _on_done(self, task: Task) -> None:
         error = None if task.cancelled() else task.exception()
         with self._lock:
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
             if error is None:
                 return
             self._errors.append(error)
@@ -500,9 +502,11 @@ class TaskGroup:
         cancelled = None
         while True:
             with self._lock:
-                task = next(iter(self._tasks), None)
-            if task is None:
-                return cancelled
+                if not self._tasks:
+                    return cancelled
+                # The newest: when it has ended, most of the others have, mostly.
+                task, _ = self._tasks.popitem()
+                self._tasks[task] = None
             try:
                 await Join(task)
                 # Its callback takes it out of the set, perhaps a moment later in its own thread.
@@ -585,7 +589,7 @@ class _Executor(concurrent.futures.Executor):
         self._scheduler = scheduler
         self._priority = priority
         self._lock = threading.Lock()
-        self._pending: set[concurrent.futures.Future[Any]] = set()
+        self._pending: dict[concurrent.futures.Future[Any], None] = {}  # the oldest first
         self._is_shut_down = False
 
     def submit(
@@ -595,7 +599,7 @@ class _Executor(concurrent.futures.Executor):
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self._pending.add(future)
+            self._pending[future] = None
         future.add_done_callback(self._forget)
         try:
             self._scheduler.post(_run_future, future, fn, args, kwargs, priority=self._priority)
@@ -606,7 +610,7 @@ class _Executor(concurrent.futures.Executor):
 
     def _forget(self, future: concurrent.futures.Future[Any]) -> None:
         with self._lock:
-            self._pending.discard(future)
+            self._pending.pop(future, None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:

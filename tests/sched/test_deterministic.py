@@ -1,6 +1,7 @@
 """The deterministic mode, and properties that hold for every order of events."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,39 @@ def test_virtual_workers_steal() -> None:
         assert all(worker["executed"] for worker in workers)
         stolen_count += sum(worker["stolen"] for worker in workers)
     assert stolen_count > 0
+
+
+def test_a_group_does_the_same_wherever_its_tasks_lie_in_memory() -> None:
+    def trace(kept: list[object]) -> tuple[list[int], list[dict[str, Any]]]:
+        async def child(number: int) -> None:
+            kept.append([number] * (number % 7))  # so that addresses differ from run to run
+            await yield_now()
+            if number == 150:
+                raise ValueError(number)
+
+        async def main() -> None:
+            with pytest.raises(ExceptionGroup):
+                async with TaskGroup() as group:
+                    for number in range(200):
+                        group.spawn(child, number)
+
+        with DeterministicScheduler(4, seed=0, deque_slots=64) as scheduler:
+            scheduler.run(main)
+        return scheduler.trace, scheduler.stats()["workers"]
+
+    kept: list[object] = []
+    first = trace(kept)
+    assert all(trace(kept) == first for _ in range(10))
+
+
+def test_an_executor_ends_its_calls_in_their_order() -> None:
+    ended: list[int] = []
+    with DeterministicScheduler(2, seed=0) as scheduler:
+        executor = scheduler.as_executor()
+        for number in range(50):
+            executor.submit(int).add_done_callback(lambda _, number=number: ended.append(number))
+        executor.shutdown(wait=False, cancel_futures=True)
+    assert ended == list(range(50))
 
 
 # ---- properties -------------------------------------------------------------------------------
