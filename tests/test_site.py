@@ -26,6 +26,7 @@ PAGES = {
     "probe": "probe",
     "sched": "sched",
     "server": "server",
+    "stats": "stats",
     "testing": "testing",
     "tls": "tls",
     "uring": "uring",

@@ -52,6 +52,7 @@ from netpoll._native.transport.stream import StreamTransport, make_transport
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
+from netpoll.stats import LoopStats
 from netpoll.tls import start_tls
 
 _Args = TypeVarTuple("_Args")
@@ -185,17 +186,8 @@ class EventLoop(Host):
             for before, _ in list(self._at_close):
                 steps.callback(before)
 
-    def stats(self) -> dict[str, Any]:
-        """Counters of this loop, as a dict; after close() the last values.
-
-        turns: passes of the loop. enters: system calls that wait or submit. submissions,
-        completions: operations. recv_bytes, sent_bytes: through shared buffers and queued sends.
-        zc_bytes, kernel_copied_bytes: of sends that may be zero-copy, what the kernel did not copy
-        and what it did (unsure: cannot be told); notifs_pending: whose memory it still holds, now.
-        enobufs: receives that waited for a buffer. stale: completions of operations gone.
-        sq_full: early submissions. moves: changes of thread. ops_live, bufs_total, bufs_free,
-        ready_count, timers_count, transports_count: now. features, arena: what is in use.
-        """
+    def stats(self) -> LoopStats:
+        """Counters of this loop, as a dict; after close() the last values."""
         return read_counters(self)
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:

@@ -45,6 +45,7 @@ from netpoll._native.sched.task import Join, Task, current_scheduler, current_ta
 from netpoll._native.sched.worker_loop import RingLoop
 from netpoll.config import LoopConfig
 from netpoll.loop import EventLoop
+from netpoll.stats import SchedulerStats
 
 __all__ = [
     "Priority",
@@ -304,17 +305,8 @@ class Scheduler(SchedulerCore):
         lines += [f"{key}: {context[key]!r}" for key in ("task", "callback") if key in context]
         logger.error("\n".join(lines), exc_info=context["exception"])
 
-    def stats(self) -> dict[str, Any]:
-        """Counters, as a dict; from any thread, also after close().
-
-        workers: per worker, executed (tasks and steps of tasks), stolen (tasks taken from other
-        workers), parked (times it went to sleep), woken (times somebody ended that), overflowed
-        (tasks its full queue moved to the shared list), queued (per lane), wait_ns (per lane, a
-        histogram: bucket b counts waits of 2**(b-1) to 2**b ns; CONTROL and HIGH all, NORMAL and
-        LOW one in eight). queued: per lane, in the shared list. tasks_live: spawned and not done.
-        records_live: posts and tickets that are queued; while the workers run, up to 128 free
-        records of each as well.
-        """
+    def stats(self) -> SchedulerStats:
+        """Counters, as a dict; from any thread, also after close()."""
         workers, queued = self._counters()
         return {
             "name": self.name,

@@ -26,7 +26,7 @@ import time
 from asyncio import events
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from netpoll._former import FormerLimits, limits_of, method_of
 from netpoll._native.memory.pool import BufferPool
@@ -50,12 +50,22 @@ from netpoll._server.worker_thread import (
 )
 from netpoll.config import BufferConfig, LoopConfig, ServerLimits
 from netpoll.loop import EventLoop
+from netpoll.stats import ServerStats, ServerWorkerStats
 
 __all__ = ["Server", "serve"]
 
 Handler = Callable[[Connection], Any]
 
-LOOP_STATS = ("enters", "submissions", "enobufs", "ops_live", "zc_bytes")
+
+def _summed(
+    workers: list[dict[str, Any]], listeners: list[Listener], backend: str | None
+) -> ServerStats:
+    """workers: what each counts, and its loop; a name that both have is the worker's."""
+    names = ServerWorkerStats.__annotations__
+    each = [{name: one.get(name, 0) for name in names} for one in workers]
+    total: dict[str, Any] = {name: sum(one[name] for one in each) for name in names}
+    total["accept_pauses"] = sum(one.paused_count for one in listeners)
+    return cast(ServerStats, total | {"backend": backend, "workers": each})
 
 
 class Server:
@@ -149,7 +159,7 @@ class Server:
         self._is_failure_raised = False
         self._last_port = 0
         self._on_failure: Callable[[], Any] | None = None
-        self._last_stats: dict[str, Any] = {}
+        self._last_stats = _summed([], [], None)
 
     if not TYPE_CHECKING:
 
@@ -175,28 +185,13 @@ class Server:
             return self._last_port
         raise RuntimeError("the server does not listen on a port now")
 
-    def stats(self) -> dict[str, Any]:
-        """Counters, summed over the workers; `workers` has each worker's own.
-
-        connections, sessions, flows: now. recv_bytes, sent_bytes, file_bytes: through the sockets.
-        zc_bytes: what the kernel reported as sent without a copy; kernel_copied_bytes: the rest of
-        sent_bytes. copied_bytes: in user space, because they could still change, or had to be
-        joined or kept; shed_bytes: moved out of receive buffers to free these. enters: system calls
-        of the loops that wait or submit. With ssl: handshakes, failed_handshakes, encrypted_bytes.
-        """
+    def stats(self) -> ServerStats:
+        """Counters, as a dict: summed over the workers, and of each; afterwards the last values."""
         if self._is_down or not self._workers:
-            return dict(self._last_stats)
-        each = []
-        for worker, loop in zip(self._workers, self._loops(), strict=True):
-            loop_stats = loop.stats()
-            one = worker.stats() | {name: loop_stats[name] for name in LOOP_STATS}
-            one["kernel_copied_bytes"] = max(one["sent_bytes"] - one["zc_bytes"], 0)
-            each.append(one)
-        total: dict[str, Any] = {name: sum(one[name] for one in each) for name in each[0]}
-        total["accept_pauses"] = sum(one.paused_count for one in self._listeners)
-        total["backend"] = self._loops()[0].backend
-        total["workers"] = each
-        return total
+            return self._last_stats.copy()
+        pairs = zip(self._loops(), self._workers, strict=True)
+        each = [{**loop.stats(), **worker.stats()} for loop, worker in pairs]
+        return _summed(each, self._listeners, self._loops()[0].backend)
 
     def _loops(self) -> list[EventLoop]:
         if self._inside is not None:

@@ -31,7 +31,7 @@ def test_echo(serving: Serving) -> None:
     assert stats["accepted"] == stats["connections"] == 20
     assert stats["recv_bytes"] == sum(len(b"%d" % i * 10) for i in range(20))
     assert stats["copied_bytes"] == stats["shed_bytes"] == 0
-    assert stats["zc_bytes"] + stats["kernel_copied_bytes"] == stats["sent_bytes"]
+    assert stats["zc_bytes"] == stats["kernel_copied_bytes"] == 0  # small: never zero-copy
 
 
 def test_large_messages_come_back_whole(serving: Serving) -> None:

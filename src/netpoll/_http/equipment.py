@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from netpoll._http.codings import CODINGS, PACKAGES, Coder, maker_of
 from netpoll._http.metrics import Metrics
@@ -16,6 +15,7 @@ from netpoll._native.http.meter import Meter
 from netpoll._native.http.own_pages import OwnPages
 from netpoll._native.http.request_id import RequestIds
 from netpoll._native.http.wire import Application, HttpProtocol
+from netpoll.stats import ServerStats
 
 __all__ = ["Compression", "Equipment"]
 
@@ -95,7 +95,7 @@ class Equipment:
 
     def __init__(
         self,
-        stats: Callable[[], dict[str, Any]],
+        stats: Callable[[], ServerStats],
         report: Report,
         compression: Compression | None,
         health_path: str | None,

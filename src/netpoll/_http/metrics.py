@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from netpoll._native.http.meter import Meter
+from netpoll.stats import ServerStats
 
 __all__ = ["Metrics"]
 
@@ -25,8 +26,9 @@ MODULES = [
     "prometheus_client.exposition",
     "prometheus_client.multiprocess",
 ]
+Counted = Literal["recv_bytes", "accepted", "idle_closed", "enters"]
 # netpoll.Server.stats() -> (name, what it is)
-TOTALS = {
+TOTALS: dict[Counted, tuple[str, str]] = {
     "recv_bytes": ("netpoll_received_bytes", "Bytes received from clients."),
     "accepted": ("netpoll_connections_accepted", "Connections accepted."),
     "idle_closed": ("netpoll_connections_idle_closed", "Connections closed between requests."),
@@ -41,7 +43,7 @@ class Metrics:
     """
 
     def __init__(
-        self, stats: Callable[[], dict[str, Any]], meters: Callable[[], Iterable[Meter]]
+        self, stats: Callable[[], ServerStats], meters: Callable[[], Iterable[Meter]]
     ) -> None:
         try:
             client, core, exposition, multiprocess = map(import_module, MODULES)
@@ -87,10 +89,9 @@ class Metrics:
         yield counter("netpoll_http_stalled", "Answers given up: not taken in time.", value=stalled)
         yield self._durations(readings)
         for name, (family, text) in TOTALS.items():
-            yield counter(family, text, value=stats.get(name, 0))
-        sent = stats.get("sent_bytes", 0)
+            yield counter(family, text, value=stats[name])
+        sent, connections = stats["sent_bytes"], stats["connections"]
         yield counter("netpoll_sent_bytes", "Bytes sent to clients.", value=sent)
-        connections = stats.get("connections", 0)
         yield gauge("netpoll_connections", "Connections open now.", value=connections)
         yield gauge("netpoll_workers", "Workers of this server.", value=len(readings))
         lag = gauge("netpoll_loop_lag_seconds", "How late the last tick was.", labels=("worker",))

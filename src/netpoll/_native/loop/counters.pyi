@@ -1,7 +1,6 @@
 """The counters of a loop."""
 
-from typing import Any
-
 from netpoll._core import Loop
+from netpoll.stats import LoopStats
 
-def read_counters(loop: Loop) -> dict[str, Any]: ...
+def read_counters(loop: Loop) -> LoopStats: ...

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from netpoll.config import BufferConfig
 from netpoll.loop import EventLoop
+from netpoll.stats import PoolStats
 
 if sys.version_info >= (3, 12):
     from collections.abc import Buffer as ReadableBuffer
@@ -53,4 +54,4 @@ class BufferPool:
     def attach(self, loop: EventLoop | None = None) -> bool: ...
     def detach(self, loop: EventLoop | None = None) -> None: ...
     def close(self) -> None: ...
-    def stats(self) -> dict[str, Any]: ...
+    def stats(self) -> PoolStats: ...
