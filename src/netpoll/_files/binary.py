@@ -8,7 +8,6 @@ operation, which may be later than the end of a cancelled task.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import io
@@ -16,13 +15,13 @@ import os
 import select
 import stat
 import warnings
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from netpoll._files.operations import FileCall, PolledOps, RingOps, ThreadOps, until_ready
+from netpoll._files.ordered import OrderedFile
 
-__all__ = ["BUFFER_BYTES", "BinaryFile", "Turns"]
+__all__ = ["BUFFER_BYTES", "BinaryFile"]
 
 _T = TypeVar("_T")
 
@@ -36,42 +35,7 @@ READALL_MIN_BYTES = 16 * 1024
 TRIM_BYTES = 256 * 1024
 
 
-class Turns:
-    """First come, first served: one call at a time has the file."""
-
-    __slots__ = ("_is_busy", "_loop", "_waiting")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._is_busy = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def _take_turn(self) -> None:
-        if not self._is_busy:
-            self._is_busy = True
-            return
-        turn = self._loop.create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                self._pass_turn()  # it had come, and the task was cancelled before it could see
-            else:
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(turn)
-            raise
-
-    def _pass_turn(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._is_busy = False
-
-
-class BinaryFile(Turns):
+class BinaryFile(OrderedFile[bytes]):
     """A file opened in binary mode. Made by netpoll.open().
 
     The methods are those of the built-in open's binary files, with `await` where they may wait. One
@@ -403,25 +367,6 @@ class BinaryFile(Turns):
             if not data:
                 return self._take(size)
 
-    async def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """All lines that are left, or as many as it takes for more than `hint` bytes."""
-        lines, total = [], 0
-        while line := await self.readline():
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint < total:
-                break
-        return lines
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        line = await self.readline()
-        if not line:
-            raise StopAsyncIteration
-        return line
-
     # -- writing --------------------------------------------------------------------------------
 
     async def write(self, data: Any) -> int:
@@ -635,9 +580,6 @@ class BinaryFile(Turns):
     async def __aenter__(self) -> BinaryFile:
         self._check_open()
         return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.close()
 
     def __del__(self) -> None:
         fd = getattr(self, "_fd", -1)

@@ -11,10 +11,11 @@ import codecs
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
 
-from netpoll._files.binary import BinaryFile, Turns
+from netpoll._files.binary import BinaryFile
+from netpoll._files.ordered import OrderedFile
 
 __all__ = ["TextFile"]
 
@@ -38,7 +39,7 @@ class Answer(int):
         return repr(bool(self))
 
 
-class TextFile(Turns):
+class TextFile(OrderedFile[str]):
     """A file opened in text mode. Made by netpoll.open().
 
     The methods are those of io.TextIOWrapper, with `await` where they may wait. One loop's; not for
@@ -168,25 +169,6 @@ class TextFile(Turns):
                 line = self._take(len(self._chars) - self._at)
                 self._forget()
                 return line
-
-    async def readlines(self, hint: int | None = -1) -> list[str]:
-        """All lines that are left, or as many as it takes for more than `hint` characters."""
-        lines, total = [], 0
-        while line := await self.readline():
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint < total:
-                break
-        return lines
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self
-
-    async def __anext__(self) -> str:
-        line = await self.readline()
-        if not line:
-            raise StopAsyncIteration
-        return line
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -367,9 +349,6 @@ class TextFile(Turns):
     async def __aenter__(self) -> TextFile:
         self.buffer._check_open()
         return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return (
