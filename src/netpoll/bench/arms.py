@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
+from typing import Any, cast
 
 from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.records import Facts
@@ -34,6 +35,7 @@ __all__ = [
     "Arm",
     "CommandArm",
     "SocketArm",
+    "loop_guest",
 ]
 
 LoopFactory = Callable[..., asyncio.AbstractEventLoop]
@@ -108,14 +110,17 @@ class CommandArm(Arm):
 
 @dataclass(frozen=True)
 class SocketArm(Arm):
-    """One that this package writes the server for (`server.py`).
+    """One that this package writes the server for (`server.py`), or an echo server that is a
+    program of others.
 
     kind: "loop" (an asyncio event loop, `LOOP_MODES`), "server" (netpoll.Server, `SERVER_MODES`),
-        "stdlib" or "floor" (the mode "-").
+        "stdlib", "floor" or "program" (the mode "-").
     interface: which floor is the nearer one, "uring" or "epoll".
     udp: it answers datagrams, too.
     module: what a loop is imported from.
     over: the module whose loops this one's are built on.
+    factory: "module:factory", what makes its loops when that is not its module's rule.
+    command: of a program, as `CommandArm` has it.
     """
 
     interface: str = "epoll"
@@ -123,6 +128,8 @@ class SocketArm(Arm):
     module: str = ""
     loop_options: dict[str, str] = field(default_factory=dict)
     over: str = ""
+    factory: str = ""
+    command: tuple[str, ...] = ()
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -138,14 +145,15 @@ class SocketArm(Arm):
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
-            if error.name == self.module and self.distribution != "netpoll":
+            if error.name == self.module and self.distribution not in ("", "netpoll"):
                 raise ArmUnavailable(f"not installed (pip install {self.distribution})") from None
             raise ArmUnavailable(f"its import failed: {error}") from error
         except Exception as error:
             raise ArmUnavailable(f"its import failed: {error}") from error
         factory = self.loop_factory(module)
         if factory is None:
-            raise ArmUnavailable(f"{self.module} has no new_event_loop()")
+            name = self.factory.partition(":")[2] or "new_event_loop"
+            raise ArmUnavailable(f"{self.module} has no {name}()")
         try:
             return factory(**self.loop_options)
         except Exception as error:
@@ -153,6 +161,11 @@ class SocketArm(Arm):
 
     def loop_factory(self, module: ModuleType) -> LoopFactory | None:
         """What makes the loops of this arm's module."""
+        if self.factory:
+            made_by: Any = module
+            for name in self.factory.partition(":")[2].split("."):
+                made_by = getattr(made_by, name, None)
+            return cast("LoopFactory | None", made_by)
         if not self.over:
             return getattr(module, "new_event_loop", None)
         try:
@@ -161,6 +174,16 @@ class SocketArm(Arm):
             raise ArmUnavailable(f"not installed (pip install {self.over})") from None
         factory: LoopFactory = module.loop_factory(below)
         return factory
+
+    def program(self) -> CommandArm:
+        """What runs, of an arm that is a program."""
+        return CommandArm(self.name, self.kind, self.summary, command=self.command)
+
+
+def loop_guest(name: str, factory: str) -> SocketArm:
+    """The arm of any event loop, "module:factory"."""
+    module = factory.partition(":")[0]
+    return SocketArm(name, "loop", f"the event loop of {factory}", module=module, factory=factory)
 
 
 def _peer(name: str) -> SocketArm:

@@ -39,7 +39,7 @@ MODE_TITLES = {
     "tls": "TLS 1.3",
     "on_data": "netpoll.Server, on_data",
     "session": "netpoll.Server, session",
-    "-": "no event loop",
+    "-": "without a choice of modes",
 }
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20}
@@ -120,7 +120,7 @@ SCENARIOS: dict[str, tuple[Cell, ...]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """An arm in one of its modes; "-" is the mode of what is not an event loop."""
+    """An arm in one of its modes; "-" is the mode of what has only one."""
 
     arm: str
     mode: str

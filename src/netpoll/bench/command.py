@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netpoll.bench import guests
 from netpoll.bench.arguments import list_of, number_in, one_of
 from netpoll.bench.blocks import counted
 from netpoll.bench.cores import choose_pinning
@@ -68,8 +69,10 @@ def _add_arms(group: argparse._ArgumentGroup, kind: Kind) -> None:
         group.add_argument(
             "--peers",
             action="store_true",
-            help=f"also other event loops, if installed: {', '.join(kind.peers)}",
+            help=f"also other {kind.peer_noun}, if installed: {', '.join(kind.peers)}",
         )
+    if kind.takes_guests:
+        guests.add_options(group, kind)
     if kind.pinned:
         cpu = number_in(0, CPU_MAX)
         group.add_argument("--server-cpu", type=cpu, metavar="N", help="the core of the servers")
@@ -149,6 +152,11 @@ def _announce(kind: Kind, plan: Plan, console: Console) -> None:
 def run_command(kind: Kind, options: argparse.Namespace) -> int:
     """Measures, shows and writes what the options ask for; returns the exit code. Raises UsageError
     or ValueError when they cannot be met."""
+    with guests.admitted(kind, options) as names:
+        return _run(kind, options, names)
+
+
+def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) -> int:
     start_s = time.monotonic()
     require_packages()
     from rich.console import Console
@@ -156,7 +164,7 @@ def run_command(kind: Kind, options: argparse.Namespace) -> int:
     from netpoll.bench.display import ProgressBar, show
 
     console = Console()
-    asked = kind.chosen_arms(options)
+    asked = kind.chosen_arms(options) + guest_names
     cpus = (options.server_cpu, options.load_cpu) if kind.pinned else ()
     pinning = choose_pinning(*cpus)
     environment = describe(pinning)

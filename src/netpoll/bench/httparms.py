@@ -14,7 +14,16 @@ from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.httpworks import Work
 from netpoll.bench.records import Facts
 
-__all__ = ["CERTIFICATE", "HTTP_ARMS", "INTERFACE_TITLES", "KEY", "HttpArm"]
+__all__ = [
+    "CERTIFICATE",
+    "HTTP_ARMS",
+    "INTERFACE_TITLES",
+    "KEY",
+    "PEERS",
+    "HttpArm",
+    "loop_guest",
+    "server_guest",
+]
 
 PROGRAMS = "netpoll.bench.programs"
 CERTIFICATE, KEY = "certificate.pem", "key.pem"  # in the folder of the run
@@ -123,6 +132,22 @@ def _uvicorn(
     )
 
 
+def loop_guest(name: str, factory: str, distribution: str = "") -> HttpArm:
+    """uvicorn on any event loop, "module:factory"."""
+    arm = _uvicorn(name, factory, f"the event loop of {factory}")
+    if distribution:
+        return replace(arm, needs=(*arm.needs, distribution))
+    return arm
+
+
+def server_guest(name: str, command: tuple[str, ...]) -> HttpArm:
+    """Any server. What its command says of the application is the interface that it calls."""
+    text = " ".join(command)
+    interface = next((each for each in ("asgi", "wsgi") if f"{{{each}}}" in text), "own")
+    words = tuple(word.replace(f"{{{interface}}}", "{app}") for word in command)
+    return HttpArm(name, "program", text, command=words, interface=interface)
+
+
 # ---- others -----------------------------------------------------------------------------------
 
 
@@ -159,6 +184,14 @@ GUNICORN = (
 )
 FASTPYSGI = f"-m {PROGRAMS}.fastpysgi_cli {{app}} --host 127.0.0.1 --port {{port}} --loglevel 0"
 CERTFILE = _tls_words("--certfile", "--keyfile")
+
+# uvicorn on other event loops.
+PEER_LOOPS = (
+    loop_guest("uvicorn-rloop", "rloop:new_event_loop", "rloop"),
+    loop_guest("uvicorn-rsloop", "rsloop:new_event_loop", "rsloop"),
+    loop_guest("uvicorn-zuvloop", "zuvloop:new_event_loop", "zuvloop"),
+    loop_guest("uvicorn-aiofastnet", f"{PROGRAMS}.aiofastnet_loop:new_event_loop", "aiofastnet"),
+)
 
 HTTP_ARMS: dict[str, HttpArm] = {
     arm.name: arm
@@ -256,5 +289,7 @@ HTTP_ARMS: dict[str, HttpArm] = {
             command=("{python}", "-m", f"{PROGRAMS}.floor_http", "{port}"),
             interface="-",
         ),
+        *PEER_LOOPS,
     )
 }
+PEERS = tuple(arm.name for arm in PEER_LOOPS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -42,8 +42,11 @@ class Kind(ABC):
     name: the word of the command line. schema: of the document, and of its file's name.
     help: one line of `netpoll bench --help`; description, epilog: of the command's own help.
     title: of the page; method: how it is measured, paragraphs with a blank line between them.
-    arms: who may take part; default_arms: who does; peers: who does with --peers.
+    arms: who may take part; default_arms: who does; peers: who does with --peers; peer_noun: what
+    these are.
     arms_option, arm_noun: how the command line calls them.
+    takes_guests: it has `--loop` and `--server` (`guests.py`); loop_guest_help, server_guest_help:
+    what these have to be, for the command line.
     rounds, quick_rounds: how many there are, without and with --quick.
     pinned: servers and load run on cores that can be chosen.
     """
@@ -55,11 +58,15 @@ class Kind(ABC):
     epilog: ClassVar[str] = ""
     title: ClassVar[str]
     method: ClassVar[str]
-    arms: ClassVar[Mapping[str, Arm]]
+    arms: ClassVar[dict[str, Any]]
     default_arms: ClassVar[tuple[str, ...]]
     peers: ClassVar[tuple[str, ...]] = ()
+    peer_noun: ClassVar[str] = "event loops"
     arms_option: ClassVar[str] = "--arms"
     arm_noun: ClassVar[str] = "arm"
+    takes_guests: ClassVar[bool] = False
+    loop_guest_help: ClassVar[str] = ""
+    server_guest_help: ClassVar[str] = ""
     rounds: ClassVar[int] = 5
     quick_rounds: ClassVar[int] = 3
     pinned: ClassVar[bool] = True
@@ -76,6 +83,14 @@ class Kind(ABC):
         if self.peers and options.peers:
             arms += tuple(name for name in self.peers if name not in arms)
         return arms
+
+    def loop_guest(self, name: str, factory: str) -> Arm:
+        """The arm of an event loop that the command line names, "module:factory"."""
+        raise NotImplementedError("this kind takes no guests")
+
+    def server_guest(self, name: str, command: tuple[str, ...]) -> Arm:
+        """The arm of a server that the command line names."""
+        raise NotImplementedError("this kind takes no guests")
 
     @abstractmethod
     def check(self, arms: Sequence[str]) -> dict[str, Facts]:

@@ -177,6 +177,12 @@ def _how_it_ended(code: int, output: bytes) -> str:
     return f"{how}: {lines[-1].strip()}" if lines else how
 
 
+def server_words(arm: SocketArm) -> list[str]:
+    """The arguments of the interpreter that runs `server.py` for this arm."""
+    factory = ["--factory", arm.factory] if arm.factory else []
+    return [*SERVER, "--arm", arm.name, *factory]
+
+
 class Server(Child):
     """A running echo server of one arm and mode; `address` is where it listens."""
 
@@ -190,7 +196,7 @@ class Server(Child):
         listen: str = "tcp",
         malloc: str = "none",
     ):
-        args = [*SERVER, "--arm", arm.name, "--mode", mode, "--listen", listen]
+        args = [*server_words(arm), "--mode", mode, "--listen", listen]
         if bulk:
             args.append("--bulk")
         env = child_environment(arm, malloc)
@@ -209,13 +215,16 @@ class Server(Child):
 
 def check_arms(arms: Iterable[SocketArm]) -> dict[str, Facts]:
     """What each arm is here ({"version", "loop"}), or {"unavailable": reason}; asks a child per
-    arm, all at once."""
+    arm, all at once. Of a program it asks whether it is installed."""
+    arms = tuple(arms)
     children = {}
-    facts: dict[str, Facts] = {}
+    facts = check_commands(arm.program() for arm in arms if arm.command)
     try:
         for arm in arms:
+            if arm.command:
+                continue
             env = child_environment(arm)
-            children[arm.name] = Child([*SERVER, "--arm", arm.name, "--check"], env, None)
+            children[arm.name] = Child([*server_words(arm), "--check"], env, None)
         for name, child in children.items():
             try:
                 facts[name] = child.answer()

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import netpoll
 from netpoll.bench import _native, tls
-from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE, SocketArm
+from netpoll.bench.arms import ARMS, TLS_MODE, UDP_MODE, SocketArm, loop_guest
 from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.process import die_with_parent
 from netpoll.bench.records import Facts
@@ -290,13 +290,16 @@ def say(facts: Facts) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m netpoll.bench.server")
-    parser.add_argument("--arm", required=True, choices=ARMS)
+    parser.add_argument("--arm", required=True)
+    parser.add_argument("--factory", help="of a loop that is not among the arms: module:factory")
     parser.add_argument("--mode", default="-")
     parser.add_argument("--listen", default="tcp", help='"tcp" or the path of a Unix socket')
     parser.add_argument("--bulk", action="store_true", help="messages are larger than 64 KiB")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
-    arm = ARMS[options.arm]
+    if options.arm not in ARMS and not options.factory:
+        parser.error(f"there is no arm {options.arm!r}")
+    arm = loop_guest(options.arm, options.factory) if options.factory else ARMS[options.arm]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     die_with_parent()
     try:

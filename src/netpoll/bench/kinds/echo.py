@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +19,15 @@ from typing import Any
 
 from netpoll.bench import tls
 from netpoll.bench._native import Load
-from netpoll.bench.arms import ARMS, DEFAULT_ARMS, PEER_ARMS, TLS_MODE, UDP_MODE
+from netpoll.bench.arms import (
+    ARMS,
+    DEFAULT_ARMS,
+    PEER_ARMS,
+    TLS_MODE,
+    UDP_MODE,
+    SocketArm,
+    loop_guest,
+)
 from netpoll.bench.blocks import (
     Bar,
     Bars,
@@ -63,7 +72,7 @@ from netpoll.bench.loaded import (
     fitted,
     samples_of,
 )
-from netpoll.bench.process import Server, check_arms, raise_fd_limit
+from netpoll.bench.process import Program, Server, check_arms, raise_fd_limit
 from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Run, no_garbage_collection
 from netpoll.bench.stats import paired_ratio
@@ -98,9 +107,12 @@ class EchoPlan(LoadPlan):
         return entries(self.arms, self.modes)
 
 
-def start_server(plan: EchoPlan, subject: Subject) -> Server:
+def start_server(plan: EchoPlan, subject: Subject) -> Server | Program:
+    arm = ARMS[subject.entry.arm]
+    if arm.command:
+        return Program(arm.program(), cpu=plan.pinning.server_cpu, malloc=plan.malloc)
     return Server(
-        ARMS[subject.entry.arm],
+        arm,
         subject.entry.mode,
         cpu=plan.pinning.server_cpu,
         bulk=subject.cell.is_bulk,
@@ -108,7 +120,7 @@ def start_server(plan: EchoPlan, subject: Subject) -> Server:
     )
 
 
-def connect_load(plan: EchoPlan, stop_fd: int, server: Server, subject: Subject) -> Load:
+def connect_load(plan: EchoPlan, stop_fd: int, server: Server | Program, subject: Subject) -> Load:
     cell, mode = subject.cell, subject.entry.mode
     return Load(
         server.address,
@@ -254,7 +266,7 @@ def _footnotes(document: Document) -> list[str]:
     if any(row.get("disturbed_rounds") for row in document["rows"]):
         notes.append("! something else ran on the server's core for a part of the time.")
     if any(row["mode"] == "-" for row in document["rows"]):
-        notes.append("What has no event loop is set against asyncio's first mode here.")
+        notes.append("What has no modes is set against asyncio's first one here.")
     if counter := document["settings"]["syscall_counter"]:
         notes.append(
             "calls, enters: system calls and io_uring_enter per request, counted with "
@@ -369,6 +381,9 @@ ratios round by round, so that what slows the whole machine for a while cancels 
     default_arms = DEFAULT_ARMS
     peers = PEER_ARMS
     rounds = 3
+    takes_guests = True
+    loop_guest_help = "the factory takes no arguments"
+    server_guest_help = "it sends back what it is sent, on that port of 127.0.0.1"
 
     # ---- before the run
 
@@ -391,6 +406,12 @@ ratios round by round, so that what slows the whole machine for a while cancels 
         if modes == (UDP_MODE,) and max(cell.size_bytes for cell in cells) > MAX_DATAGRAM_BYTES:
             raise UsageError(f"a datagram of UDP has at most {MAX_DATAGRAM_BYTES} bytes")
         return tuple(name for name in super().chosen_arms(options) if entries([name], modes))
+
+    def loop_guest(self, name: str, factory: str) -> SocketArm:
+        return loop_guest(name, factory)
+
+    def server_guest(self, name: str, command: tuple[str, ...]) -> SocketArm:
+        return SocketArm(name, "program", shlex.join(command), udp=False, command=command)
 
     def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         return check_arms(ARMS[name] for name in arms)

@@ -42,7 +42,16 @@ from netpoll.bench.blocks import (
 )
 from netpoll.bench.cores import on_cpu
 from netpoll.bench.errors import UsageError
-from netpoll.bench.httparms import CERTIFICATE, HTTP_ARMS, INTERFACE_TITLES, KEY
+from netpoll.bench.httparms import (
+    CERTIFICATE,
+    HTTP_ARMS,
+    INTERFACE_TITLES,
+    KEY,
+    PEERS,
+    HttpArm,
+    loop_guest,
+    server_guest,
+)
 from netpoll.bench.httpworks import WORKS
 from netpoll.bench.kind import Kind, Terms, distinct, measured
 from netpoll.bench.loaded import (
@@ -393,8 +402,15 @@ are medians over the rounds; a dot in the chart is one round. Ratios are medians
 by round, so that what slows the whole machine for a while cancels out.
 """
     arms = HTTP_ARMS
-    default_arms = tuple(HTTP_ARMS)
+    default_arms = tuple(name for name in HTTP_ARMS if name not in PEERS)
+    peers = PEERS
     rounds = 3
+    takes_guests = True
+    loop_guest_help = "uvicorn runs on it; the factory takes no arguments"
+    server_guest_help = (
+        "{asgi} or {wsgi} stands for the application that it has to run; without one it answers "
+        "by itself"
+    )
     quick_rounds = 2
 
     # ---- before the run
@@ -433,6 +449,12 @@ by round, so that what slows the whole machine for a while cancels out.
             metavar="S",
             help=f"default: {WARMUP_S:g}",
         )
+
+    def loop_guest(self, name: str, factory: str) -> HttpArm:
+        return loop_guest(name, factory)
+
+    def server_guest(self, name: str, command: tuple[str, ...]) -> HttpArm:
+        return server_guest(name, command)
 
     def check(self, arms: Sequence[str]) -> dict[str, Facts]:
         return check_commands(HTTP_ARMS[name] for name in arms)
