@@ -16,7 +16,7 @@ FOREIGN = {
     "Connection": {"shutdown"},
     "WebSocket": {"send", "close"},
 }
-FILES = {"BinaryFile", "TextFile"}
+FILES = {"OrderedFile", "BinaryFile", "TextFile"}
 ENDS = {
     "stop",
     "shutdown",
