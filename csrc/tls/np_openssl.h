@@ -41,6 +41,8 @@ struct np_openssl {
     void *(*SSL_get_rbio)(const void *ssl);
     void *(*SSL_get_wbio)(const void *ssl);
     void (*SSL_set_bio)(void *ssl, void *rbio, void *wbio);
+    void *(*SSL_get_certificate)(const void *ssl);
+    int (*i2d_X509)(const void *certificate, unsigned char **at);
     void *(*BIO_meth_new)(int type, const char *name);
     void (*BIO_meth_free)(void *method);
     int (*BIO_meth_set_read)(void *method, int (*read)(void *, char *, int));

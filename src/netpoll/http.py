@@ -33,6 +33,7 @@ from netpoll._http.equipment import Compression, Equipment
 from netpoll._http.lifespan import Lifespan, LifespanError
 from netpoll._http.pool import ThreadPool
 from netpoll._http.static_files import StaticFiles
+from netpoll._http.tls_facts import TlsFacts
 from netpoll._native.http.asgi import AsgiApplication
 from netpoll._native.http.raw import RawApplication, Request, Response
 from netpoll._native.http.raw_websocket import WebSocket
@@ -251,7 +252,13 @@ class Server(_StreamServer):
             lifespan = self._lifespans.get(loop)
             state = lifespan.state if lifespan is not None else None
             application = AsgiApplication(
-                self._app, state, self._scheme, self._root_path, report, rules
+                self._app,
+                state,
+                self._scheme,
+                self._root_path,
+                report,
+                rules,
+                TlsFacts().of if self._scheme == "https" else None,
             )
         protocol = HttpProtocol(
             self._equipment.around(application),

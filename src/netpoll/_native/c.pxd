@@ -731,6 +731,8 @@ cdef extern from "tls/np_openssl.h" nogil:
         void *(*SSL_get_rbio)(const void *ssl) noexcept nogil
         void *(*SSL_get_wbio)(const void *ssl) noexcept nogil
         void (*SSL_set_bio)(void *ssl, void *rbio, void *wbio) noexcept nogil
+        void *(*SSL_get_certificate)(const void *ssl) noexcept nogil
+        int (*i2d_X509)(const void *certificate, unsigned char **at) noexcept nogil
         void *(*BIO_meth_new)(int type, const char *name) noexcept nogil
         void (*BIO_meth_free)(void *method) noexcept nogil
         int (*BIO_meth_set_read)(void *method, int (*read)(void *, char *, int) noexcept nogil

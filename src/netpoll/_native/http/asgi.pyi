@@ -1,5 +1,6 @@
 """Types of the driver of ASGI applications."""
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -15,4 +16,5 @@ class AsgiApplication(Application):
         root_path: str,
         report: Callable[[str, BaseException | None], object],
         rules: SocketRules,
+        describe_tls: Callable[[ssl.SSLObject, bytes | None], dict[str, Any]] | None = None,
     ) -> None: ...

@@ -8,7 +8,7 @@ called, and gives an awaitable that is ready, except when the peer does not take
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint32_t, uint8_t
 
 from netpoll._native.c cimport NP_CONN_EOF
 from netpoll._native.http.asgi_websocket cimport AsgiSocket
@@ -18,6 +18,7 @@ from netpoll._native.http.request_head cimport path_of, text_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
 from netpoll._native.http.served_file cimport (
     FileCache, ServedFile, answer_with_file, span_of, write_part)
+from netpoll._native.http.trailers cimport has_trailers, last_chunk, may_have_trailers
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.websocket cimport Handshake, SocketRules, prepare, read_handshake
 from netpoll._native.http.words cimport method_name
@@ -31,18 +32,19 @@ from asyncio import CancelledError
 from urllib.parse import quote
 
 cdef dict ASGI = {"version": "3.0", "spec_version": "2.5"}
-cdef dict EXTENSIONS = {
-    "http.response.pathsend": {},
-    "http.response.zerocopysend": {},
-    "http.response.early_hint": {},
-}
+cdef tuple EXTENSIONS = ("http.response.pathsend", "http.response.zerocopysend",
+                         "http.response.early_hint", "http.response.trailers")
+cdef tuple SOCKET_EXTENSIONS = ("websocket.http.response",)
 
 
 cdef class AsgiApplication(Application):
     """app: the ASGI callable. state: what lifespan.startup has left, copied for each request.
-    report(message, error): tells of an application that failed. rules: of WebSockets."""
+    report(message, error): tells of an application that failed. rules: of WebSockets.
+    describe_tls(ssl_object, certificate): what the extension "tls" says; the server's certificate
+    in DER, or None."""
 
-    cdef object app, report
+    cdef object app, report, describe_tls
+    cdef dict tls_known         # place of a connection -> (its serial, what was described)
     cdef dict state
     cdef dict template          # of the scope
     cdef str root_path
@@ -51,8 +53,10 @@ cdef class AsgiApplication(Application):
     cdef SocketRules rules
 
     def __cinit__(self, app, dict state or None, str scheme not None, str root_path not None,
-                  report, SocketRules rules not None):
+                  report, SocketRules rules not None, describe_tls=None):
         self.app = app
+        self.describe_tls = describe_tls
+        self.tls_known = {}
         self.rules = rules
         self.report = report
         self.files = FileCache()
@@ -104,7 +108,7 @@ cdef class AsgiApplication(Application):
         scope["type"] = "websocket"
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = handshake.subprotocols
-        scope["extensions"] = {"websocket.http.response": {}}
+        scope["extensions"] = self.extensions_of(face, SOCKET_EXTENSIONS)
         del scope["method"]
         wire.take_head()
         socket = AsgiSocket.__new__(AsgiSocket)
@@ -128,13 +132,37 @@ cdef class AsgiApplication(Application):
             scope["raw_path"] = self.raw_root_path + <bytes>scope["raw_path"]
         return 0
 
+    cdef dict extensions_of(self, Connection face, tuple names):
+        cdef dict extensions = {name: {} for name in names}
+        if self.describe_tls is not None:
+            facts = self.tls_of(face)
+            if facts is not None:
+                extensions["tls"] = (<dict>facts).copy()
+        return extensions
+
+    cdef object tls_of(self, Connection face):
+        """Asked for once in the life of a connection."""
+        cdef uint32_t index, serial
+        if face.conn is NULL:
+            return None
+        index, serial = face.conn.index, face.conn.serial
+        known = self.tls_known.get(index)
+        if known is not None and known[0] == serial:
+            return known[1]
+        facts = None
+        ssl_object = face.ssl_object
+        if ssl_object is not None:
+            facts = self.describe_tls(ssl_object, face.host.certificate_of(face.conn))
+        self.tls_known[index] = (serial, facts)
+        return facts
+
     cdef dict scope_of(self, Wire wire):
         cdef const np_http1 *request = &wire.request
         cdef Addresses addresses = wire.protocol.addresses
         cdef Connection face = wire.face
         cdef dict scope = self.template.copy()
         scope["asgi"] = ASGI.copy()
-        scope["extensions"] = {name: {} for name in EXTENSIONS}
+        scope["extensions"] = self.extensions_of(face, EXTENSIONS)
         if not request.minor:
             scope["http_version"] = "1.0"
         scope["method"] = method_name(
@@ -179,6 +207,8 @@ cdef class AsgiExchange(Exchange):
     cdef object fields          # of http.response.start
     cdef int status
     cdef bint is_started, is_complete
+    cdef list trailers          # until their last message; None: none were promised
+    cdef bint wants_trailers    # the body is written, and they complete the answer
     cdef bint has_request       # all of the body was received
     cdef bint is_gone           # the peer sends no more
     cdef list waiting           # calls of receive() that wait
@@ -240,13 +270,17 @@ cdef class AsgiExchange(Exchange):
                 raise RuntimeError("http.response.start was sent already")
             self.status = message["status"]
             self.fields = message.get("headers")
+            self.trailers = [] if message.get("trailers", False) else None
             self.is_started = True
             return READY
         if kind == "http.response.early_hint":
             return self.send_hints(message["links"])
         if not self.is_started:
             raise RuntimeError(f"{kind} was sent before http.response.start")
-        if self.is_complete:
+        if kind == "http.response.trailers":
+            return self.send_trailers(message.get("headers", ()),
+                                      message.get("more_trailers", False))
+        if self.is_complete or self.wants_trailers:
             raise RuntimeError(f"{kind} was sent after the end of the response")
         if wire is None:
             raise ConnectionResetError("the client has closed the connection")
@@ -262,17 +296,14 @@ cdef class AsgiExchange(Exchange):
     cdef object send_body(self, Wire wire, object data, bint more):
         if type(data) is not bytes:  # bytes() of a number would be so many zeros
             data = bytes(data) if hasattr(data, "__bytes__") else bytes(memoryview(data))
-        if not more:
-            if wire.has_head:
-                wire.write_data(data)
-                wire.end_answer()
-            else:
-                wire.write_whole(self.status, self.fields, data)
+        if not more and not wire.has_head \
+                and (self.trailers is None or not may_have_trailers(wire, self.status)):
+            wire.write_whole(self.status, self.fields, data)
             return self.complete()
         if not wire.has_head:
             wire.write_head(self.status, self.fields, -1)
         wire.write_data(data)
-        return wire.room() or READY
+        return wire.room() or READY if more else self.end_body(wire)
 
     cdef object send_path(self, Wire wire, object path):
         cdef ServedFile file = self.application.files.find(path)
@@ -296,10 +327,34 @@ cdef class AsgiExchange(Exchange):
         wire.write_span(span_of(fd), start, size)
         if offset is None:
             os.lseek(fd, start + size, os.SEEK_SET)
-        if not more:
-            wire.end_answer()
-            return self.complete()
-        return wire.room() or READY
+        return wire.room() or READY if more else self.end_body(wire)
+
+    cdef object end_body(self, Wire wire):
+        if self.trailers is not None and has_trailers(wire):
+            self.wants_trailers = True
+            return READY
+        wire.end_answer()
+        return self.complete()
+
+    cdef object send_trailers(self, object fields, bint more):
+        """Checked also when this peer takes none: a mistake shows with each of them."""
+        cdef Wire wire = self.wire
+        cdef list trailers = self.trailers
+        if trailers is None or not (self.is_complete or self.wants_trailers):
+            raise RuntimeError("http.response.trailers comes once, behind the body, and when "
+                               "http.response.start has said 'trailers': True")
+        trailers.extend(fields)
+        if more:
+            return READY
+        end = last_chunk(trailers)
+        self.trailers = None
+        if self.is_complete:
+            return READY
+        if wire is None:
+            raise ConnectionResetError("the client has closed the connection")
+        wire.trailers = end
+        wire.end_answer()
+        return self.complete()
 
     cdef object complete(self):
         """The answer is written. The coroutine may go on; what it receives is a disconnect."""

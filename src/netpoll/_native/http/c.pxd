@@ -55,6 +55,7 @@ cdef extern from "http/np_http1.h" nogil:
         NP_HTTP_EXPECTS
         NP_HTTP_UPGRADES
         NP_HTTP_WEBSOCKET
+        NP_HTTP_TAKES_TRAILERS
 
     struct np_http_limits:
         uint32_t line_max_bytes, head_max_bytes, fields_max_count

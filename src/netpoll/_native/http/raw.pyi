@@ -18,6 +18,7 @@ class Response:
     body: Any
     status: int
     headers: list[tuple[bytes, bytes]]
+    trailers: _Headers | Callable[[], _Headers] | None
     def __init__(
         self,
         body: bytes
@@ -33,6 +34,7 @@ class Response:
         status: int = 200,
         headers: _Headers | None = None,
         content_type: str | None = None,
+        trailers: _Headers | Callable[[], _Headers] | None = None,
     ) -> None: ...
 
 class Request:

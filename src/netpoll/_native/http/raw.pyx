@@ -22,6 +22,7 @@ from netpoll._native.http.request_task cimport RequestTask, make_task
 from netpoll._native.http.served_file cimport (
     FileCache, FileParts, ServedFile, answer_with_file, answer_with_parts, is_plain_file,
     span_of)
+from netpoll._native.http.trailers cimport has_trailers, last_chunk, may_have_trailers
 from netpoll._native.http.websocket cimport Handshake, SocketRules, prepare, read_handshake
 from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.words cimport method_name
@@ -50,6 +51,9 @@ cdef class Response:
         something else than the file has, as of a GzipFile, or there is none, as of a BytesIO.
     status: three digits. headers: pairs of str or bytes, or a mapping.
     content_type: of the body; text/plain in UTF-8 for a str, else none.
+    trailers: fields behind the body, as headers, or a function that is called at its end and
+        gives them. For peers that take them (TE: trailers), and not behind a file or a body with a
+        content-length; else nobody sees them, and the function is not called.
 
     Raises ValueError for a status or a field that HTTP does not have, when it is sent.
     """
@@ -57,9 +61,12 @@ cdef class Response:
     cdef public object body
     cdef public int status
     cdef public list headers
+    cdef public object trailers
 
-    def __cinit__(self, body=b"", int status=200, headers=None, str content_type=None):
+    def __cinit__(self, body=b"", int status=200, headers=None, str content_type=None,
+                  trailers=None):
         self.status = status
+        self.trailers = trailers
         self.headers = []
         if isinstance(body, str):
             body = (<str>body).encode()
@@ -72,6 +79,13 @@ cdef class Response:
 
     def __repr__(self):
         return f"<netpoll.http.Response {self.status}>"
+
+
+cdef int end_answer(Wire wire, Response response) except -1:
+    trailers = response.trailers
+    if trailers is not None and has_trailers(wire):
+        wire.trailers = last_chunk(pairs_of(trailers() if callable(trailers) else trailers))
+    return wire.end_answer()
 
 
 cdef list pairs_of(object headers):
@@ -429,6 +443,11 @@ cdef class RawApplication(Application):
         if isinstance(body, str):
             body = (<str>body).encode()
         if isinstance(body, (bytes, bytearray, memoryview)):
+            if (<Response>response).trailers is not None \
+                    and may_have_trailers(wire, (<Response>response).status):
+                wire.write_head((<Response>response).status, (<Response>response).headers, -1)
+                wire.write_data(body)
+                return end_answer(wire, response)
             return wire.write_whole((<Response>response).status, (<Response>response).headers,
                                     body if type(body) is bytes else bytes(body))
         if isinstance(body, os.PathLike):
@@ -490,7 +509,8 @@ cdef class RawExchange(Exchange):
         else:
             for data in body:
                 await self.write(data)
-        self.end_answer()
+        if self.wire is not None:
+            end_answer(self.wire, response)
 
     cdef bint begin_answer(self, object response, object body) except -1:
         """True: that was all of it."""
@@ -503,10 +523,6 @@ cdef class RawExchange(Exchange):
             return True
         wire.write_head((<Response>response).status, (<Response>response).headers, -1)
         return False
-
-    cdef int end_answer(self) except -1:
-        cdef Wire wire = self.wire
-        return wire.end_answer() if wire is not None else 0
 
     async def write(self, data):
         """A part of the body; waits while the peer does not take it."""

@@ -98,6 +98,7 @@ cdef class Wire:
     cdef bint has_head, is_done     # its head was written; all of it was
     cdef bint is_refused            # the server has answered: the request has a fault
     cdef bint is_chunked, has_body, keeps_alive
+    cdef bytes trailers             # the last chunk, if it has fields behind it
     cdef bint expects               # 100 (Continue) has still to be said
     cdef bint offers_switch         # the head says "Upgrade: websocket"
     cdef int64_t left_bytes         # of Content-Length that were not written yet; -1: any

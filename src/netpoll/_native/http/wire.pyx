@@ -391,7 +391,7 @@ cdef class Wire:
         self.since_tick = self.protocol.now_tick
         self.wants_body = False
         self.has_head = self.is_done = self.is_encoded = self.is_chunked = self.is_refused = False
-        self.offers_switch = False
+        self.offers_switch, self.trailers = False, None
         self.has_body = True
         self.keeps_alive = self.request.flags & NP_HTTP_KEEP_ALIVE and not self.protocol.is_stopping
         self.expects = self.request.flags & NP_HTTP_EXPECTS != 0
@@ -744,7 +744,7 @@ cdef class Wire:
         if encoder is not None and (not encoder.end() or self.face is not face):
             return 0
         if self.is_chunked and self.has_body:
-            self.put_bytes(b"0\r\n\r\n")
+            self.put_bytes(self.trailers or b"0\r\n\r\n")
             face.pushed()
         self.settle()
         self.exchange = None

@@ -54,6 +54,7 @@ cdef class Host(Completion):
     cdef bint is_its_thread(self) noexcept
     cdef int check_thread(self) except -1
     cdef object tls_of(self, np_conn *conn)
+    cdef bytes certificate_of(self, np_conn *conn)
     cdef int handler_failed(self, str message, object exc, Face face) except -1
     cdef int session_ended(self, object session, Face face, object error) except -1
     # Beginning and ending.

@@ -143,6 +143,10 @@ cdef class Host(Completion):
         """The ssl.SSLObject of a connection that speaks TLS."""
         return None
 
+    cdef bytes certificate_of(self, np_conn *conn):
+        """What the server has shown to the peer of such a connection, in DER, if that is known."""
+        return None
+
     cdef int handler_failed(self, str message, object exc, Face face) except -1:
         self.handler_errors_count += 1
         self.loop.call_exception_handler(

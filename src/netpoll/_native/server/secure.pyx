@@ -54,6 +54,12 @@ cdef class SecureWorker(Worker):
         side = <Secured>self.secured[conn.index]
         return None if side is None else (<Secured>side).session.sslobj
 
+    cdef bytes certificate_of(self, np_conn *conn):
+        if not conn.flags & NP_CONN_TLS:
+            return None
+        side = <Secured>self.secured[conn.index]
+        return None if side is None else (<Secured>side).session.own_certificate()
+
     # ---- birth and handshake ------------------------------------------------------------------
 
     cdef int announce(self, np_conn *conn) except -1:

@@ -29,6 +29,7 @@ cdef class Session:
     cdef Py_ssize_t write_python(self, const char *data, Py_ssize_t size) except -1
     cdef bytes take_output(self)
     cdef Py_ssize_t output_bytes(self) except -1
+    cdef bytes own_certificate(self)
 
 
 cdef class NativeSession(Session):

@@ -334,6 +334,11 @@ cdef class Session:
     cdef Py_ssize_t output_bytes(self) except -1:
         return self.outgoing.pending
 
+    cdef bytes own_certificate(self):
+        """The certificate that we have shown to the peer, in DER. None: nobody can tell, and the
+        ssl module cannot."""
+        return None
+
 
 # ---- the native engine ------------------------------------------------------------------------
 
@@ -374,6 +379,17 @@ cdef class NativeSession(Session):
 
     cdef Py_ssize_t left(self) except -1:
         return self.window.in_bytes
+
+    cdef bytes own_certificate(self):
+        cdef void *certificate = LIB.SSL_get_certificate(self.ssl)
+        cdef int size = -1 if certificate is NULL else LIB.i2d_X509(certificate, NULL)
+        cdef unsigned char *at
+        if size <= 0:
+            return None
+        data = PyBytes_FromStringAndSize(NULL, size)
+        at = <unsigned char*>PyBytes_AS_STRING(data)
+        LIB.i2d_X509(certificate, &at)
+        return data
 
     cdef bint has_more(self) except -1:
         return self.window.in_bytes != 0 or LIB.SSL_pending(self.ssl) != 0
