@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-FOLDERS = "docs src csrc tests benchmarks bench changes examples scripts .github".split()
+FOLDERS = "docs deploy src csrc tests benchmarks bench changes examples scripts .github".split()
 
 # Files that are named and are not ours: of CPython, of the kernel, of others; or of a user.
 NOT_OURS = {
