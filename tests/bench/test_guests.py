@@ -107,7 +107,7 @@ def test_any_server_is_an_arm_of_echo(tmp_path: Path) -> None:
     assert rows["threads"]["requests"] > 0
     assert rows["threads"]["cpu_vs_floor_epoll"] > 0
     assert rows["floor-epoll"]["fault"] is None
-    assert rows["deaf"]["fault"] and rows["deaf"]["requests"] == 0, rows["deaf"]
+    assert rows["deaf"]["fault"] and "requests" not in rows["deaf"]
     assert "no program 'no-such-program'" in document["arms"]["absent"]["skipped"]
 
 
