@@ -7,8 +7,7 @@ twice, and a file that is added is built.
 Environment:
     NETPOLL_DEBUG=1                     -O1, NP_DEBUG, Cython's bounds checks and assertions.
     NETPOLL_SYMBOLS=1                   a release build with debug information, for gdb and perf
-                                        annotate: five times as large. Names of functions are there
-                                        without it.
+                                        annotate, and the names of functions: six times as large.
     NETPOLL_SANITIZE=address,undefined  the same with -fsanitize=...; run Python with libasan
                                         preloaded (`./test --sanitize` does).
     NETPOLL_JOBS=N                      compilers at once (default: one per CPU).
@@ -89,7 +88,8 @@ def link_flags() -> list[str]:
     # Its names stay inside, too: another liburing in the process must not meet this one.
     flags = ["-l:liburing.a", "-Wl,--exclude-libs,ALL"]
     if not SYMBOLS:
-        flags.append("-Wl,--strip-debug")  # liburing's
+        # docs/decisions/small-extensions.md: what it saves, and what else was tried.
+        flags += ["-Wl,--strip-all", "-Wl,-z,noseparate-code"]
     return flags + ([f"-fsanitize={SANITIZE}"] if SANITIZE else [])
 
 
