@@ -160,9 +160,8 @@ def test_named_parts_of_the_core_are_there() -> None:
         for folder in ("csrc", "tests/c")
         for path in (ROOT / folder).rglob("*.[ch]")
     ]
-    # The few lines of C that need Python.h stand in this file, as text.
-    core.append((ROOT / "src" / "netpoll" / "_native" / "c.pxd").read_text())
-    core.append((ROOT / "src" / "netpoll" / "_native" / "http" / "c.pxd").read_text())
+    # The few lines of C that need Python.h stand in these files, as text.
+    core += [path.read_text() for path in (ROOT / "src" / "netpoll" / "_native").rglob("c.pxd")]
     there = set(re.findall(r"\b(?:np|NP)_\w+", "\n".join(core)))
     there |= {path.stem for path in (ROOT / "csrc").rglob("*")}  # np_uring: the file
     missing = [

@@ -7,9 +7,10 @@ One heap serves all workers (csrc/sched/np_alarm.h); who runs what is due is in 
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
 
-from netpoll._native.c cimport (
-    PyObject, Py_DECREF, Py_INCREF, np_alarms_add, np_alarms_pop_due, np_alarms_remove,
-    np_flag_get, np_flag_set, np_sched_alarm_added, np_sched_now_ns, np_timer)
+from netpoll._native.c cimport PyObject, Py_DECREF, Py_INCREF, np_timer
+from netpoll._native.sched.c cimport (
+    np_alarms_add, np_alarms_pop_due, np_alarms_remove, np_flag_get, np_flag_set,
+    np_sched_alarm_added, np_sched_now_ns)
 from netpoll._native.seal cimport seal_types
 from netpoll._native.sched.task cimport Core, Suspension, Task, asked, wake_task
 

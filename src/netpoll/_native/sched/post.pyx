@@ -11,9 +11,10 @@ from libc.stdint cimport uint32_t
 from netpoll._native.c cimport (
     NP_HAS_GIL, NP_HOME_ANY, NP_LANE_NORMAL, PyCoro_CheckExact, PyMethodDef, PyObject,
     PyObject_GC_UnTrack, PyTuple_GET_ITEM, PyTuple_GET_SIZE, Py_DECREF, Py_INCREF, Py_XDECREF,
-    np_sched_get, np_sched_live_add, np_sched_offer, np_sched_put, np_task, np_task_init,
-    np_task_set_lane, np_task_wake, np_worker_get, np_worker_push)
+    np_task, np_task_init, np_task_set_lane, np_task_wake)
 from netpoll._native.methods cimport add_method
+from netpoll._native.sched.c cimport (
+    np_sched_get, np_sched_live_add, np_sched_offer, np_sched_put, np_worker_get, np_worker_push)
 from netpoll._native.sched.context cimport shared_context
 from netpoll._native.sched.run cimport (
     ARGUMENTS_NONE, ARGUMENTS_ONE, ARGUMENTS_TUPLE, SchedulerCore)

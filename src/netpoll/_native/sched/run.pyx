@@ -15,18 +15,20 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from netpoll._native.c cimport (
-    NP_ALARM_NEVER_NS, NP_HOME_ANY, NP_IDLE_STOP, NP_LANES, NP_WAIT_BUCKETS, NP_WORKERS_MAX_COUNT,
-    PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN, PyCoro_CheckExact, PyIter_Send, PyObject, PyObject_Call,
-    PyObject_CallNoArgs, PyObject_CallOneArg, PySendResult, Py_DECREF, Py_INCREF, Py_XDECREF,
-    np_alarms_next_ns, np_lock_drop, np_lock_take, np_sched_close, np_sched_config,
-    np_sched_injected_count, np_sched_live_count, np_sched_now_ns, np_sched_offer, np_sched_open,
-    np_sched_records_count, np_sched_set_clock, np_sched_stop, np_task, np_task_claim,
-    np_task_is_queued, np_task_lane, np_task_pause, np_task_wake, np_worker, np_worker_end,
-    np_worker_idle, np_worker_next, np_worker_numbers, np_worker_push, np_worker_put,
-    np_worker_queued_count, np_worker_read_stats, np_worker_steal, np_worker_was_stale)
+    NP_HOME_ANY, NP_LANES, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN, PyCoro_CheckExact, PyIter_Send,
+    PyObject, PyObject_Call, PyObject_CallNoArgs, PyObject_CallOneArg, PySendResult, Py_DECREF,
+    Py_INCREF, Py_XDECREF, np_task, np_task_claim, np_task_is_queued, np_task_lane, np_task_pause,
+    np_task_wake)
 from netpoll._native.failing cimport reraise
 from netpoll._native.limits cimport SLICE_COUNT
 from netpoll._native.sched.alarm cimport fire_alarms
+from netpoll._native.sched.c cimport (
+    NP_ALARM_NEVER_NS, NP_IDLE_STOP, NP_WAIT_BUCKETS, NP_WORKERS_MAX_COUNT, np_alarms_next_ns,
+    np_lock_drop, np_lock_take, np_sched_close, np_sched_config, np_sched_injected_count,
+    np_sched_live_count, np_sched_now_ns, np_sched_offer, np_sched_open, np_sched_records_count,
+    np_sched_set_clock, np_sched_stop, np_worker, np_worker_end, np_worker_idle, np_worker_next,
+    np_worker_numbers, np_worker_push, np_worker_put, np_worker_queued_count, np_worker_read_stats,
+    np_worker_steal, np_worker_was_stale)
 from netpoll._native.sched.context cimport (
     enter_own, enter_snapshot, is_context_changed, leave_context)
 from netpoll._native.sched.home cimport enter_loop, is_still_waiting, leave_loop, wait_for_future

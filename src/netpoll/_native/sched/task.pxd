@@ -2,7 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from netpoll._native.c cimport PyObject, np_lock, np_sched, np_task, np_worker
+from netpoll._native.c cimport PyObject, np_task
+from netpoll._native.sched.c cimport np_lock, np_sched, np_worker
 from netpoll._native.sched.context cimport Contexts
 
 

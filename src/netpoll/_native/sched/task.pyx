@@ -11,13 +11,13 @@ cimport cython
 from netpoll._native.c cimport (
     NP_HAS_GIL, NP_LANES, NP_TASK_LEAVE, NP_TASK_PUSH, NP_TASK_PUSH_TICKET, PYGEN_NEXT,
     PYGEN_RETURN, PyErr_SetObject, PyExc_StopIteration, PyObject, PyObject_GC_IsTracked,
-    PyObject_GC_Track, PyObject_IS_GC, PyTypeObject, Py_DECREF, Py_INCREF, np_flag_get,
-    np_flag_set, np_lock_drop, np_lock_take, np_sched_get, np_sched_live_add, np_sched_push,
-    np_task, np_task_claim, np_task_finish, np_task_is_queued, np_task_lane, np_task_revoke,
-    np_task_set_lane, np_task_wake, np_thread_worker, np_thread_worker_set, np_worker_get,
-    np_worker_push)
+    PyObject_GC_Track, PyObject_IS_GC, PyTypeObject, Py_DECREF, Py_INCREF, np_task, np_task_claim,
+    np_task_finish, np_task_is_queued, np_task_lane, np_task_revoke, np_task_set_lane, np_task_wake)
 from netpoll._native.failing cimport reraise
 from netpoll._native.limits cimport INHERIT_MAX_COUNT
+from netpoll._native.sched.c cimport (
+    np_flag_get, np_flag_set, np_lock_drop, np_lock_take, np_sched_get, np_sched_live_add,
+    np_sched_push, np_thread_worker, np_thread_worker_set, np_worker_get, np_worker_push)
 from netpoll._native.seal cimport seal_types
 
 import asyncio

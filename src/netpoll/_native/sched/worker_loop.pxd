@@ -1,7 +1,7 @@
 # The seam of sched/worker_loop.pyx.
 
 from netpoll._core cimport Loop
-from netpoll._native.c cimport np_worker
+from netpoll._native.sched.c cimport np_worker
 from netpoll._native.sched.run cimport SchedulerCore
 
 

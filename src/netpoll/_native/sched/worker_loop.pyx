@@ -11,10 +11,11 @@ own queue, where idle workers steal them; the connection stays.
 from libc.stdint cimport int64_t
 
 from netpoll._core cimport Loop
-from netpoll._native.c cimport (
-    PyObject, np_worker_alight, np_worker_doze, np_worker_has_own, np_worker_is_over,
-    np_worker_ride, np_worker_rouse)
+from netpoll._native.c cimport PyObject
 from netpoll._native.limits cimport ENDING_WAIT_NS, TURN_TASKS_COUNT, TURN_TASKS_NS
+from netpoll._native.sched.c cimport (
+    np_worker_alight, np_worker_doze, np_worker_has_own, np_worker_is_over, np_worker_ride,
+    np_worker_rouse)
 from netpoll._native.sched.run cimport SchedulerCore, run_slice
 from netpoll._native.seal cimport seal_types
 

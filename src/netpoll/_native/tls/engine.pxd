@@ -1,6 +1,6 @@
 # The seam of tls/engine.pyx: one TLS session without a socket.
 
-from netpoll._native.c cimport np_bio
+from netpoll._native.tls.c cimport np_bio
 
 
 cdef enum:  # Session.status, after a read

@@ -29,16 +29,16 @@ from libc.limits cimport INT_MAX
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
-from netpoll._native.c cimport (
-    NP_BIO_CTRL_DUP, NP_BIO_CTRL_FLUSH, NP_BIO_CTRL_PENDING, NP_BIO_CTRL_WPENDING,
-    NP_BIO_FLAGS_RETRY_ALL, NP_BIO_FLAGS_RETRY_READ, NP_BIO_TYPE_SOURCE_SINK,
-    NP_SSL_ERROR_WANT_READ, NP_SSL_ERROR_WANT_WRITE, NP_SSL_ERROR_ZERO_RETURN, RTLD_LAZY,
-    RTLD_NOLOAD, PyCFunction_GetFunction, PyObject, Py_DECREF, Py_INCREF, _PyBytes_Resize, dlopen,
-    np_bio, np_bio_drop_spill, np_bio_lend_in, np_bio_lend_out, np_bio_put, np_bio_take,
-    np_openssl, np_openssl_load)
+from netpoll._native.c cimport PyObject, Py_DECREF, Py_INCREF, _PyBytes_Resize
 from netpoll._native.limits cimport (
     TLS_NOGIL_BYTES, TLS_READ_BYTES, TLS_RECORD_BYTES, TLS_RECORD_OVERHEAD_BYTES)
 from netpoll._native.seal cimport seal_types
+from netpoll._native.tls.c cimport (
+    NP_BIO_CTRL_DUP, NP_BIO_CTRL_FLUSH, NP_BIO_CTRL_PENDING, NP_BIO_CTRL_WPENDING,
+    NP_BIO_FLAGS_RETRY_ALL, NP_BIO_FLAGS_RETRY_READ, NP_BIO_TYPE_SOURCE_SINK,
+    NP_SSL_ERROR_WANT_READ, NP_SSL_ERROR_WANT_WRITE, NP_SSL_ERROR_ZERO_RETURN, RTLD_LAZY,
+    RTLD_NOLOAD, PyCFunction_GetFunction, dlopen, np_bio, np_bio_drop_spill, np_bio_lend_in,
+    np_bio_lend_out, np_bio_put, np_bio_take, np_openssl, np_openssl_load)
 
 import os
 import ssl as py_ssl
