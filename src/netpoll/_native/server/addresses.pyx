@@ -14,6 +14,7 @@ from netpoll._native.c cimport Py_INCREF, Py_XDECREF, PyObject, np_peer, np_sock
 from netpoll._native.limits cimport ADDRESSES_KNOWN_MAX_COUNT
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection
+from netpoll._native.server.names cimport said_names
 
 import socket as py_socket
 
@@ -73,7 +74,7 @@ cdef class Addresses:
         ends = &self.ends[index]
         if ends.serial == serial:
             return ends
-        names = face.said_names()
+        names = said_names(face.host, face.conn)
         if names is not None:
             host, peer.port = names[1][0], names[1][1]
         else:

@@ -47,7 +47,6 @@ cdef class Connection(Lender):
     cdef int push_lease(self, Lease lease) except -1
     cdef int push_span(self, FileSpan span, int64_t offset, int64_t size) except -1
     cdef int pushed(self) except -1
-    cdef tuple said_names(self)
     cdef int wake(self, Wait wait) except -1
 
 

@@ -24,12 +24,12 @@ from netpoll._native.memory.pool cimport Buffer, PoolBlock
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.host cimport FileSpan, Host, unpin
 from netpoll._native.server.lease cimport Lease, Lender
+from netpoll._native.server.names cimport PEER_NAME, SOCK_NAME, end_name
 from netpoll._native.transport.out_queue cimport out_advance
 
 import asyncio
 import errno
 import os
-import socket as py_socket
 import warnings
 from asyncio import events as aio_events
 from operator import index as index_of
@@ -386,29 +386,9 @@ cdef class Connection(Lender):
 
     cdef int push_lease(self, Lease lease) except -1:
         """The lease's holds become the flow's: received memory goes straight out again."""
-        cdef np_flow *flow
-        cdef np_chunk *chunks
-        cdef Py_ssize_t i, copied_bytes, sent = 0
         with cython.critical_section(lease.loop):
-            lease.check()
-            if lease.exports:
-                raise BufferError("release the memoryviews of a lease before it is sent")
-            if lease.loop is not self.host.loop:
-                # Its loop must get its buffers back without waiting for this one.
-                copied_bytes = lease.shed()
-                if copied_bytes < 0:
-                    raise MemoryError
-                self.host.user_copied_bytes += copied_bytes
-            flow = self.outbound()
-            chunks = lease.first()
-            try:
-                for i in range(lease.count):
-                    if np_flow_push(flow, chunks[i].owner, chunks[i].base,
-                                    chunks[i].len_bytes) < 0:
-                        raise MemoryError
-                    sent += 1
-            finally:
-                lease.moved(sent)
+            self.host.user_copied_bytes += lease.settle(self.host.loop)
+            lease.move_to(self.outbound())
         return lease.end()
 
     cdef int pushed(self) except -1:
@@ -588,40 +568,12 @@ cdef class Connection(Lender):
     @property
     def peername(self):
         """The peer's address as socket.getpeername() gives it; None when it is gone."""
-        return self._socket_name("getpeername", 1)
+        return end_name(self.host, self.conn, PEER_NAME)
 
     @property
     def sockname(self):
         """Our address; None when the connection is over."""
-        return self._socket_name("getsockname", 2)
-
-    cdef tuple said_names(self):
-        """(serial, peername, sockname), as a proxy has said it of this connection; or None."""
-        cdef np_conn *conn = self.conn
-        if conn is NULL or self.host.names is None:
-            return None
-        names = self.host.names.get(conn.index)
-        return names if names is not None and names[0] == conn.serial else None
-
-    def _socket_name(self, str method, int place):
-        """What a proxy has said of it, or the socket."""
-        cdef np_conn *conn = self.conn
-        if conn is NULL:
-            return None
-        names = self.said_names()
-        if names is not None:
-            return names[place]
-        np_conn_pin(conn)  # its fd stays, whatever an audit hook does
-        try:
-            sock = py_socket.socket(fileno=conn.fd)
-            try:
-                return getattr(sock, method)()
-            finally:
-                sock.detach()
-        except OSError:
-            return None
-        finally:
-            unpin(self.host, conn)
+        return end_name(self.host, self.conn, SOCK_NAME)
 
     cdef int drained(self) except -1:
         return 0 if self.draining is None else self.wake(self.draining)

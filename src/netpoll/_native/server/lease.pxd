@@ -39,7 +39,8 @@ cdef class Lease:
     cdef int enlist(self, Lender lender) except -1
     cdef Lender delist(self)
     cdef int end_listed(self) noexcept
-    cdef int moved(self, Py_ssize_t count) noexcept
+    cdef Py_ssize_t settle(self, Loop sender) except -1
+    cdef int move_to(self, np_flow *flow) except -1
     cdef int drop(self) noexcept
     cdef Py_ssize_t shed(self) noexcept
     cdef int end(self) except -1

@@ -21,8 +21,8 @@ from libc.string cimport memcpy
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_CONN_FULL, NP_OWNER_BUF, NP_OWNER_HEAP, NP_OWNER_MASK, NP_OWNER_OBJECT, PyObject, Py_DECREF,
-    Py_INCREF, np_buf, np_buf_hold, np_chunk, np_flow, np_inbox_wake, np_iov, np_iov_advance,
-    np_iov_pop, np_owner_drop)
+    Py_INCREF, np_buf, np_buf_hold, np_chunk, np_flow, np_flow_push, np_inbox_wake, np_iov,
+    np_iov_advance, np_iov_pop, np_owner_drop)
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.host cimport Face
 
@@ -295,14 +295,32 @@ cdef class Lease:
             np_inbox_wake(&self.loop.inbox)
         return 0
 
-    cdef int moved(self, Py_ssize_t count) noexcept:
-        """The first `count` pieces are another's now: what is left of the lease ends."""
+    cdef Py_ssize_t settle(self, Loop sender) except -1:
+        """Before it is sent by that loop. Returns how many bytes were copied: another loop must get
+        its buffers back without waiting for the sender."""
+        cdef Py_ssize_t copied_bytes = 0
+        self.check()
+        if self.exports:
+            raise BufferError("release the memoryviews of a lease before it is sent")
+        if self.loop is not sender:
+            copied_bytes = self.shed()
+            if copied_bytes < 0:
+                raise MemoryError
+        return copied_bytes
+
+    cdef int move_to(self, np_flow *flow) except -1:
+        """Its pieces, with their holds, are the flow's now; the lease ends with what is left."""
         cdef np_chunk *chunks = self.first()
         cdef Py_ssize_t i
-        for i in range(count):
-            chunks[i].owner = NULL
-        self.is_released = True
-        return self.drop()
+        try:
+            for i in range(self.count):
+                if np_flow_push(flow, chunks[i].owner, chunks[i].base, chunks[i].len_bytes) < 0:
+                    raise MemoryError
+                chunks[i].owner = NULL
+        finally:
+            self.is_released = True
+            self.drop()
+        return 0
 
     cdef int check(self) except -1:
         if self.is_released:
