@@ -20,7 +20,8 @@ from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport ACCEPT_RETRY_DELAY_S
 from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
-from netpoll._native.transport.stream cimport StreamTransport, attach, detach
+from netpoll._native.transport.asyncio_server cimport attach, detach
+from netpoll._native.transport.stream cimport StreamTransport
 
 import socket as py_socket
 from asyncio import trsock
@@ -153,6 +154,7 @@ cdef class Acceptor(Accepting):
                 return self.drop(transport)
             transport.set_protocol(protocol)
             attach(self.server, transport)
+            transport.server = self.server
         except BaseException as exc:
             self.drop(transport)
             return self.report_failed(exc)
@@ -170,7 +172,8 @@ cdef class Acceptor(Accepting):
         cdef int fd = transport.fd
         if fd >= 0:
             self.loop.disown_fd(fd, transport)
-            detach(transport)
+            detach(transport.server, transport)
+            transport.server = None
             transport.fd = -1
             np_sock_close(fd)
         return 0

@@ -40,7 +40,3 @@ cdef class StreamTransport(Endpoint):
     cdef int lost_write(self, bytes data) except -1
     cdef object remember(self, str name, object value)
     cdef object peer_name(self, object default)
-
-
-cdef int attach(object server, StreamTransport transport) except -1
-cdef int detach(StreamTransport transport) except -1

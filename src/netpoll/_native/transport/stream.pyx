@@ -26,6 +26,7 @@ from netpoll._native.limits cimport (
     READ_BUDGET_BYTES)
 from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.asyncio_server cimport attach, detach
 from netpoll._native.transport.bulk_reader cimport (
     bulk_ends, bulk_enter, bulk_leave, bulk_receive)
 from netpoll._native.transport.endpoint cimport (
@@ -57,31 +58,6 @@ cdef int _AF_INET6 = int(py_socket.AF_INET6)
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef object FlowControlMixin = asyncio.transports._FlowControlMixin
 cdef object SendfileMode = constants._SendfileMode.TRY_NATIVE
-
-
-# Since Python 3.12.3 and 3.13 a server knows its transports; before it only counted them.
-cdef bint SERVER_KNOWS = asyncio.base_events.Server._attach.__code__.co_argcount == 2
-
-
-cdef int attach(object server, StreamTransport transport) except -1:
-    if SERVER_KNOWS:
-        server._attach(transport)
-    else:
-        server._attach()
-    transport.server = server
-    return 0
-
-
-cdef int detach(StreamTransport transport) except -1:
-    server = transport.server
-    transport.server = None
-    if server is None:
-        return 0
-    if SERVER_KNOWS:
-        server._detach(transport)
-    else:
-        server._detach()
-    return 0
 
 
 cdef class StreamTransport(Endpoint):
@@ -594,9 +570,10 @@ cdef class StreamTransport(Endpoint):
         return 0
 
     cdef int forget(self) except -1:
+        server = self.server
         Endpoint.forget(self)
-        self.reader = None
-        return detach(self)
+        self.reader = self.server = None
+        return detach(server, self)
 
     # ---- what is known about it ---------------------------------------------------------------
 
@@ -711,6 +688,7 @@ def make_transport(Loop loop, sock, protocol, waiter, dict extra or None, server
     loop.own_fd(transport.fd, transport)
     if server is not None:
         attach(server, transport)
+        transport.server = server
     loop.soon(transport._begin, (waiter,))
     return transport
 
