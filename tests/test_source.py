@@ -17,19 +17,25 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LINE_MAX = 100
 FUNCTION_MAX_LINES = 70
-FILE_MAX_LINES = 800
+FILE_MAX_LINES = 700
 
 # The ratchet: longer functions that are there, with their length. A number may only shrink, and
 # leaves this table when it is FUNCTION_MAX_LINES or less.
 LONG_FUNCTIONS: dict[str, int] = {}
 
 # The same for files.
-LONG_FILES: dict[str, int] = {}
+LONG_FILES = {
+    "tests/c/test_backend.c": 703,
+    "tests/c/test_http1.c": 741,
+    "tests/regress/reentrant.py": 788,
+}
 
-# `cdef extern` belongs into c.pxd. Elsewhere: what only one extension has, outside of the loop.
+# `cdef extern` belongs into the c.pxd of its room. Elsewhere: what only one extension has.
 EXTERN_ALLOWED = {
     "src/netpoll/_native/c.pxd": None,
     "src/netpoll/_native/http/c.pxd": None,
+    "src/netpoll/_native/sched/c.pxd": None,
+    "src/netpoll/_native/tls/c.pxd": None,
     "src/netpoll/_native/poll.pxd": {"<poll.h>"},
     "src/netpoll/_native/probe.pyx": {"probe/np_probe.h"},
     "src/netpoll/bench/_native.pyx": None,

@@ -35,11 +35,12 @@ from netpoll._http.pool import ThreadPool
 from netpoll._http.static_files import StaticFiles
 from netpoll._http.tls_facts import TlsFacts
 from netpoll._native.http.asgi import AsgiApplication
+from netpoll._native.http.protocol import HttpProtocol
 from netpoll._native.http.raw import RawApplication, Request, Response
 from netpoll._native.http.raw_websocket import WebSocket
 from netpoll._native.http.request_limits import check_request_limits
 from netpoll._native.http.websocket import SocketRules
-from netpoll._native.http.wire import Application, HttpProtocol
+from netpoll._native.http.wire import Application
 from netpoll._native.http.wsgi import WsgiApplication
 from netpoll._native.server.networks import Networks
 from netpoll.config import LoopConfig, ServerLimits, check_limits

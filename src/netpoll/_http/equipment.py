@@ -13,8 +13,9 @@ from netpoll._http.negotiate import best_coding
 from netpoll._native.http.compression import Compression as NativeCompression
 from netpoll._native.http.meter import Meter
 from netpoll._native.http.own_pages import OwnPages
+from netpoll._native.http.protocol import HttpProtocol
 from netpoll._native.http.request_id import RequestIds
-from netpoll._native.http.wire import Application, HttpProtocol
+from netpoll._native.http.wire import Application
 from netpoll.stats import ServerStats
 
 __all__ = ["Compression", "Equipment"]

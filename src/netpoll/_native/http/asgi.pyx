@@ -13,7 +13,6 @@ from libc.stdint cimport int64_t, uint32_t, uint8_t
 from netpoll._native.c cimport NP_CONN_EOF
 from netpoll._native.http.asgi_websocket cimport AsgiSocket
 from netpoll._native.http.c cimport NP_HTTP_WEBSOCKET, np_answer_check, np_http1
-from netpoll._native.http.ready cimport READY
 from netpoll._native.http.request_head cimport path_of, text_of
 from netpoll._native.http.request_task cimport RequestTask, make_task
 from netpoll._native.http.served_file cimport (
@@ -23,6 +22,7 @@ from netpoll._native.http.wire cimport Application, Exchange, Wire
 from netpoll._native.http.websocket cimport Handshake, SocketRules, prepare, read_handshake
 from netpoll._native.http.words cimport method_name
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._native.loop.ready cimport READY
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
@@ -158,7 +158,7 @@ cdef class AsgiApplication(Application):
 
     cdef dict scope_of(self, Wire wire):
         cdef const np_http1 *request = &wire.request
-        cdef Addresses addresses = wire.protocol.addresses
+        cdef Addresses addresses = wire.service.addresses
         cdef Connection face = wire.face
         cdef dict scope = self.template.copy()
         scope["asgi"] = ASGI.copy()
@@ -172,12 +172,12 @@ cdef class AsgiApplication(Application):
         if self.root_path:
             self.mount(scope)
         scope["query_string"] = text_of(request, request.query.at, request.query.bytes)
-        scope["headers"] = wire.protocol.header_pairs.of(request)
+        scope["headers"] = wire.service.header_pairs.of(request)
         if wire.request_id is not None:
-            wire.protocol.ids.put(scope["headers"], wire.request_id)
+            wire.service.ids.put(scope["headers"], wire.request_id)
         client = addresses.client(face)
-        if wire.protocol.forwarded is not None:
-            client, scope["scheme"] = wire.protocol.forwarded.told(
+        if wire.service.forwarded is not None:
+            client, scope["scheme"] = wire.service.forwarded.told(
                 request, client, scope["scheme"])
         scope["client"] = client
         scope["server"] = addresses.server(face)

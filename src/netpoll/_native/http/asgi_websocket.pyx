@@ -5,12 +5,12 @@ https://asgi.readthedocs.io/en/latest/specs/www.html#websocket, version 2.5, wit
 websocket.http.response.
 """
 
-from netpoll._native.http.ready cimport READY
 from netpoll._native.http.websocket cimport (
     SOCKET_ASKED, SOCKET_CLOSING, SOCKET_OVER, Socket)
 from netpoll._native.http.wire cimport Wire
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._native.loop.ready cimport READY
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection
 

@@ -213,10 +213,10 @@ cdef class Request:
         cdef Addresses addresses
         if face is None or face.conn is NULL:
             return None
-        addresses = wire.protocol.addresses
+        addresses = wire.service.addresses
         client = addresses.client(face)
-        if wire.protocol.forwarded is not None:
-            client = wire.protocol.forwarded.told(&self.head, client, None)[0]
+        if wire.service.forwarded is not None:
+            client = wire.service.forwarded.told(&self.head, client, None)[0]
         return client
 
     @property

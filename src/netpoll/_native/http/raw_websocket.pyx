@@ -1,9 +1,9 @@
 # cython: language_level=3, freethreading_compatible=True
 """A WebSocket for an `async def` handler: what Request.websocket() gives."""
 
-from netpoll._native.http.ready cimport READY
 from netpoll._native.http.websocket cimport SOCKET_CLOSING, SOCKET_OPEN, SOCKET_OVER, Socket
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._native.loop.ready cimport READY
 from netpoll._native.seal cimport seal_types
 
 

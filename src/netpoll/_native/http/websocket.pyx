@@ -27,12 +27,12 @@ from netpoll._native.http.c cimport (
     NP_WS_PROTOCOL_ERROR, NP_WS_RSV1, NP_WS_TEXT, NP_WS_TOO_BIG, np_http1, np_http_field,
     np_utf8_check, np_utf8_is_whole, np_ws_is_close_code, np_ws_is_key, np_ws_read, np_ws_unmask,
     np_ws_write)
-from netpoll._native.http.ready cimport READY
 from netpoll._native.http.wire cimport Exchange, Wire
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_PENDING_MAX_BYTES, WEBSOCKET_CLOSE_S, WEBSOCKET_PART_MIN_BYTES,
     WEBSOCKET_WAITING_MAX_BYTES, WEBSOCKET_WAITING_MAX_COUNT)
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._native.loop.ready cimport READY
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection
 
@@ -162,10 +162,10 @@ cdef class Socket(Exchange):
         wire.write_switch(fields)
         self.state = SOCKET_OPEN
         self.was_accepted = True
-        self.since_tick = wire.protocol.now_tick
+        self.since_tick = wire.service.now_tick
         self.ws.message_max_bytes = self.rules.message_max_bytes
         self.ws.compresses = self.deflate is not None
-        if wire.protocol.is_stopping:
+        if wire.service.is_stopping:
             return self.begin_close(GOING_AWAY, "")
         return 0
 
@@ -193,7 +193,7 @@ cdef class Socket(Exchange):
         self.state = SOCKET_CLOSING
         self.close_code = code
         self.close_reason = reason
-        self.since_tick = self.wire.protocol.now_tick
+        self.since_tick = self.wire.service.now_tick
         self.messages.clear()
         self.waiting_bytes = 0
         self.parts = None
@@ -304,7 +304,7 @@ cdef class Socket(Exchange):
 
     cdef int body_arrived(self) except -1:
         if self.state == SOCKET_OPEN:
-            self.since_tick = self.wire.protocol.now_tick  # who sends is there: no ping is due
+            self.since_tick = self.wire.service.now_tick  # who sends is there: no ping is due
         return self.read()
 
     cdef int disconnected(self) except -1:
@@ -321,7 +321,7 @@ cdef class Socket(Exchange):
         """A close frame that is not answered, a ping that is due, one that is not answered."""
         cdef Wire wire = self.wire
         cdef Connection face = wire.face
-        cdef uint32_t now_tick = wire.protocol.now_tick
+        cdef uint32_t now_tick = wire.service.now_tick
         cdef uint32_t past_ticks = now_tick - self.since_tick
         if self.state == SOCKET_CLOSING:
             if past_ticks > WEBSOCKET_CLOSE_S:
@@ -454,7 +454,7 @@ cdef class Socket(Exchange):
         elif self.frame.opcode == NP_WS_PONG:
             if self.awaits_pong:
                 self.awaits_pong = False
-                self.since_tick = self.wire.protocol.now_tick
+                self.since_tick = self.wire.service.now_tick
         elif self.frame.opcode == NP_WS_CLOSE:
             return self.peer_closes(payload)
         elif self.state == SOCKET_OPEN:

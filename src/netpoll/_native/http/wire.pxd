@@ -2,7 +2,6 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from netpoll._native.c cimport np_conn
 from netpoll._native.http.access cimport AccessLines
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
@@ -14,12 +13,6 @@ from netpoll._native.http.request_id cimport RequestIds
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport FileSpan, Host
-from netpoll._native.server.protocol cimport Protocol
-
-
-cdef struct Began:
-    # A connection, and when it began; 0: it has sent something since.
-    uint32_t serial, tick
 
 
 cdef class Application:
@@ -39,7 +32,8 @@ cdef class Exchange:
     cdef int stopping(self) except -1
 
 
-cdef class HttpProtocol(Protocol):
+cdef class Service:
+    """What the connections of a worker share."""
     cdef Application application
     cdef Addresses addresses
     cdef Forwarded forwarded    # whom it believes who the client is; None: nobody
@@ -52,18 +46,11 @@ cdef class HttpProtocol(Protocol):
     cdef Meter meter
     cdef RequestIds ids
     cdef AnswerCoding coding
-    cdef int head_ticks, stall_ticks    # time-outs, in ticks of a second; 0: none
-    cdef uint32_t now_tick
-    cdef Began *began           # by the places of connections
-    cdef uint32_t began_count
+    cdef uint32_t now_tick      # of a second
     cdef uint64_t requests_count, faults_count
     cdef bint is_draining, is_stopping
 
-    cdef Wire wire_of(self, Connection face)
     cdef int put_back(self, Connection face, Wire wire) except -1
-    cdef uint32_t began_tick(self, np_conn *conn) noexcept
-    cdef bint is_late(self, uint32_t began_tick) noexcept
-    cdef int look_at(self, Wire wire) except -1
 
 
 cdef enum Stage:
@@ -74,7 +61,7 @@ cdef enum Stage:
 
 
 cdef class Wire:
-    cdef HttpProtocol protocol
+    cdef Service service
     cdef Connection face        # None: the connection is over
     cdef np_http1 request
     cdef np_http_field *fields

@@ -1,32 +1,4 @@
 """Types of the HTTP side of connections."""
 
-from collections.abc import Callable, Iterable
-
-from netpoll._native.http.encoder import AnswerCoding
-from netpoll._native.http.meter import Meter
-from netpoll._native.http.request_id import RequestIds
-from netpoll._native.server.networks import Networks
-
 class Application: ...
-
-class HttpProtocol:
-    def __init__(
-        self,
-        application: Application,
-        limits: dict[str, int],
-        server: str,
-        head_timeout_s: float | None,
-        stall_timeout_s: float | None,
-        fields: Iterable[tuple[bytes, bytes]] = (),
-        write_lines: Callable[[bytes], object] | None = None,
-        lines_form: str | None = None,
-    ) -> None: ...
-    @property
-    def requests(self) -> int: ...
-    def flush_lines(self) -> None: ...
-    def believe(self, networks: Networks) -> None: ...
-    def equip(
-        self, meter: Meter | None, ids: RequestIds | None, coding: AnswerCoding | None
-    ) -> None: ...
-
 class Wire: ...

@@ -6,38 +6,31 @@
 
 One request is with the application at a time; those that the peer has sent behind it wait unread,
 and are read when it is answered. A Wire exists while its connection has something to do: between
-two requests a connection is a struct np_conn and nothing else (HttpProtocol.put_back).
+two requests a connection is a struct np_conn and nothing else (Service.put_back).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset, strlen
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, strlen
 
 from netpoll._native.c cimport (
-    NP_CONN_CHOKED, NP_CONN_CHUNK_COUNT, NP_CONN_EOF, NP_CONN_OPEN, NP_CONN_PAUSED, NP_OWNER_HEAP,
-    iovec, np_conn, np_conn_at, np_conn_pin, np_sock_peer_has_ended, np_sock_reset_at_close)
+    NP_CONN_CHOKED, NP_CONN_EOF, NP_CONN_PAUSED, NP_OWNER_HEAP, iovec, np_sock_reset_at_close)
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter, checked_fields
 from netpoll._native.http.c cimport (
-    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_TIMEOUT, NP_HTTP_FULL, NP_HTTP_HEAD,
-    NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, np_answer_chunk, np_answer_has_body, np_body_begin,
-    np_body_is_over, np_body_read, np_http1_begin, np_http1_close, np_http1_open, np_http1_read,
-    np_http_default_limits, np_http_fault_of, np_http_field)
-from netpoll._native.http.encoder cimport AnswerCoding, Encoder
-from netpoll._native.http.meter cimport Meter
+    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_FULL, NP_HTTP_HEAD, NP_HTTP_KEEP_ALIVE,
+    NP_HTTP_MORE, np_answer_chunk, np_answer_has_body, np_body_begin, np_body_is_over, np_body_read,
+    np_http1_begin, np_http1_close, np_http1_open, np_http1_read, np_http_default_limits,
+    np_http_fault_of, np_http_field)
+from netpoll._native.http.encoder cimport Encoder
 from netpoll._native.http.request_head cimport HeaderPairs
-from netpoll._native.http.request_id cimport RequestIds
-from netpoll._native.http.request_limits cimport set_limits, ticks_of
+from netpoll._native.http.request_limits cimport set_limits
 from netpoll._native.limits cimport (
-    HTTP_INLINE_BYTES, HTTP_LINGER_S, HTTP_PENDING_MAX_BYTES, HTTP_SPANS_COUNT,
-    HTTP_UNREAD_MAX_BYTES)
+    HTTP_INLINE_BYTES, HTTP_PENDING_MAX_BYTES, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
 from netpoll._native.seal cimport seal_types
-from netpoll._native.http.forwarded cimport Forwarded
 from netpoll._native.server.addresses cimport Addresses
-from netpoll._native.server.networks cimport Networks
 from netpoll._native.server.connection cimport Connection
-from netpoll._native.server.host cimport FileSpan, Host, unpin
-from netpoll._native.server.protocol cimport Protocol
+from netpoll._native.server.host cimport FileSpan
 
 import errno
 
@@ -75,67 +68,20 @@ cdef class Exchange:
         return 0
 
 
-# ---- all connections of a worker ----------------------------------------------------------------
+# ---- what the connections of a worker share -----------------------------------------------------
 
-cdef class HttpProtocol(Protocol):
-    """HTTP/1.1 for the connections of one worker.
-
-    limits: line_max_bytes, head_max_bytes, fields_max_count, body_max_bytes.
-    server: the value of the field Server; "" for none. fields: more of each answer, pairs of bytes.
-    write_lines, lines_form: of an access log, see AccessLines. None: nobody keeps one.
-    head_timeout_s: from the first byte of a head to its last; of a connection's first head, from
-        the connection's beginning. stall_timeout_s: in which something of a body has to come that
-        is waited for, or of an answer to be taken. None: any time.
-    """
-
-    def __cinit__(self, Application application not None, dict limits not None,
-                  str server not None, head_timeout_s, stall_timeout_s, fields=(),
-                  write_lines=None, str lines_form=None):
+cdef class Service:
+    def __cinit__(self, Application application, dict limits, str server, fields, write_lines,
+                  str lines_form):
         self.application = application
         self.addresses = Addresses.__new__(Addresses)
         self.now_tick = 1  # 0: a Wire's time has not begun
-        self.head_ticks = ticks_of(head_timeout_s)
-        self.stall_ticks = ticks_of(stall_timeout_s)
         self.limits = np_http_default_limits()
         set_limits(&self.limits, limits)
         self.header_pairs = HeaderPairs.__new__(HeaderPairs)
         self.heads = HeadWriter.__new__(HeadWriter, server, fields)
         if write_lines is not None:
             self.lines = AccessLines.__new__(AccessLines, write_lines, lines_form, self.addresses)
-
-    @property
-    def requests(self):
-        """How many were read."""
-        return self.requests_count
-
-    def flush_lines(self):
-        if self.lines is not None:
-            self.lines.flush()
-
-    def __dealloc__(self):
-        free(self.began)
-
-    def believe(self, Networks networks):
-        self.forwarded = Forwarded.__new__(Forwarded, networks)
-
-    def equip(self, Meter meter or None, RequestIds ids or None, AnswerCoding coding or None):
-        self.meter, self.ids, self.coding = meter, ids, coding
-
-    cdef Wire wire_of(self, Connection face):
-        cdef Wire wire
-        if face.state is not None:
-            return <Wire>face.state
-        wire = self.spare
-        if wire is not None:
-            self.spare = None
-        else:
-            wire = Wire.__new__(Wire, self)
-        wire.face = face
-        face.state = wire
-        wire.since_tick = self.began_tick(face.conn)
-        if wire.since_tick:
-            self.began[face.conn.index].tick = 0
-        return wire
 
     cdef int put_back(self, Connection face, Wire wire) except -1:
         """Between two requests, with nothing of the next one read, nobody needs it."""
@@ -148,191 +94,17 @@ cdef class HttpProtocol(Protocol):
             self.spare = wire
         return 0
 
-    cdef int on_begin(self, Host host, np_conn *conn) except -1:
-        cdef uint32_t count = self.began_count
-        cdef Began *began = self.began
-        if conn.index >= count:
-            count = host.slab.chunks_count * NP_CONN_CHUNK_COUNT
-            began = <Began*>realloc(began, count * sizeof(Began))
-            if began is NULL:
-                raise MemoryError
-            memset(began + self.began_count, 0, (count - self.began_count) * sizeof(Began))
-            self.began = began
-            self.began_count = count
-        began[conn.index] = Began(conn.serial, self.now_tick)
-        return 0
-
-    cdef int on_tick(self, Host host) except -1:
-        """Once a second: what takes too long ends. Who is between two requests is not looked at:
-        the worker's wheel has the time-out of keep-alive. Who has not sent a byte is closed without
-        a word: browsers open connections in advance, and take a 408 for the answer to what they
-        send next."""
-        cdef Wire wire
-        cdef np_conn *conn
-        cdef uint32_t i
-        self.now_tick += 1
-        self.flush_lines()
-        if self.meter is not None:
-            self.meter.tick()
-        for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
-            conn = np_conn_at(&host.slab, i)
-            if not conn.flags & NP_CONN_OPEN or conn.fd < 0:
-                continue
-            wire = None
-            if conn.task.argument is not NULL:
-                wire = <Wire>(<Connection>conn.task.argument).state
-            if wire is None and not self.is_late(self.began_tick(conn)):
-                continue
-            np_conn_pin(conn)
-            try:
-                if wire is not None:
-                    self.look_at(wire)
-                else:
-                    host.close_conn(conn)
-            finally:
-                unpin(host, conn)
-        return 0
-
-    cdef int before_idle(self, Host host) except -1:
-        """Who has a request is not idle, however long its answer takes."""
-        cdef np_conn *conn
-        cdef uint32_t i
-        for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
-            conn = np_conn_at(&host.slab, i)
-            if conn.flags & NP_CONN_OPEN and conn.task.argument is not NULL \
-                    and (<Connection>conn.task.argument).state is not None:
-                conn.tick = host.tick
-        return 0
-
-    cdef uint32_t began_tick(self, np_conn *conn) noexcept:
-        """When a connection began that has not sent a byte. 0: it has, or is in its TLS handshake.
-        """
-        if conn.index >= self.began_count or self.began[conn.index].serial != conn.serial:
-            return 0
-        return self.began[conn.index].tick
-
-    cdef bint is_late(self, uint32_t began_tick) noexcept:
-        """A head that began then, or was waited for from then on, has taken too long."""
-        return began_tick and self.head_ticks \
-            and self.now_tick - began_tick > <uint32_t>self.head_ticks
-
-    cdef int look_at(self, Wire wire) except -1:
-        cdef uint64_t pending_bytes
-        cdef bint is_waiting
-        cdef Exchange exchange = wire.exchange  # held: it may end the connection
-        if wire.stage == STAGE_ANSWER and exchange is not None and wire.has_all() \
-                and wire.is_paused() and np_sock_peer_has_ended(wire.face.conn.fd):
-            exchange.disconnected()  # behind more requests than are read ahead
-        if wire.stage == STAGE_OVER and not wire.face.pending:
-            if self.now_tick - wire.since_tick > HTTP_LINGER_S:
-                wire.face.close()
-            return 0
-        if wire.stage == STAGE_HEAD and not wire.face.pending:
-            if wire.since_tick == 0:  # the next request waits to be looked at
-                wire.since_tick = self.now_tick
-            elif self.is_late(wire.since_tick):
-                wire.refuse(-NP_HTTP_E_TIMEOUT)
-            return 0
-        if wire.stage == STAGE_SWITCHED:
-            exchange.tick()
-            if wire.stage != STAGE_SWITCHED or wire.face is None:
-                return 0
-        pending_bytes = wire.face.pending
-        is_waiting = pending_bytes or wire.stage == STAGE_ANSWER and wire.wants_body
-        if not is_waiting or wire.body.data_bytes != wire.seen_bytes \
-                or pending_bytes != wire.seen_pending_bytes:
-            wire.seen_bytes = wire.body.data_bytes
-            wire.seen_pending_bytes = pending_bytes
-            wire.since_tick = self.now_tick
-        elif self.stall_ticks and self.now_tick - wire.since_tick > <uint32_t>self.stall_ticks:
-            if pending_bytes:
-                if self.meter is not None:
-                    self.meter.stalled_count += 1
-                wire.face.abort(TimeoutError(errno.ETIMEDOUT, "the peer does not take the answer"))
-            else:
-                wire.refuse(-NP_HTTP_E_TIMEOUT)
-        return 0
-
-    cdef int on_drain(self, Host host) except -1:
-        """Each connection ends with its next answer, which says so. One that closed while it is
-        idle could cross with a request of its peer."""
-        self.is_draining = True
-        return 0
-
-    cdef int on_stop(self, Host host) except -1:
-        """No further request: who is between two ends now, the others with their answer."""
-        cdef Connection face
-        cdef Wire wire
-        cdef Exchange exchange
-        cdef np_conn *conn
-        cdef uint32_t i
-        self.is_stopping = True
-        for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
-            conn = np_conn_at(&host.slab, i)
-            if not conn.flags & NP_CONN_OPEN or conn.fd < 0:
-                continue
-            if conn.task.argument is not NULL:
-                face = <Connection>conn.task.argument
-                wire = <Wire>face.state
-                if wire is not None and wire.stage == STAGE_ANSWER:
-                    wire.keeps_alive = False
-                    continue
-                if wire is not None and wire.stage == STAGE_SWITCHED:
-                    exchange = wire.exchange
-                    exchange.stopping()
-                    continue
-            host.close_conn(conn)
-        return 0
-
-    cdef int on_data(self, Connection face) except -1:
-        cdef Wire wire = self.wire_of(face)
-        wire.advance()
-        if wire.face is face:
-            self.put_back(face, wire)
-        return 0
-
-    cdef int on_eof(self, Connection face) except -1:
-        cdef Wire wire
-        cdef Exchange exchange
-        if face.state is None:
-            face.close()
-            return 0
-        wire = <Wire>face.state
-        if wire.stage == STAGE_ANSWER or wire.stage == STAGE_SWITCHED:
-            # Who has shut its side may still want the answer.
-            exchange = wire.exchange
-            if exchange is not None:
-                exchange.disconnected()
-            return 0
-        face.close()
-        return 0
-
-    cdef int on_lost(self, Connection face) except -1:
-        cdef Wire wire
-        cdef Exchange exchange
-        if face.state is None:
-            return 0
-        wire = <Wire>face.state
-        exchange = wire.exchange
-        wire.settle()
-        face.state = wire.exchange = wire.face = None
-        wire.stage = STAGE_OVER
-        if exchange is not None:
-            exchange.wire = None
-            exchange.disconnected()
-        return 0
-
 
 # ---- one connection -----------------------------------------------------------------------------
 
 cdef class Wire:
-    def __cinit__(self, HttpProtocol protocol):
-        self.protocol = protocol
-        self.fields = <np_http_field*>calloc(protocol.limits.fields_max_count + 1,
+    def __cinit__(self, Service service):
+        self.service = service
+        self.fields = <np_http_field*>calloc(service.limits.fields_max_count + 1,
                                              sizeof(np_http_field))
         if self.fields is NULL:
             raise MemoryError
-        np_http1_open(&self.request, self.fields, &protocol.limits)
+        np_http1_open(&self.request, self.fields, &service.limits)
 
     def __dealloc__(self):
         np_http1_close(&self.request)
@@ -379,35 +151,35 @@ cdef class Wire:
         result = np_http1_read(&self.request, &self.face.unread().iov, &taken_bytes)
         if result == NP_HTTP_MORE:
             if self.since_tick == 0:
-                self.since_tick = self.protocol.now_tick
+                self.since_tick = self.service.now_tick
             self.face.drop_head(taken_bytes)
             return 0
         if result < 0:
             self.refuse(result)
             return 0
         self.head_bytes = taken_bytes
-        self.protocol.requests_count += 1
+        self.service.requests_count += 1
         self.stage = STAGE_ANSWER
-        self.since_tick = self.protocol.now_tick
+        self.since_tick = self.service.now_tick
         self.wants_body = False
         self.has_head = self.is_done = self.is_encoded = self.is_chunked = self.is_refused = False
         self.offers_switch, self.trailers = False, None
         self.has_body = True
-        self.keeps_alive = self.request.flags & NP_HTTP_KEEP_ALIVE and not self.protocol.is_stopping
+        self.keeps_alive = self.request.flags & NP_HTTP_KEEP_ALIVE and not self.service.is_stopping
         self.expects = self.request.flags & NP_HTTP_EXPECTS != 0
         self.left_bytes = -1
         self.status = self.sent_bytes = 0
         np_body_begin(&self.body, &self.request)
-        if self.protocol.lines is not None:
-            self.noted = self.protocol.lines.begin(
-                self.face, &self.request, self.protocol.forwarded)
-        if self.protocol.meter is not None:
-            self.began_ns = self.protocol.meter.begin()
-        if self.protocol.ids is not None:
-            self.request_id = self.protocol.ids.of(&self.request)
-        if self.protocol.coding is not None:
-            self.coding = self.protocol.coding.accepted(&self.request)
-        self.protocol.application.begin(self)
+        if self.service.lines is not None:
+            self.noted = self.service.lines.begin(
+                self.face, &self.request, self.service.forwarded)
+        if self.service.meter is not None:
+            self.began_ns = self.service.meter.begin()
+        if self.service.ids is not None:
+            self.request_id = self.service.ids.of(&self.request)
+        if self.service.coding is not None:
+            self.coding = self.service.coding.accepted(&self.request)
+        self.service.application.begin(self)
         if self.face is not None:
             self.take_head()
         return 1
@@ -424,12 +196,12 @@ cdef class Wire:
         """Answers a request that has a fault, and ends: nothing is read from here any more."""
         cdef Exchange exchange
         cdef Connection face = self.face
-        self.protocol.faults_count += 1
-        if self.protocol.meter is not None:
-            self.protocol.meter.refused(fault)
+        self.service.faults_count += 1
+        if self.service.meter is not None:
+            self.service.meter.refused(fault)
         self.is_refused = True
-        if self.protocol.lines is not None and self.stage == STAGE_HEAD:
-            self.noted = self.protocol.lines.begin(face, NULL, None)
+        if self.service.lines is not None and self.stage == STAGE_HEAD:
+            self.noted = self.service.lines.begin(face, NULL, None)
         self.stage = STAGE_OVER
         if not self.has_head:
             self.has_head = True
@@ -437,7 +209,7 @@ cdef class Wire:
             self.sent_bytes = 0
             if np_answer_has_body(self.request.method, self.status):
                 self.sent_bytes = strlen(np_http_fault_of(fault).sentence) + 1
-            self.put_bytes(self.protocol.heads.fault(fault, self.request.method))
+            self.put_bytes(self.service.heads.fault(fault, self.request.method))
             face.pushed()
         self.settle()
         if face.unread_bytes():
@@ -451,11 +223,11 @@ cdef class Wire:
         """The answer is over, complete or not."""
         cdef Encoder encoder = self.encoder
         noted = self.noted
-        if self.protocol.meter is not None:
-            self.protocol.meter.end(self.request.method, self.status, &self.began_ns)
+        if self.service.meter is not None:
+            self.service.meter.end(self.request.method, self.status, &self.began_ns)
         if noted is not None:
             self.noted = None
-            self.protocol.lines.end(noted, self.status, self.sent_bytes)
+            self.service.lines.end(noted, self.status, self.sent_bytes)
         if encoder is not None:
             self.encoder = None
             encoder.drop()
@@ -466,7 +238,7 @@ cdef class Wire:
         bytes unread, the kernel would send a reset, and the peer might never see the answer."""
         cdef Connection face = self.face
         self.stage = STAGE_OVER
-        self.since_tick = self.protocol.now_tick
+        self.since_tick = self.service.now_tick
         if face is None or face.conn is NULL:
             return 0
         if face.conn.flags & NP_CONN_EOF:
@@ -578,23 +350,23 @@ cdef class Wire:
                 and told.length_bytes != length_bytes:
             raise ValueError(
                 f"Content-Length is {told.length_bytes}, and the body has {length_bytes} bytes")
-        if told.closes or self.protocol.is_draining:
+        if told.closes or self.service.is_draining:
             self.keeps_alive = False
         self.left_bytes = told.length_bytes if told.length_bytes >= 0 else length_bytes
         if self.request_id is not None:
-            self.protocol.ids.tell(self.request_id, pairs, &told)
-        if self.protocol.coding is not None:
-            body = self.protocol.coding.begin(self, status, pairs, &told, body,
+            self.service.ids.tell(self.request_id, pairs, &told)
+        if self.service.coding is not None:
+            body = self.service.coding.begin(self, status, pairs, &told, body,
                                               body is None and length_bytes >= 0)
         self.check_open()  # both have run code, which may have ended the connection
         if body is not None and self.encoder is None and self.has_body \
                 and PyBytes_GET_SIZE(body) <= HTTP_INLINE_BYTES:
             inline_bytes = PyBytes_GET_SIZE(body)
-        memory = <uint8_t*>malloc(self.protocol.heads.max_bytes(&told) + inline_bytes)
+        memory = <uint8_t*>malloc(self.service.heads.max_bytes(&told) + inline_bytes)
         if memory is NULL:
             raise MemoryError
         framing = self.framing_of(status, &told)
-        at = self.protocol.heads.put(memory, status, pairs, &told, &framing)
+        at = self.service.heads.put(memory, status, pairs, &told, &framing)
         if inline_bytes:
             memcpy(at, PyBytes_AS_STRING(body), inline_bytes)
             at += inline_bytes
@@ -639,8 +411,8 @@ cdef class Wire:
             self.write(101, fields, -1, None)
         finally:
             self.offers_switch = False
-        if self.protocol.meter is not None:
-            self.protocol.meter.end(self.request.method, self.status, &self.began_ns)
+        if self.service.meter is not None:
+            self.service.meter.end(self.request.method, self.status, &self.began_ns)
         self.stage = STAGE_SWITCHED
         self.seen_pending_bytes = 0
         # What came with the handshake is delivered at the end of this turn.
@@ -753,8 +525,8 @@ cdef class Wire:
             return 0  # its fault has closed the connection
         if not self.has_all():
             return self.linger()  # a body that nobody wanted would be read as the next request
-        if not self.keeps_alive or self.protocol.is_stopping:
-            if self.protocol.is_draining:
+        if not self.keeps_alive or self.service.is_stopping:
+            if self.service.is_draining:
                 return self.linger()  # the next request may be on its way already
             self.stage = STAGE_OVER
             face.close()
@@ -771,7 +543,7 @@ cdef class Wire:
             elif face.conn.flags & NP_CONN_EOF:
                 face.close()
             else:
-                self.protocol.put_back(face, self)
+                self.service.put_back(face, self)
         return 0
 
     cdef int abort(self) except -1:
@@ -784,7 +556,7 @@ cdef class Wire:
             return 0  # refused: the peer still has to see why
         self.settle()
         self.stage = STAGE_OVER
-        self.since_tick = self.protocol.now_tick
+        self.since_tick = self.service.now_tick
         self.keeps_alive = False
         if face is None or face.conn is NULL:
             return 0
@@ -797,4 +569,4 @@ cdef class Wire:
         return 0
 
 
-seal_types(globals(), (HttpProtocol, Application))
+seal_types(globals(), (Application,))

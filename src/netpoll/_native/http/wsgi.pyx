@@ -9,25 +9,19 @@ and waits only for what it needs an answer to: bytes of the request's body, and 
 does not take the answer. Without a pool the same steps are taken at once, in the loop's thread.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeLatin1
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from cpython.bytes cimport PyBytes_GET_SIZE
+from libc.stdint cimport int64_t
 
 from netpoll._native.c cimport NP_CONN_EOF
-from netpoll._native.http.c cimport (
-    NP_FIELDS_COUNT, NP_FIELD_OTHER, NP_HTTP_HEAD, np_field_unquote, np_http_field)
-from netpoll._native.http.request_head cimport text_of
+from netpoll._native.http.c cimport NP_HTTP_HEAD
 from netpoll._native.http.served_file cimport is_plain_file, span_of
 from netpoll._native.http.wire cimport STAGE_OVER, Application, Exchange, Wire
-from netpoll._native.http.words cimport field_names, method_name
+from netpoll._native.http.wsgi_environ cimport environ_of, environ_template
 from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.addresses cimport Addresses
-from netpoll._native.server.connection cimport Connection
 
 import os
 import stat
-import sys
 from queue import SimpleQueue
 from threading import Lock, get_ident
 
@@ -43,70 +37,7 @@ cdef enum Step:
     STEP_ROOM       # None; reply: when the peer has taken most of the answer
 
 
-# ---- the environ --------------------------------------------------------------------------------
-
-cdef str env_name(bytes field):
-    """content-type -> CONTENT_TYPE, accept -> HTTP_ACCEPT."""
-    name = field.decode("latin-1").upper().replace("-", "_")
-    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + name
-
-
-# By the field's number; None: it has none.
-cdef list ENV_NAMES = [None] + [sys.intern(env_name(<bytes><object>field_names[i]))
-                                for i in range(1, NP_FIELDS_COUNT)]
-
-
-cdef int put_addresses(dict environ, Wire wire) except -1:
-    """The server's are never empty (PEP 3333), also where a Unix socket has neither."""
-    cdef Addresses addresses = wire.protocol.addresses
-    cdef Connection face = wire.face
-    client = addresses.client(face)
-    server = addresses.server(face)
-    if wire.protocol.forwarded is not None:
-        client, environ["wsgi.url_scheme"] = wire.protocol.forwarded.told(
-            &wire.request, client, environ["wsgi.url_scheme"])
-    if client is not None:
-        environ["REMOTE_ADDR"] = client[0]
-        environ["REMOTE_PORT"] = str(client[1])
-    if server is not None and server[1] is not None:
-        environ["SERVER_NAME"] = server[0]
-        environ["SERVER_PORT"] = str(server[1])
-    return 0
-
-
-cdef int put_fields(dict environ, Wire wire) except -1:
-    """A name with an underscore is dropped: it could stand for another one with a hyphen. What
-    comes more than once is joined."""
-    cdef np_http_field *field
-    cdef uint32_t i
-    for i in range(wire.request.fields_count):
-        field = &wire.request.fields[i]
-        if field.id == NP_FIELD_OTHER:
-            name = text_of(&wire.request, field.name_at, field.name_bytes)
-            if b"_" in name:
-                continue
-            key = env_name(name)
-        else:
-            key = <str>ENV_NAMES[field.id]
-        value = PyUnicode_DecodeLatin1(<const char*>wire.request.base + field.value_at,
-                                       field.value_bytes, NULL)
-        if key in environ:
-            value = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + value
-        environ[key] = value
-    return 0
-
-
-cdef str latin_path(Wire wire):
-    """The path without percent signs: its bytes, each as a character (PEP 3333)."""
-    cdef const uint8_t *at = wire.request.base + wire.request.path.at
-    cdef Py_ssize_t size = wire.request.path.bytes
-    cdef int is_ascii
-    if size == 0:
-        return "/"
-    raw = PyBytes_FromStringAndSize(NULL, size)
-    size = np_field_unquote(at, size, <uint8_t*>PyBytes_AS_STRING(raw), &is_ascii)
-    return PyUnicode_DecodeLatin1(PyBytes_AS_STRING(raw), size, NULL)
-
+# ---- what an application gets, beside the environ -----------------------------------------------
 
 cdef class FileWrapper:
     """wsgi.file_wrapper: returned by an application, it is sent by sendfile(2) if it is a file on
@@ -241,47 +172,16 @@ cdef class WsgiApplication(Application):
         self.thread_ident = get_ident()
         self.lock = Lock()
         self.inbox = []
-        self.template = {
-            "wsgi.version": (1, 0), "wsgi.url_scheme": scheme, "wsgi.errors": sys.stderr,
-            "wsgi.multithread": bool(multithread), "wsgi.multiprocess": bool(multiprocess),
-            "wsgi.run_once": False, "wsgi.file_wrapper": FileWrapper,
-            "wsgi.input_terminated": True, "SERVER_SOFTWARE": "netpoll",
-            "SERVER_PROTOCOL": "HTTP/1.1", "SCRIPT_NAME": root_path.rstrip("/"),
-            "REMOTE_ADDR": "", "REMOTE_PORT": "", "SERVER_NAME": "localhost",
-            "SERVER_PORT": "443" if scheme == "https" else "80",
-        }
+        self.template = environ_template(scheme, root_path, multithread, multiprocess, FileWrapper)
 
     cdef int begin(self, Wire wire) except -1:
         cdef WsgiExchange exchange = WsgiExchange.__new__(WsgiExchange)
-        exchange.environ = self.environ_of(wire)
+        exchange.environ = environ_of(self.template, wire)
         wire.take_head()
         exchange.wire = wire
         exchange.application = self
         wire.exchange = exchange
         return exchange.gather()
-
-    cdef dict environ_of(self, Wire wire):
-        cdef dict environ = self.template.copy()
-        path = latin_path(wire)
-        mount = <str>environ["SCRIPT_NAME"]
-        if mount and (path == mount or path.startswith(mount + "/")):
-            path = path[len(mount):]
-        if not wire.request.minor:
-            environ["SERVER_PROTOCOL"] = "HTTP/1.0"
-        environ["REQUEST_METHOD"] = method_name(
-            wire.request.method, wire.request.base + wire.request.method_name.at,
-            wire.request.method_name.bytes)
-        environ["PATH_INFO"] = path
-        environ["QUERY_STRING"] = PyUnicode_DecodeLatin1(
-            <const char*>wire.request.base + wire.request.query.at, wire.request.query.bytes, NULL)
-        environ["REQUEST_URI"] = PyUnicode_DecodeLatin1(
-            <const char*>wire.request.base + wire.request.target.at, wire.request.target.bytes,
-            NULL)
-        put_addresses(environ, wire)
-        put_fields(environ, wire)
-        if wire.request_id is not None:
-            environ[env_name(wire.protocol.ids.name)] = wire.request_id.decode("latin-1")
-        return environ
 
     cdef int post(self, WsgiExchange exchange, int step, object value) except -1:
         """From a pool thread: the loop will take the step."""

@@ -17,10 +17,11 @@ from cpython.long cimport PyLong_AsLongAndOverflow
 from libc.string cimport memcpy
 
 from netpoll._core cimport Completion
-from netpoll._native.c cimport PYGEN_RETURN, Py_INCREF, PyObject, PyTypeObject, memmem
+from netpoll._native.c cimport memmem
 from netpoll._native.limits cimport PULL_MIN_BYTES
 from netpoll._native.numbers cimport doubled_bytes
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
+from netpoll._native.loop.ready cimport Ready, ready_as
 from netpoll._native.seal cimport seal_types
 from netpoll._native.transport.base cimport Transport
 from netpoll._native.transport.endpoint cimport is_plain
@@ -310,45 +311,8 @@ cdef class ReadOp(Awaitable):
         return <size_t>self.offset > core.double_limit_bytes // 2
 
 
-cdef class Ready:
-    """What drain() returns when there is nothing to wait for. One object serves all."""
-
-    @property
-    def __qualname__(self):
-        return "StreamWriter.drain"
-
-    @property
-    def __name__(self):
-        return "drain"
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration
-
-    def send(self, value):
-        raise StopIteration
-
-    def throw(self, typ, val=None, tb=None):
-        raise typ if val is None else val
-
-    def close(self):
-        pass
-
-
-cdef int ready_am_send(PyObject *self, PyObject *value, PyObject **out) noexcept:
-    Py_INCREF(<PyObject*>None)
-    out[0] = <PyObject*>None
-    return PYGEN_RETURN
-
-
 install_awaitable_slots(ReadOp, "StreamReader.read")
-(<PyTypeObject*>Ready).tp_as_async.am_send = <void*>ready_am_send
-cdef Ready READY = Ready.__new__(Ready)
+cdef Ready DRAINED = ready_as("StreamWriter.drain")  # there was nothing to wait for
 
 
 # ---- the classes ------------------------------------------------------------------------------
@@ -494,7 +458,7 @@ class StreamWriter(asyncio.StreamWriter):
         if (<ReaderCore>reader._core).exception is not None or transport.is_closing() \
                 or self._protocol._paused:
             return BaseWriter.drain(self)
-        return READY
+        return DRAINED
 
 
 cdef class WriterExchange:
