@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from netpoll.bench.errors import ServerError
 from netpoll.bench.rounds import Plan, Run, Step, rotated
-from netpoll.bench.stats import Sample
+from netpoll.bench.stats import Sample, paired_ratio
 from netpoll.bench.syscalls import SyscallCounter
 from netpoll.bench.windows import Load, Measured, measure
 
@@ -191,6 +191,15 @@ class Servers:
 def samples_of(run: Run, cell: Any, entry: Any) -> dict[int, Sample]:
     """The windows of an entry in a cell, by round."""
     return run.samples.get(Subject(cell, entry), {})
+
+
+def cpu_ratio(run: Run, cell: Any, entry: Any, to: Any) -> float | None:
+    """CPU per request against another entry's, round by round."""
+
+    def per_round(which: Any) -> dict[int, float]:
+        return {number: s.cpu_us for number, s in samples_of(run, cell, which).items()}
+
+    return paired_ratio(per_round(entry), per_round(to))
 
 
 def calls_of(run: Run, cell: Any, entry: Any) -> dict[str, float] | None:

@@ -11,12 +11,36 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from netpoll.bench.blocks import Bar, Column, Curve, Curves, Figure, number, rate
+from netpoll.bench.blocks import (
+    Bar,
+    Bars,
+    Column,
+    Curve,
+    Curves,
+    Figure,
+    counted,
+    judged,
+    number,
+    rate,
+    ratio,
+)
 from netpoll.bench.clocks import CpuTime
 from netpoll.bench.records import Facts, Row
 from netpoll.bench.stats import PERCENTILES, Sample, Spread, merge, percentile_ns
 
-__all__ = ["COST_LEGEND", "Columns", "bar_of", "cost_key", "curve_of", "figures", "latency_chart"]
+__all__ = [
+    "COST_LEGEND",
+    "Columns",
+    "bar_of",
+    "cost_chart",
+    "cost_key",
+    "curve_of",
+    "figures",
+    "how_measured",
+    "latency_chart",
+    "overview_figure",
+    "versus",
+]
 
 # User and system are told apart by the timer tick, 100 to 1000 times a second: with less CPU time
 # than this that says nothing.
@@ -164,6 +188,32 @@ class Columns:
     SPREAD = Column("±%", lambda row: Figure(f"{row['cpu_us']['spread_percent']:.0f}"))
     USER = Column("user", _plain(lambda row: row["cpu_user_us"]))
     SYSTEM = Column("sys", _plain(lambda row: row["cpu_system_us"]))
+    # Sets of them: of a wide terminal; of a page, before and behind the ratios to others.
+    WIDE = (RATE, MB, P50, P99, P99_9, CPU, MIN, SPREAD, USER, SYSTEM)
+    PAGE_COSTS = (MIN, USER, SYSTEM)
+    PAGE_RATES = (RATE, MB, Column("p50 µs", P50.figure), P99, P99_9, MAX)
+
+
+def versus(title: str, key: str) -> Column:
+    """The ratio to another arm."""
+    return Column(title, lambda row: judged(row[key]))
+
+
+def overview_figure(row: Row | None, key: str) -> Figure:
+    """The cost, and in small figures the ratio to another arm, which shades it."""
+    if row is None:
+        return Figure("–")
+    value = row[key]
+    sub = "" if value is None else ratio(value)
+    return Figure(number(row["cpu_us"]["median"]), sub, shade=value)
+
+
+def how_measured(settings: Facts, arms: str) -> str:
+    """arms: what takes part, in the plural."""
+    return (
+        f"{counted(settings['rounds'], 'round')}, {arms} interleaved, windows of "
+        f"{settings['duration_s']:.3g} s after {settings['warmup_s']:.3g} s of warm-up."
+    )
 
 
 # ---- charts -----------------------------------------------------------------------------------
@@ -190,7 +240,15 @@ def bar_of(row: Row, where: Mapping[str, str]) -> Bar:
     return Bar(row["arm"], parts, row["cpu_us_by_round"], where)
 
 
-COST_PARTS = ("in the kernel", "in user space")
+def cost_chart(bars: Sequence[Bar]) -> Bars:
+    return Bars(
+        "cpu",
+        "Server CPU per request, µs.",
+        bars,
+        "Dark: in the kernel; light: in user space; each dot is a round. Less is better.",
+        "µs",
+        ("in the kernel", "in user space"),
+    )
 
 
 def curve_of(row: Row, where: Mapping[str, str]) -> Curve:

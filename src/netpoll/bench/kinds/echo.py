@@ -44,7 +44,6 @@ from netpoll.bench.blocks import (
     judged,
     line_of,
     number,
-    ratio,
 )
 from netpoll.bench.cells import (
     MALLOC_CHOICES,
@@ -69,27 +68,30 @@ from netpoll.bench.loaded import (
     Servers,
     Subject,
     calls_of,
+    cpu_ratio,
     fitted,
     samples_of,
 )
 from netpoll.bench.process import Program, Server, check_arms, raise_fd_limit
 from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Run, no_garbage_collection
-from netpoll.bench.stats import paired_ratio
 from netpoll.bench.syscalls import SyscallCounter
 from netpoll.bench.watch import Watch
 from netpoll.bench.windows import (
     COST_LEGEND,
-    COST_PARTS,
     Columns,
     bar_of,
+    cost_chart,
     cost_key,
     cost_with_bar,
     curve_of,
     disturbed_rounds,
     figures,
+    how_measured,
     latency_chart,
+    overview_figure,
     sample_dict,
+    versus,
 )
 
 __all__ = ["KIND", "EchoPlan"]
@@ -148,16 +150,6 @@ def _in_mode(run: Run, cell: Cell, entry: Entry, arm: str) -> Entry | None:
     return next((other for other in found if samples_of(run, cell, other)), None)
 
 
-def _cpu_ratio(run: Run, cell: Cell, entry: Entry, to: Entry | None) -> float | None:
-    if to is None:
-        return None
-
-    def per_round(which: Entry) -> dict[int, float]:
-        return {number: s.cpu_us for number, s in samples_of(run, cell, which).items()}
-
-    return paired_ratio(per_round(entry), per_round(to))
-
-
 def _row(run: Run, cell: Cell, entry: Entry) -> dict[str, Any]:
     row: dict[str, Any] = {
         "connections": cell.connections,
@@ -179,7 +171,7 @@ def _row(run: Run, cell: Cell, entry: Entry) -> dict[str, Any]:
         "cpu_vs_floor_uring": floor_of("uring", entry),
     }
     row |= figures(samples, cell.size_bytes)
-    row |= {key: _cpu_ratio(run, cell, entry, to) for key, to in ratios.items()}
+    row |= {key: to and cpu_ratio(run, cell, entry, to) for key, to in ratios.items()}
     # With a thread per connection the threads keep each other waiting: that is no disturbance.
     alone = entry.arm != "sockets-threads"
     return row | {
@@ -204,29 +196,22 @@ def _near_floor(row: Row) -> Figure:
     return judged(None)
 
 
-def _versus(title: str, key: str) -> Column:
-    return Column(title, lambda row: judged(row[key]))
-
-
 def _counted_calls(title: str, name: str) -> Column:
     return Column(title, lambda row: Figure(number((row["syscalls_per_request"] or {}).get(name))))
 
 
 C = Columns
-VERSUS_ASYNCIO = _versus("×aio", "cpu_vs_asyncio")
+VERSUS_ASYNCIO = versus("×aio", "cpu_vs_asyncio")
 NEAR_FLOOR = Column("×floor", _near_floor)
 NARROW = (C.RATE, C.MB, C.P50, C.P99, C.CPU, C.SPREAD, VERSUS_ASYNCIO, NEAR_FLOOR)
-WIDE = (
-    *(C.RATE, C.MB, C.P50, C.P99, C.P99_9, C.CPU, C.MIN, C.SPREAD, C.USER, C.SYSTEM),
-    *(VERSUS_ASYNCIO, _versus("×uvl", "cpu_vs_uvloop"), NEAR_FLOOR),
-)
+WIDE = (*C.WIDE, VERSUS_ASYNCIO, versus("×uvl", "cpu_vs_uvloop"), NEAR_FLOOR)
 CALLS = (_counted_calls("calls", "all"), _counted_calls("enters", "io_uring_enter"))
 OF_PAGE = (
-    *(C.MIN, C.USER, C.SYSTEM),
-    *(_versus("× asyncio", "cpu_vs_asyncio"), _versus("× uvloop", "cpu_vs_uvloop")),
-    _versus("× floor-epoll", "cpu_vs_floor_epoll"),
-    _versus("× floor-uring", "cpu_vs_floor_uring"),
-    *(C.RATE, C.MB, Column("p50 µs", C.P50.figure), C.P99, C.P99_9, C.MAX),
+    *C.PAGE_COSTS,
+    *(versus("× asyncio", "cpu_vs_asyncio"), versus("× uvloop", "cpu_vs_uvloop")),
+    versus("× floor-epoll", "cpu_vs_floor_epoll"),
+    versus("× floor-uring", "cpu_vs_floor_uring"),
+    *C.PAGE_RATES,
 )
 CALLS_OF_PAGE = (
     Column("calls/req", CALLS[0].figure),
@@ -282,16 +267,10 @@ def _overview(rows: Sequence[Row]) -> Table:
     """All cells at once: CPU per request, shaded by the ratio to asyncio."""
     cells = distinct(rows, "cell")
 
-    def figure(row: Row | None) -> Figure:
-        if row is None:
-            return Figure("–")
-        versus = row["cpu_vs_asyncio"]
-        sub = "" if versus is None else ratio(versus)
-        return Figure(number(row["cpu_us"]["median"]), sub, shade=versus)
-
     def line(arm: str, mode: str) -> Line:
         here = {r["cell"]: r for r in rows if (r["arm"], r["mode"]) == (arm, mode)}
-        return Line(arm, [figure(here.get(c)) for c in cells], own=arm.startswith("netpoll"))
+        figures = [overview_figure(here.get(cell), "cpu_vs_asyncio") for cell in cells]
+        return Line(arm, figures, own=arm.startswith("netpoll"))
 
     groups = []
     for mode in distinct(rows, "mode"):
@@ -333,14 +312,7 @@ def _charts(rows: Sequence[Row]) -> list[Block]:
     return [
         Choice("cell", distinct(rows, "cell")),
         Choice("mode", modes, MODE_TITLES),
-        Bars(
-            "cpu",
-            "Server CPU per request, µs.",
-            [bar_of(row, _where(row)) for row in rows],
-            "Dark: in the kernel; light: in user space; each dot is a round. Less is better.",
-            "µs",
-            COST_PARTS,
-        ),
+        cost_chart([bar_of(row, _where(row)) for row in rows]),
         _rate_chart(rows, is_bulk=False),
         _rate_chart(rows, is_bulk=True),
         latency_chart([curve_of(row, _where(row)) for row in rows]),
@@ -487,15 +459,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
         return tables
 
     def notes(self, document: Document, wide: bool) -> list[str]:
-        settings = document["settings"]
-        notes = [
-            (
-                f"{counted(settings['rounds'], 'round')}, arms interleaved, windows of "
-                f"{settings['duration_s']:.3g} s after {settings['warmup_s']:.3g} s of warm-up."
-            ),
-            "",
-            LEGEND,
-        ]
+        notes = [how_measured(document["settings"], "arms"), "", LEGEND]
         if not wide:
             notes.append("More columns (p99.9, min, user, sys, ×uvl) fit into a wider terminal.")
         return notes + _footnotes(document)

@@ -28,17 +28,13 @@ from netpoll.bench.blocks import (
     Block,
     Choice,
     Column,
-    Figure,
     Group,
     Heading,
     Line,
     Note,
     Table,
     counted,
-    judged,
     line_of,
-    number,
-    ratio,
 )
 from netpoll.bench.cores import on_cpu
 from netpoll.bench.errors import UsageError
@@ -60,25 +56,29 @@ from netpoll.bench.loaded import (
     RunningServer,
     Servers,
     Subject,
+    cpu_ratio,
     fitted,
     samples_of,
 )
 from netpoll.bench.process import Program, check_commands, raise_fd_limit
 from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Run, Step, no_garbage_collection
-from netpoll.bench.stats import Sample, paired_ratio
+from netpoll.bench.stats import Sample
 from netpoll.bench.watch import Watch
 from netpoll.bench.windows import (
     COST_LEGEND,
-    COST_PARTS,
     Columns,
     bar_of,
+    cost_chart,
     cost_key,
     cost_with_bar,
     curve_of,
     figures,
+    how_measured,
     latency_chart,
+    overview_figure,
     sample_dict,
+    versus,
 )
 
 __all__ = ["KIND", "HttpPlan"]
@@ -216,13 +216,6 @@ class PacedServers(Servers):
 # ---- rows -------------------------------------------------------------------------------------
 
 
-def _cpu_ratio(run: Run, work: str, arm: str, to: str) -> float | None:
-    def per_round(which: str) -> dict[int, float]:
-        return {number: s.cpu_us for number, s in samples_of(run, work, which).items()}
-
-    return paired_ratio(per_round(arm), per_round(to))
-
-
 def _row(run: Run, work: str, arm: str) -> Row:
     row: Row = {
         "work": work,
@@ -234,30 +227,23 @@ def _row(run: Run, work: str, arm: str) -> Row:
     samples = list(samples_of(run, work, arm).values())
     if not samples:
         return row
-    ratios = {key: _cpu_ratio(run, work, arm, to) for key, to in CONTROLS.items()}
+    ratios = {key: cpu_ratio(run, work, arm, to) for key, to in CONTROLS.items()}
     return row | figures(samples, WORKS[work].size_bytes) | ratios
 
 
 # ---- columns ----------------------------------------------------------------------------------
 
 
-def _versus(title: str, key: str) -> Column:
-    return Column(title, lambda row: judged(row[key]))
-
-
 C = Columns
-VERSUS_FLOOR = _versus("×floor", "cpu_vs_floor")
-VERSUS_UVLOOP = _versus("×uvl", "cpu_vs_uvicorn_uvloop")
+VERSUS_FLOOR = versus("×floor", "cpu_vs_floor")
+VERSUS_UVLOOP = versus("×uvl", "cpu_vs_uvicorn_uvloop")
 NARROW = (C.RATE, C.P50, C.P99, C.CPU, C.SPREAD, VERSUS_FLOOR, VERSUS_UVLOOP)
-WIDE = (
-    *(C.RATE, C.MB, C.P50, C.P99, C.P99_9, C.CPU, C.MIN, C.SPREAD, C.USER, C.SYSTEM),
-    *(VERSUS_FLOOR, _versus("×uvi", "cpu_vs_uvicorn_asyncio"), VERSUS_UVLOOP),
-)
+WIDE = (*C.WIDE, VERSUS_FLOOR, versus("×uvi", "cpu_vs_uvicorn_asyncio"), VERSUS_UVLOOP)
 OF_PAGE = (
-    *(C.MIN, C.USER, C.SYSTEM),
-    *(_versus("× floor", "cpu_vs_floor"), _versus("× uvicorn", "cpu_vs_uvicorn_asyncio")),
-    _versus("× uvicorn on uvloop", "cpu_vs_uvicorn_uvloop"),
-    *(C.RATE, C.MB, Column("p50 µs", C.P50.figure), C.P99, C.P99_9, C.MAX),
+    *C.PAGE_COSTS,
+    *(versus("× floor", "cpu_vs_floor"), versus("× uvicorn", "cpu_vs_uvicorn_asyncio")),
+    versus("× uvicorn on uvloop", "cpu_vs_uvicorn_uvloop"),
+    *C.PAGE_RATES,
 )
 LEGEND = (
     f"{COST_LEGEND} CPU counts all threads and processes of a server. ×floor, ×uvi, ×uvl: CPU "
@@ -311,16 +297,10 @@ def _overview(rows: Sequence[Row]) -> Table:
     """All works at once: CPU per request, shaded by the ratio to uvicorn on uvloop."""
     works = distinct(rows, "work")
 
-    def figure(row: Row | None) -> Figure:
-        if row is None:
-            return Figure("–")
-        versus = row["cpu_vs_uvicorn_uvloop"]
-        sub = "" if versus is None else ratio(versus)
-        return Figure(number(row["cpu_us"]["median"]), sub, shade=versus)
-
     def line(arm: str) -> Line:
         here = {row["work"]: row for row in rows if row["arm"] == arm}
-        return Line(arm, [figure(here.get(work)) for work in works], own=arm.startswith("netpoll"))
+        figures = [overview_figure(here.get(work), "cpu_vs_uvicorn_uvloop") for work in works]
+        return Line(arm, figures, own=arm.startswith("netpoll"))
 
     groups = []
     for mode in distinct(rows, "mode"):
@@ -347,14 +327,7 @@ def _charts(rows: Sequence[Row]) -> list[Block]:
     rates = [Bar(row["arm"], (row["requests_per_s"]["median"],), where=where(row)) for row in rows]
     return [
         Choice("work", distinct(rows, "work")),
-        Bars(
-            "cpu",
-            "Server CPU per request, µs.",
-            [bar_of(row, where(row)) for row in rows],
-            "Dark: in the kernel; light: in user space; each dot is a round. Less is better.",
-            "µs",
-            COST_PARTS,
-        ),
+        cost_chart([bar_of(row, where(row)) for row in rows]),
         Bars(
             "rate",
             "Rate, requests per second.",
@@ -544,15 +517,7 @@ by round, so that what slows the whole machine for a while cancels out.
         ]
 
     def notes(self, document: Document, wide: bool) -> list[str]:
-        settings = document["settings"]
-        notes = [
-            (
-                f"{counted(settings['rounds'], 'round')}, servers interleaved, windows of "
-                f"{settings['duration_s']:.3g} s after {settings['warmup_s']:.3g} s of warm-up."
-            ),
-            "",
-            LEGEND,
-        ]
+        notes = [how_measured(document["settings"], "servers"), "", LEGEND]
         if not wide:
             notes.append("More columns (p99.9, min, user, sys, ×uvi) fit into a wider terminal.")
         return notes + _footnotes(document)

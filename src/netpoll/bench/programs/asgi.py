@@ -7,23 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from netpoll.bench.answers import (
-    AGAIN,
-    AGAIN_PATH,
-    BINARY,
-    DOWNLOAD,
-    DOWNLOAD_PATH,
-    FILE_BYTES,
-    FILE_PATH,
-    HELLO,
-    HELLO_PATH,
-    JSON,
-    JSON_PATH,
-    MESSAGE,
-    TEXT,
-    UPLOAD_PATH,
-    file_name,
-)
+from netpoll.bench import answers
 
 __all__ = ["app"]
 
@@ -40,21 +24,23 @@ def start(content_type: str, length: int, status: int = 200) -> Message:
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def send_whole(send: Send, body: bytes, content_type: str = TEXT) -> None:
+async def send_whole(send: Send, body: bytes, content_type: str = answers.TEXT) -> None:
     await send(start(content_type, len(body)))
     await send({"type": "http.response.body", "body": body})
 
 
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
-    await send_whole(send, HELLO)
+    await send_whole(send, answers.HELLO)
 
 
 async def again(scope: Message, receive: Receive, send: Send) -> None:
-    await send_whole(send, AGAIN)
+    await send_whole(send, answers.AGAIN)
 
 
 async def message(scope: Message, receive: Receive, send: Send) -> None:
-    await send_whole(send, json.dumps(MESSAGE, separators=(",", ":")).encode(), JSON)
+    await send_whole(
+        send, json.dumps(answers.MESSAGE, separators=(",", ":")).encode(), answers.JSON
+    )
 
 
 async def upload(scope: Message, receive: Receive, send: Send) -> None:
@@ -67,30 +53,30 @@ async def upload(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def download(scope: Message, receive: Receive, send: Send) -> None:
-    await send_whole(send, DOWNLOAD, BINARY)
+    await send_whole(send, answers.DOWNLOAD, answers.BINARY)
 
 
 async def file(scope: Message, receive: Receive, send: Send) -> None:
     """By its path where the server can send it so; else it is read, as a framework would."""
     if "http.response.pathsend" in (scope.get("extensions") or {}):
-        await send(start(BINARY, FILE_BYTES))
-        await send({"type": "http.response.pathsend", "path": file_name()})
+        await send(start(answers.BINARY, answers.FILE_BYTES))
+        await send({"type": "http.response.pathsend", "path": answers.file_name()})
     else:
-        await send_whole(send, Path(file_name()).read_bytes(), BINARY)
+        await send_whole(send, Path(answers.file_name()).read_bytes(), answers.BINARY)
 
 
 async def not_found(scope: Message, receive: Receive, send: Send) -> None:
-    await send(start(TEXT, 0, 404))
+    await send(start(answers.TEXT, 0, 404))
     await send({"type": "http.response.body"})
 
 
 ANSWERS = {
-    HELLO_PATH: hello,
-    AGAIN_PATH: again,
-    JSON_PATH: message,
-    UPLOAD_PATH: upload,
-    DOWNLOAD_PATH: download,
-    FILE_PATH: file,
+    answers.HELLO_PATH: hello,
+    answers.AGAIN_PATH: again,
+    answers.JSON_PATH: message,
+    answers.UPLOAD_PATH: upload,
+    answers.DOWNLOAD_PATH: download,
+    answers.FILE_PATH: file,
 }
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from netpoll.bench.answers import AGAIN, AGAIN_PATH, HELLO, HELLO_PATH
+from netpoll.bench import answers
 
 __all__ = ["app"]
 
 app = FastAPI(default_response_class=PlainTextResponse)
 
 
-@app.get(HELLO_PATH)
+@app.get(answers.HELLO_PATH)
 async def hello() -> str:
-    return HELLO.decode()
+    return answers.HELLO.decode()
 
 
-@app.get(AGAIN_PATH)
+@app.get(answers.AGAIN_PATH)
 async def again() -> str:
-    return AGAIN.decode()
+    return answers.AGAIN.decode()

@@ -9,24 +9,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from netpoll.bench import _native
-from netpoll.bench.answers import (
-    AGAIN,
-    AGAIN_PATH,
-    BINARY,
-    DOWNLOAD,
-    DOWNLOAD_PATH,
-    FILE_BYTES,
-    FILE_PATH,
-    HELLO,
-    HELLO_PATH,
-    JSON,
-    JSON_PATH,
-    MESSAGE,
-    TEXT,
-    UPLOAD_PATH,
-    file_name,
-)
+from netpoll.bench import _native, answers
 from netpoll.bench.tcp import tune
 
 __all__ = ["routes"]
@@ -43,27 +26,27 @@ def head(content_type: str, length: int) -> bytes:
 
 def routes(file: BinaryIO | None) -> list[Route]:
     """What `_native.floor_http` serves; without a file all but that one."""
-    message = json.dumps(MESSAGE, separators=(",", ":")).encode()
+    message = json.dumps(answers.MESSAGE, separators=(",", ":")).encode()
     whole = {
-        HELLO_PATH: (TEXT, HELLO),
-        AGAIN_PATH: (TEXT, AGAIN),
-        JSON_PATH: (JSON, message),
-        DOWNLOAD_PATH: (BINARY, DOWNLOAD),
+        answers.HELLO_PATH: (answers.TEXT, answers.HELLO),
+        answers.AGAIN_PATH: (answers.TEXT, answers.AGAIN),
+        answers.JSON_PATH: (answers.JSON, message),
+        answers.DOWNLOAD_PATH: (answers.BINARY, answers.DOWNLOAD),
     }
     found: list[Route] = [
         (path.encode(), head(content_type, len(body)) + body, None)
         for path, (content_type, body) in whole.items()
     ]
-    found.append((UPLOAD_PATH.encode(), None, None))
+    found.append((answers.UPLOAD_PATH.encode(), None, None))
     if file is not None:
-        found.append((FILE_PATH.encode(), head(BINARY, FILE_BYTES), file))
+        found.append((answers.FILE_PATH.encode(), head(answers.BINARY, answers.FILE_BYTES), file))
     return found
 
 
 def main(argv: list[str]) -> int:
     with (
         socket.create_server(("127.0.0.1", int(argv[0])), backlog=BACKLOG) as listener,
-        Path(file_name()).open("rb") as file,
+        Path(answers.file_name()).open("rb") as file,
     ):
         tune(listener)
         listener.setblocking(False)

@@ -18,39 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import netpoll.http as http
-from netpoll.bench.answers import (
-    AGAIN,
-    AGAIN_PATH,
-    BINARY,
-    DOWNLOAD,
-    DOWNLOAD_PATH,
-    FILE_PATH,
-    HELLO,
-    HELLO_PATH,
-    JSON,
-    JSON_PATH,
-    MESSAGE,
-    TEXT,
-    UPLOAD_PATH,
-    file_name,
-)
+from netpoll.bench import answers
 
 
 def answer(request: http.Request) -> http.Response:
     path = request.path
-    if path == HELLO_PATH:
-        return http.Response(HELLO, content_type=TEXT)
-    if path == AGAIN_PATH:
-        return http.Response(AGAIN, content_type=TEXT)
-    if path == JSON_PATH:
-        body = json.dumps(MESSAGE, separators=(",", ":")).encode()
-        return http.Response(body, content_type=JSON)
-    if path == UPLOAD_PATH:
-        return http.Response(str(len(request.body)).encode(), content_type=TEXT)
-    if path == DOWNLOAD_PATH:
-        return http.Response(DOWNLOAD, content_type=BINARY)
-    if path == FILE_PATH:
-        return http.Response(Path(file_name()), content_type=BINARY)
+    if path == answers.HELLO_PATH:
+        return http.Response(answers.HELLO, content_type=answers.TEXT)
+    if path == answers.AGAIN_PATH:
+        return http.Response(answers.AGAIN, content_type=answers.TEXT)
+    if path == answers.JSON_PATH:
+        body = json.dumps(answers.MESSAGE, separators=(",", ":")).encode()
+        return http.Response(body, content_type=answers.JSON)
+    if path == answers.UPLOAD_PATH:
+        return http.Response(str(len(request.body)).encode(), content_type=answers.TEXT)
+    if path == answers.DOWNLOAD_PATH:
+        return http.Response(answers.DOWNLOAD, content_type=answers.BINARY)
+    if path == answers.FILE_PATH:
+        return http.Response(Path(answers.file_name()), content_type=answers.BINARY)
     return http.Response(b"", 404)
 
 

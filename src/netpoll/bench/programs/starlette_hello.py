@@ -7,17 +7,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from netpoll.bench.answers import AGAIN, AGAIN_PATH, HELLO, HELLO_PATH, TEXT
+from netpoll.bench import answers
 
 __all__ = ["app"]
 
 
 async def hello(request: Request) -> Response:
-    return Response(HELLO, media_type=TEXT)
+    return Response(answers.HELLO, media_type=answers.TEXT)
 
 
 async def again(request: Request) -> Response:
-    return Response(AGAIN, media_type=TEXT)
+    return Response(answers.AGAIN, media_type=answers.TEXT)
 
 
-app = Starlette(routes=[Route(HELLO_PATH, hello), Route(AGAIN_PATH, again)])
+app = Starlette(routes=[Route(answers.HELLO_PATH, hello), Route(answers.AGAIN_PATH, again)])

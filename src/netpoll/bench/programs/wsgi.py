@@ -7,23 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from netpoll.bench.answers import (
-    AGAIN,
-    AGAIN_PATH,
-    BINARY,
-    DOWNLOAD,
-    DOWNLOAD_PATH,
-    FILE_BYTES,
-    FILE_PATH,
-    HELLO,
-    HELLO_PATH,
-    JSON,
-    JSON_PATH,
-    MESSAGE,
-    TEXT,
-    UPLOAD_PATH,
-    file_name,
-)
+from netpoll.bench import answers
 
 __all__ = ["app"]
 
@@ -47,29 +31,32 @@ def upload_length(environ: Environ) -> int:
 def file(environ: Environ) -> Iterable[bytes]:
     """By the server's wrapper where it has one, which may use sendfile(2); else it is read."""
     if wrapper := environ.get("wsgi.file_wrapper"):
-        wrapped: Iterable[bytes] = wrapper(Path(file_name()).open("rb"), READ_BYTES)
+        wrapped: Iterable[bytes] = wrapper(Path(answers.file_name()).open("rb"), READ_BYTES)
         return wrapped
-    return [Path(file_name()).read_bytes()]
+    return [Path(answers.file_name()).read_bytes()]
 
 
 def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     path = environ["PATH_INFO"]
-    content_type = TEXT
-    if path == HELLO_PATH:
-        body = HELLO
-    elif path == AGAIN_PATH:
-        body = AGAIN
-    elif path == JSON_PATH:
-        body, content_type = json.dumps(MESSAGE, separators=(",", ":")).encode(), JSON
-    elif path == UPLOAD_PATH:
+    content_type = answers.TEXT
+    if path == answers.HELLO_PATH:
+        body = answers.HELLO
+    elif path == answers.AGAIN_PATH:
+        body = answers.AGAIN
+    elif path == answers.JSON_PATH:
+        body, content_type = (
+            json.dumps(answers.MESSAGE, separators=(",", ":")).encode(),
+            answers.JSON,
+        )
+    elif path == answers.UPLOAD_PATH:
         body = str(upload_length(environ)).encode()
-    elif path == DOWNLOAD_PATH:
-        body, content_type = DOWNLOAD, BINARY
-    elif path == FILE_PATH:
-        start_response("200 OK", headers(BINARY, FILE_BYTES))
+    elif path == answers.DOWNLOAD_PATH:
+        body, content_type = answers.DOWNLOAD, answers.BINARY
+    elif path == answers.FILE_PATH:
+        start_response("200 OK", headers(answers.BINARY, answers.FILE_BYTES))
         return file(environ)
     else:
-        start_response("404 Not Found", headers(TEXT, 0))
+        start_response("404 Not Found", headers(answers.TEXT, 0))
         return []
     start_response("200 OK", headers(content_type, len(body)))
     return [body]
