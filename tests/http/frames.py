@@ -6,6 +6,9 @@ import os
 import struct
 from typing import NamedTuple
 
+import pytest
+
+from netpoll import http
 from tests.http.conftest import Answer, Client
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -102,3 +105,18 @@ class Peer:
         """Closes, and gives what comes back."""
         self.send(close_frame(code))
         return self.closed()
+
+
+async def echo(request: http.Request) -> None:
+    """A handler."""
+    websocket = request.websocket()
+    async for message in websocket:
+        await websocket.send(message)
+
+
+def lost(peer: Peer) -> bool:
+    """The stream ends without a close frame."""
+    with pytest.raises(ConnectionResetError):
+        while peer.receive():
+            pass
+    return True

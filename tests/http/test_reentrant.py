@@ -8,8 +8,6 @@ NETPOLL_REENTRANT_SEED with which seed they begin.
 """
 
 import asyncio
-import contextlib
-import gc
 import logging
 import os
 import random
@@ -18,34 +16,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from netpoll import LoopConfig, http
+from tests import programs_at_random as programs
+from tests.programs_at_random import Chaos, Exporter, Trash, operations_count, run_programs
 from tests.server.conftest import wait_for
 from tests.support import reset
 
 from .conftest import HttpServing
 
-OPERATIONS = int(os.environ.get("NETPOLL_REENTRANT_OPERATIONS", "1000"))
-SEED = int(os.environ.get("NETPOLL_REENTRANT_SEED", "1"))
-ROUND_OPERATIONS = 2500
+OPERATIONS = operations_count(1000)
 CLIENTS = 16
-DEPTH = 4
-CONFIGS = [
-    LoopConfig(),
-    LoopConfig(sq_entries=8, cq_entries=16),
-    LoopConfig(features_off=("recv_multi",), buf_count=4, buf_bytes=4096),
-    LoopConfig(buf_count=16, buf_bytes=8192),
-]
 # A client's tag is no byte of a head or of framing: whatever of these comes, has to be its own.
 TAGS = range(128, 250)
-EXPECTED = (OSError, RuntimeError, ValueError, BufferError, TypeError, asyncio.CancelledError)
-
-
-class Chaos(Exception):
-    """What an application raises on purpose."""
 
 
 class Exchange:
@@ -59,15 +46,19 @@ class Exchange:
         self.task: Any = None
 
 
-class Program:
+class Program(programs.Program):
+    expected = reported = (
+        *(Chaos, OSError, RuntimeError, ValueError, BufferError, TypeError),
+        asyncio.CancelledError,
+    )
+    reach = 10
+
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.live: list[Exchange] = []
-        self.faults: list[str] = []
-        self.count = self.answered = 0
-        self.depth = 0
-        self.thread_id = 0
-        self.is_calm = False
+        super().__init__(seed)
+        self.answered = 0
+
+    def operations(self, exchange: Exchange) -> list[Callable[["Program", Exchange], None]]:
+        return RAW if exchange.request is not None else ASGI
 
     def begin(self, tag: int) -> Exchange:
         self.thread_id = threading.get_ident()
@@ -82,29 +73,6 @@ class Program:
     def check(self, exchange: Exchange, data: bytes) -> None:
         if data.strip(bytes([exchange.tag])):
             self.faults.append(f"bytes of another connection: {set(data)} at {exchange.tag}")
-
-    def some_operations(self, own: Exchange, most: int) -> None:
-        for _ in range(self.random.randint(0, most)):
-            self.operation(own)
-
-    def operation(self, own: Exchange | None = None) -> None:
-        if self.depth >= DEPTH or self.is_calm or threading.get_ident() != self.thread_id:
-            return  # the last: the collector may run in the clients' thread
-        exchange = own if own is not None and self.random.random() < 0.6 else None
-        if exchange is None:
-            try:  # no slice: CPython 3.11 crashes when the collector shortens the list meanwhile
-                exchange = self.live[-1 - self.random.randrange(10)]
-            except IndexError:
-                return
-        self.count += 1
-        self.depth += 1
-        try:
-            kinds = RAW if exchange.request is not None else ASGI
-            self.random.choice(kinds)(self, exchange)
-        except (Chaos, *EXPECTED):
-            pass
-        finally:
-            self.depth -= 1
 
     def own_bytes(self, exchange: Exchange) -> bytes:
         return bytes([exchange.tag]) * self.random.choice([0, 1, 10, 3000, 20000, 100_000])
@@ -136,19 +104,6 @@ class Program:
             raise Chaos
 
 
-class Exporter:
-    def __init__(self, program: Program, exchange: Exchange, data: bytes) -> None:
-        self.program, self.exchange, self.memory = program, exchange, data
-
-    def __buffer__(self, _flags: int) -> memoryview:
-        self.program.operation(self.exchange)
-        return memoryview(bytearray(self.memory))
-
-    def __release_buffer__(self, view: memoryview) -> None:
-        self.program.operation(self.exchange)
-        view.release()
-
-
 class TrashBytes(bytes):
     """Acts when it has left, or was copied."""
 
@@ -168,16 +123,6 @@ class Number:
         return self.value
 
     __int__ = __index__
-
-
-class Trash:
-    """A cycle: the collector runs its finaliser, wherever it is that something is allocated."""
-
-    def __init__(self, program: Program) -> None:
-        self.program, self.me = program, self
-
-    def __del__(self) -> None:
-        self.program.operation()
 
 
 class File:
@@ -408,15 +353,15 @@ APPLICATIONS = {"asgi": asgi_of, "function": function_of, "async": async_functio
 # ---- who asks it --------------------------------------------------------------------------------
 
 
-class Client:
+class Client(programs.Peer):
     """Sends bodies of its tag, and wants to see no other."""
 
     def __init__(
         self, program: Program, sock: socket.socket, tag: int, dice: random.Random
     ) -> None:
-        self.program, self.sock, self.tag, self.dice = program, sock, tag, dice
+        super().__init__(program, sock)
+        self.tag, self.dice = tag, dice
         self.unsent = b""
-        self.is_over = False
 
     def request(self) -> bytes:
         payload = bytes([self.tag]) * self.dice.choice([0, 0, 5, 3000, 90_000])
@@ -456,15 +401,8 @@ class Client:
         except OSError:
             self.end(lambda sock: sock.close())
 
-    def end(self, how: Callable[[socket.socket], Any]) -> None:
-        if not self.is_over:
-            self.is_over = True
-            with contextlib.suppress(OSError):
-                how(self.sock)
-            self.sock.close()
 
-
-def play(serving: HttpServing, program: Program, kind: str, config: LoopConfig, count: int) -> None:
+def play(serving: HttpServing, kind: str, program: Program, config: LoopConfig, count: int) -> None:
     """One server's life."""
     dice = random.Random(program.random.random())  # the server's thread has the other one
     server = serving(
@@ -511,23 +449,4 @@ def test_applications_at_random(
     http_serving: HttpServing, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("netpoll.http"), "disabled", True)  # of their failures
-    thresholds = gc.get_threshold()
-    gc.set_threshold(200, 5, 5)
-    done = 0
-    seed = SEED
-    try:
-        while done < OPERATIONS:
-            program = Program(seed)
-            config = CONFIGS[seed % len(CONFIGS)]
-            play(http_serving, program, kind, config, min(ROUND_OPERATIONS, OPERATIONS - done))
-            done += program.count
-            seed += 1
-            strange = [
-                context
-                for context in http_serving.errors
-                if not isinstance(context.get("exception"), (Chaos, *EXPECTED))
-            ]
-            assert not strange
-            http_serving.errors.clear()
-    finally:
-        gc.set_threshold(*thresholds)
+    run_programs(Program, OPERATIONS, http_serving.errors, partial(play, http_serving, kind))

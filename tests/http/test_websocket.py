@@ -20,25 +20,12 @@ from tests.http.frames import (
     Frame,
     Peer,
     close_frame,
+    echo,
     frame,
 )
 from tests.server.conftest import wait_for
 
 Scope = dict[str, Any]
-
-
-async def echo(request: http.Request) -> None:
-    websocket = request.websocket()
-    async for message in websocket:
-        await websocket.send(message)
-
-
-def lost(peer: Peer) -> bool:
-    """The stream ends without a close frame."""
-    with pytest.raises(ConnectionResetError):
-        while peer.receive():
-            pass
-    return True
 
 
 # ---- the handshake ------------------------------------------------------------------------------

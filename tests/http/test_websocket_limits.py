@@ -22,25 +22,12 @@ from tests.http.frames import (
     Frame,
     Peer,
     close_frame,
+    echo,
     frame,
 )
-from tests.server.conftest import wait_for
+from tests.server.conftest import wait_for, wait_until_still
 
 Scope = dict[str, Any]
-
-
-async def echo(request: http.Request) -> None:
-    websocket = request.websocket()
-    async for message in websocket:
-        await websocket.send(message)
-
-
-def lost(peer: Peer) -> bool:
-    """The stream ends without a close frame."""
-    with pytest.raises(ConnectionResetError):
-        while peer.receive():
-            pass
-    return True
 
 
 # ---- limits and backpressure --------------------------------------------------------------------
@@ -92,14 +79,7 @@ def test_a_fast_sender_is_held_back(http_serving: HttpServing) -> None:
 
     thread = threading.Thread(target=send_all)
     thread.start()
-    counts: list[int] = []
-
-    def is_still() -> bool:
-        counts.append(len(sent))
-        return len(counts) > 50 and len(set(counts[-50:])) == 1
-
-    wait_for(is_still)
-    assert len(sent) < count
+    assert wait_until_still(lambda: len(sent)) < count
     go_on.set()
     thread.join(20)
     assert peer.closed() == (1000, b"")

@@ -6,7 +6,6 @@ NETPOLL_REENTRANT_SEED with which seed they begin.
 """
 
 import contextlib
-import gc
 import os
 import random
 import socket
@@ -15,32 +14,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 import netpoll
 from netpoll import Connection, LoopConfig
+from tests import programs_at_random as programs
+from tests.programs_at_random import Chaos, Exporter, Trash, operations_count, run_programs
 from tests.support import reset
 from tests.tls import HOST, client_context, server_context
 
 from .conftest import Serving, wait_for
 
-OPERATIONS = int(os.environ.get("NETPOLL_REENTRANT_OPERATIONS", "2500"))
-SEED = int(os.environ.get("NETPOLL_REENTRANT_SEED", "1"))
-ROUND_OPERATIONS = 2500
+OPERATIONS = operations_count(2500)
 CLIENTS = 24
-DEPTH = 4
-CONFIGS = [
-    LoopConfig(),
-    LoopConfig(sq_entries=8, cq_entries=16),
-    LoopConfig(features_off=("recv_multi",), buf_count=4, buf_bytes=4096),
-    LoopConfig(buf_count=16, buf_bytes=8192),
-]
-
-
-class Chaos(Exception):
-    """What a handler raises on purpose."""
 
 
 class Tag:
@@ -52,18 +41,19 @@ class Tag:
         self.kept: list[Any] = []
 
 
-class Program:
+class Program(programs.Program):
+    expected = (OSError, BufferError, ValueError)
+    reported = (Chaos, ConnectionError, BufferError, ValueError)
+    reach = 40
+
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.conns: list[Connection] = []
+        super().__init__(seed)
         self.tags: list[Tag] = []
-        self.faults: list[str] = []
         self.peers: list[tuple[socket.socket, int]] = []  # of what was adopted
         self.free = list(range(1, 200))
-        self.count = 0
-        self.depth = 0
-        self.thread_id = 0
-        self.is_calm = False
+
+    def operations(self, conn: Connection) -> list[Callable[["Program", Connection], None]]:
+        return OPERATIONS_WEIGHTED
 
     # ---- hooks --------------------------------------------------------------------------------
 
@@ -75,7 +65,7 @@ class Program:
     def opened(self, conn: Connection, byte: int | None) -> None:
         conn.state = Tag(byte)
         self.tags.append(conn.state)
-        self.conns.append(conn)
+        self.live.append(conn)
 
     def on_data(self, conn: Connection) -> None:
         if conn.fileno() < 0 or conn.state is None or conn.state.closed:
@@ -94,8 +84,8 @@ class Program:
             self.faults.append(f"on_close of {conn!r}")
             return
         conn.state.closed += 1
-        if conn in self.conns:
-            self.conns.remove(conn)
+        if conn in self.live:
+            self.live.remove(conn)
         self.some_operations(conn, 4)
 
     def check(self, conn: Connection) -> None:
@@ -107,28 +97,6 @@ class Program:
             self.faults.append(f"bytes of another connection: {set(data)} at {tag.byte}")
 
     # ---- operations ---------------------------------------------------------------------------
-
-    def some_operations(self, conn: Connection, most: int) -> None:
-        for _ in range(self.random.randint(0, most)):
-            self.operation(conn)
-
-    def operation(self, own: Connection | None = None) -> None:
-        if self.depth >= DEPTH or self.is_calm or threading.get_ident() != self.thread_id:
-            return  # the last: the collector may run in the clients' thread
-        conn = own if own is not None and self.random.random() < 0.6 else None
-        if conn is None:
-            try:  # no slice: CPython 3.11 crashes when the collector shortens the list meanwhile
-                conn = self.conns[-1 - self.random.randrange(40)]
-            except IndexError:
-                return
-        self.count += 1
-        self.depth += 1
-        try:
-            self.random.choice(OPERATIONS_WEIGHTED)(self, conn)
-        except (ConnectionError, BufferError, ValueError, OSError):
-            pass
-        finally:
-            self.depth -= 1
 
     def own_bytes(self, conn: Connection) -> bytes:
         byte = conn.state.byte if conn.state is not None else None
@@ -151,19 +119,6 @@ class Program:
         return data
 
 
-class Exporter:
-    def __init__(self, program: Program, conn: Connection, data: bytes) -> None:
-        self.program, self.conn, self.data = program, conn, data
-
-    def __buffer__(self, _flags: int) -> memoryview:
-        self.program.operation(self.conn)
-        return memoryview(bytearray(self.data))
-
-    def __release_buffer__(self, view: memoryview) -> None:
-        self.program.operation(self.conn)
-        view.release()
-
-
 class Number:
     def __init__(self, program: Program, conn: Connection) -> None:
         self.program, self.conn = program, conn
@@ -171,16 +126,6 @@ class Number:
     def __index__(self) -> int:
         self.program.operation(self.conn)
         return self.program.random.choice([0, 1, 5, 700, 1 << 20])
-
-
-class Trash:
-    """A cycle: the collector runs its finaliser, wherever it is that something is allocated."""
-
-    def __init__(self, program: Program) -> None:
-        self.program, self.me = program, self
-
-    def __del__(self) -> None:
-        self.program.operation()
 
 
 class Socket:
@@ -325,12 +270,12 @@ OPERATIONS_WEIGHTED: list[Callable[[Program, Connection], None]] = [
 ]
 
 
-class Client:
+class Client(programs.Peer):
     """Talks one byte to the server, and wants to hear no other."""
 
     def __init__(self, program: Program, sock: socket.socket, byte: int) -> None:
-        self.program, self.sock, self.byte = program, sock, byte
-        self.is_over = False
+        super().__init__(program, sock)
+        self.byte = byte
 
     def step(self, dice: random.Random) -> None:
         kind = dice.randrange(20)
@@ -356,11 +301,8 @@ class Client:
 
     def end(self, how: Callable[[socket.socket], Any]) -> None:
         if not self.is_over:
-            self.is_over = True
             self.program.free.append(self.byte)
-            with contextlib.suppress(OSError):
-                how(self.sock)
-            self.sock.close()
+        super().end(how)
 
 
 def dial(serving: Serving, program: Program, tls: bool) -> Client | None:
@@ -378,7 +320,7 @@ def dial(serving: Serving, program: Program, tls: bool) -> Client | None:
     return Client(program, sock, byte)
 
 
-def play(serving: Serving, program: Program, tls: bool, config: LoopConfig, count: int) -> None:
+def play(serving: Serving, tls: bool, program: Program, config: LoopConfig, count: int) -> None:
     """One server's life."""
     options: dict[str, Any] = {"ssl": server_context()} if tls else {}
     dice = program.random
@@ -428,25 +370,4 @@ def play(serving: Serving, program: Program, tls: bool, config: LoopConfig, coun
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_programs_at_random(serving: Serving, tls: bool) -> None:
-    thresholds = gc.get_threshold()
-    gc.set_threshold(200, 5, 5)
-    done = 0
-    seed = SEED
-    try:
-        while done < OPERATIONS:
-            program = Program(seed)
-            config = CONFIGS[seed % len(CONFIGS)]
-            play(serving, program, tls, config, min(ROUND_OPERATIONS, OPERATIONS - done))
-            done += program.count
-            seed += 1
-            strange = [
-                context
-                for context in serving.errors
-                if not isinstance(
-                    context.get("exception"), (Chaos, ConnectionError, BufferError, ValueError)
-                )
-            ]
-            assert not strange
-            serving.errors.clear()
-    finally:
-        gc.set_threshold(*thresholds)
+    run_programs(Program, OPERATIONS, serving.errors, partial(play, serving, tls))
