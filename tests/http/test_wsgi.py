@@ -19,7 +19,7 @@ import pytest
 from netpoll import http
 from tests.http.conftest import Client, HttpServing
 from tests.http.wsgi_apps import TEXT, Environ, Result, echo, hello
-from tests.server.conftest import wait_for
+from tests.server.conftest import wait_for, wait_until_still
 
 
 def test_it_is_chosen_by_its_two_arguments() -> None:
@@ -223,11 +223,7 @@ def test_a_body_that_nobody_reads_is_not_read_ahead(http_serving: HttpServing) -
     sender = threading.Thread(target=client.send, args=(body,))
     client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
     sender.start()
-    before = -1
-    while before != server.stats()["recv_bytes"]:
-        before = server.stats()["recv_bytes"]
-        time.sleep(0.2)
-    assert 0 < before < 20_000_000
+    assert 0 < wait_until_still(lambda: server.stats()["recv_bytes"]) < 20_000_000
     gate.set()
     assert client.answer().body == b"50000000"
     sender.join()
@@ -246,12 +242,11 @@ def test_a_body_that_is_too_large(
             raise
         return hello(environ, start_response)
 
-    http_serving(app, threads=threads, limits=http.HttpLimits(body_max_bytes=10))
+    server = http_serving(app, threads=threads, limits=http.HttpLimits(body_max_bytes=10))
     client = http_serving.client()
-    client.send(
-        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n8\r\n12345678\r\n"
-    )
-    time.sleep(0.05)
+    first = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n8\r\n12345678\r\n"
+    client.send(first)
+    wait_for(lambda: server.stats()["recv_bytes"] == len(first))
     client.send(b"8\r\n12345678\r\n0\r\n\r\n")
     assert client.answer().status == 413
     if threads:

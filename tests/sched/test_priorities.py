@@ -8,6 +8,7 @@ import pytest
 from netpoll import Priority, Scheduler
 from netpoll.sched import sleep, wait_percentile_ns, yield_now
 from netpoll.testing import DeterministicScheduler
+from tests.server.conftest import wait_for
 
 from .conftest import MakeScheduler
 from .test_tasks import blocked
@@ -218,15 +219,16 @@ def test_waits_are_counted_per_lane(make_scheduler: MakeScheduler) -> None:
 
 def test_priorities_hold_for_coroutines_that_wait(make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(1)
-    log = []
+    log, begun = [], []
 
     async def late(name: str) -> None:
+        begun.append(name)
         await sleep(0.02)
         log.append(name)
 
     low = scheduler.spawn(late, "low", priority=Priority.LOW)
     high = scheduler.spawn(late, "high", priority=Priority.HIGH)
-    time.sleep(0.005)
+    wait_for(lambda: len(begun) == 2)
     scheduler.post(time.sleep, 0.04)  # both deadlines pass while the worker is busy
     low.result(20)
     high.result(20)

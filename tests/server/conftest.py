@@ -75,6 +75,18 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
         time.sleep(0.002)
 
 
+def wait_until_still(value: Callable[[], int]) -> int:
+    """Until it has not changed for a tenth of a second, in fifty looks: what it is then."""
+    seen = [value()]
+
+    def is_still() -> bool:
+        seen.append(value())
+        return len(seen) > 50 and len(set(seen[-50:])) == 1
+
+    wait_for(is_still, 20.0)
+    return seen[-1]
+
+
 @pytest.fixture
 def serving(backend: str) -> Iterator[Serving]:
     yield from check_all_is_back(Serving(backend))

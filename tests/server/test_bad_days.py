@@ -272,15 +272,18 @@ def test_pool_exhausted_is_an_error_of_reserve(serving: Serving) -> None:
 
 
 def test_stop_lets_handlers_finish(serving: Serving) -> None:
+    begun = threading.Event()
+
     async def session(conn: netpoll.Connection) -> None:
         await conn.fill()
+        begun.set()
         await asyncio.sleep(0.2)
         conn.write(b"finished")
 
     server = serving(session)
     client = serving.connect()
     client.sendall(b"x")
-    time.sleep(0.05)
+    assert begun.wait(10)
     server.close(5)
     assert read_exactly(client, 100) == b"finished"
     assert server.stats()["connections"] == 0
@@ -323,7 +326,7 @@ def test_stop_under_load(serving: Serving) -> None:
     threads = [threading.Thread(target=load) for _ in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(0.2)
+    wait_for(lambda: server.stats()["recv_bytes"] > 1 << 20)
     server.close(0.5)
     stop.set()
     for thread in threads:
@@ -338,11 +341,11 @@ def test_who_leaves_bytes_unread_does_not_starve_the_others(serving: Serving) ->
         if not is_kept and conn.take().endswith(b"!"):
             conn.write(b"heard")
 
-    serving(on_data, config=LoopConfig(buf_count=1, buf_bytes=4096))
+    server = serving(on_data, config=LoopConfig(buf_count=1, buf_bytes=4096))
     keeper, other = serving.connect(), serving.connect(5)
     keeper.sendall(b"k" * 2000)
-    time.sleep(0.1)
+    wait_for(lambda: server.stats()["recv_bytes"] == 2000)
     other.sendall(b"o" * 2096)  # the rest of the only buffer, and nothing to answer
-    time.sleep(0.1)
+    wait_for(lambda: server.stats()["recv_bytes"] == 4096)
     other.sendall(b"!")
     assert read_exactly(other, 5) == b"heard"

@@ -17,7 +17,7 @@ import pytest
 
 import netpoll
 from tests.conftest import open_fds
-from tests.support import SLOWNESS, run_child
+from tests.support import SLOWNESS, run_child, until
 
 from .conftest import Serving, wait_for
 
@@ -95,7 +95,7 @@ def test_a_worker_that_ends_stops_the_server(
     server = serving(handler, workers=workers)
     port = server.port
     clients = [serving.connect() for _ in range(7)]
-    time.sleep(0.05)
+    wait_for(lambda: server.stats()["connections"] == 7)
     clients[0].send(b"x")
     assert ended(clients[0])
     wait_for(lambda: "failed" in repr(server))
@@ -270,16 +270,17 @@ def test_an_interrupted_close_can_be_called_again(serving: Serving, monkeypatch:
 
 def test_a_handler_that_blocks_does_not_block_close(serving: Serving) -> None:
     """Its thread is left behind, and told of."""
-    goes_on = threading.Event()
+    begun, goes_on = threading.Event(), threading.Event()
 
     def on_data(conn: netpoll.Connection) -> None:
+        begun.set()
         goes_on.wait(60)
 
     server = serving(on_data)
     port = server.port
     client = serving.connect()
     client.send(b"x")
-    time.sleep(0.1)
+    assert begun.wait(10)
     server.close(0.1)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
@@ -385,7 +386,7 @@ def test_a_loop_that_ends_with_a_server_inside(
         servers.append(server)
         for _ in range(3):
             clients.append(socket.create_connection(("127.0.0.1", server.port)))
-        await asyncio.sleep(0.05)
+        await until(lambda: server.stats()["connections"] == 3)
         if way == "exception":
             raise LookupError("of main")
         if way == "cancelled aclose":
@@ -431,7 +432,7 @@ def test_a_session_that_ignores_its_end(backend: str, nothing_left: None) -> Non
     async def main() -> None:
         server = netpoll.Server(session, "127.0.0.1", 0).start()
         clients.extend(socket.create_connection(("127.0.0.1", server.port)) for _ in range(2))
-        await asyncio.sleep(0.05)
+        await until(lambda: server.stats()["sessions"] == 2)
 
     clients: list[socket.socket] = []
     loop = netpoll.new_event_loop(backend)

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -198,11 +199,13 @@ def test_a_cancelled_receive_that_has_bytes(
     clients = [connect(serving, tls) for _ in range(count)]
     wait_for(lambda: log.opened == count)
     loop = log.conns[0].loop
-    loop.call_soon_threadsafe(time.sleep, 0.3)
-    time.sleep(0.1)
+    blocked, go_on = threading.Event(), threading.Event()
+    loop.call_soon_threadsafe(lambda: (blocked.set(), go_on.wait(10)))
+    assert blocked.wait(10)
     for round_ in range(1 if ends else 3):
         for client in clients:
             client.send(b"%d" % round_)
+        go_on.set()  # all of them are ready in one turn
         for client in clients if not ends else ():
             assert client.recv(1) == b"%d" % round_
     if not ends:

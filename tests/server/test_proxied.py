@@ -159,7 +159,7 @@ def test_a_stop_closes_who_has_not_said_it_yet(serving: Serving, proxied: Any) -
     clients = [serving.connect() for _ in range(4)]
     for client in clients:
         client.sendall(V1[:20])
-    time.sleep(0.05)
+    wait_for(lambda: not any(worker.is_empty for worker in server._live_workers()))
     begin_s = time.monotonic()
     server.close(30.0)
     assert time.monotonic() - begin_s < 10 * SLOWNESS

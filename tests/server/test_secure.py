@@ -16,7 +16,7 @@ from tests.support import SLOWNESS, pattern, reset
 from tests.tls import HOST, client_context, server_context
 
 from . import test_torture as torture
-from .conftest import Serving, read_exactly, wait_for
+from .conftest import Serving, read_exactly, wait_for, wait_until_still
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -244,8 +244,7 @@ def test_a_slow_reader(serving: Serving) -> None:
 
     serving(session, ssl=server_context())
     client = connect(serving)
-    time.sleep(0.3)
-    assert len(progress) < 30
+    assert 0 < wait_until_still(lambda: len(progress)) < 30
     assert read_exactly(client, 30 * len(chunk)) == chunk * 30
 
 

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import contextvars
-import time
+import threading
 
 import pytest
 
 import netpoll
 from tests.support import pattern, reset
 
-from .conftest import Serving, read_exactly, wait_for
+from .conftest import Serving, read_exactly, wait_for, wait_until_still
 
 
 def test_awaiting_bytes(serving: Serving) -> None:
@@ -48,6 +48,8 @@ def test_the_server_speaks_first(serving: Serving) -> None:
 def test_asyncio_works_in_a_session(serving: Serving) -> None:
     variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
 
+    timed_out = threading.Event()
+
     async def twice(n: int) -> int:
         await asyncio.sleep(0)
         return 2 * n
@@ -64,6 +66,7 @@ def test_asyncio_works_in_a_session(serving: Serving) -> None:
                 await conn.read_exactly(1)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.sleep(10), 0.01)
+        timed_out.set()
         data = await asyncio.create_task(_read(conn))
         conn.write(b"%d %s" % (task.result(), data))
 
@@ -73,7 +76,7 @@ def test_asyncio_works_in_a_session(serving: Serving) -> None:
     serving(session)
     client = serving.connect()
     client.settimeout(5)
-    time.sleep(0.1)
+    assert timed_out.wait(10)
     client.sendall(b"data")
     assert read_exactly(client, 100) == b"42 data"
 
@@ -164,8 +167,7 @@ def test_drain_waits_for_a_slow_reader(serving: Serving) -> None:
 
     serving(session)
     client = serving.connect()
-    time.sleep(0.2)
-    assert len(progress) < 40
+    assert 0 < wait_until_still(lambda: len(progress)) < 40
     assert read_exactly(client, 40 * len(chunk)) == chunk * 40
     wait_for(lambda: len(progress) == 40)
 

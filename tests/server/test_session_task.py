@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import netpoll
-from tests.support import SLOWNESS
+from tests.support import SLOWNESS, until
 
 from .conftest import Serving, read_exactly, wait_for
 
@@ -563,6 +563,7 @@ def test_run_cancels_sessions_that_are_left(backend: str) -> None:
     seen: list[str] = []
 
     async def session(conn: netpoll.Connection) -> None:
+        seen.append("begun")
         try:
             await conn.fill()
         except asyncio.CancelledError:
@@ -573,11 +574,11 @@ def test_run_cancels_sessions_that_are_left(backend: str) -> None:
     async def main() -> str:
         server = netpoll.Server(session, "127.0.0.1", 0).start()
         connection = await asyncio.open_connection("127.0.0.1", server.port)
-        await asyncio.sleep(0.05)
+        await until(lambda: seen)
         kept.append(connection)
         assert len(asyncio.all_tasks()) == 2
         return "the result"
 
     kept: list[Any] = []
     assert netpoll.run(main(), backend=backend) == "the result"
-    assert seen == ["cancelled"]
+    assert seen == ["begun", "cancelled"]
