@@ -10,7 +10,7 @@ two requests a connection is a struct np_conn and nothing else (Service.put_back
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
@@ -357,7 +357,7 @@ cdef class Wire:
             self.service.ids.tell(self.request_id, pairs, &told)
         if self.service.coding is not None:
             body = self.service.coding.begin(self, status, pairs, &told, body,
-                                              body is None and length_bytes >= 0)
+                                             body is None and length_bytes >= 0)
         self.check_open()  # both have run code, which may have ended the connection
         if body is not None and self.encoder is None and self.has_body \
                 and PyBytes_GET_SIZE(body) <= HTTP_INLINE_BYTES:

@@ -15,9 +15,8 @@ from libc.string cimport memcpy
 
 from netpoll._native.c cimport (
     NP_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_CONN_PAUSED, NP_CONN_SHUT, NP_LOST, NP_OWNER_FILE,
-    NP_OWNER_HEAP, PyObject, PyTypeObject, Py_INCREF, Py_REFCNT, np_chunk, np_conn,
-    np_conn_in, np_conn_pin, np_flow, np_flow_copy, np_flow_find, np_flow_get, np_flow_move,
-    np_flow_push)
+    NP_OWNER_HEAP, PyObject, PyTypeObject, Py_INCREF, Py_REFCNT, np_conn, np_conn_in, np_conn_pin,
+    np_flow, np_flow_copy, np_flow_find, np_flow_get, np_flow_move, np_flow_push)
 from netpoll._native.limits cimport HIGH_WATER_DEFAULT_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._native.memory.pool cimport Buffer, PoolBlock
