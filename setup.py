@@ -11,7 +11,7 @@ Environment:
     NETPOLL_SANITIZE=address,undefined  the same with -fsanitize=...; run Python with libasan
                                         preloaded (`./test --sanitize` does).
     NETPOLL_JOBS=N                      compilers at once (default: one per CPU).
-    CC                                  the compiler, as everywhere.
+    CC, AR, CFLAGS, LDFLAGS             as everywhere.
 
 Each flavour (release, symbols, debug, sanitized) has its own directory below `build/`, so that
 changing between them neither mixes objects nor starts from nothing.
@@ -67,6 +67,7 @@ BUILD_BASE = f"build/{FLAVOUR}"
 # Apart for each interpreter: "cpython-313t-x86_64-linux-gnu" is not "cpython-313-...".
 BUILD_LIB = f"{BUILD_BASE}/lib.{sysconfig.get_config_var('SOABI')}"
 BUILD_TEMP = f"{BUILD_BASE}/temp.{sysconfig.get_config_var('SOABI')}"
+EXPORTS = f"{BUILD_BASE}/exports.map"
 
 
 def compile_flags() -> list[str]:
@@ -85,8 +86,9 @@ def compile_flags() -> list[str]:
 
 def link_flags() -> list[str]:
     # liburing is linked statically, so that a wheel needs nothing on the machine it runs on.
-    # Its names stay inside, too: another liburing in the process must not meet this one.
-    flags = ["-l:liburing.a", "-Wl,--exclude-libs,ALL"]
+    # Its names stay inside, too: another liburing in the process must not meet this one. A version
+    # script says so to every linker, --exclude-libs only to some.
+    flags = ["-l:liburing.a", f"-Wl,--version-script={EXPORTS}"]
     if not SYMBOLS:
         # docs/decisions/small-extensions.md: what it saves, and what else was tried.
         flags += ["-Wl,--strip-all", "-Wl,-z,noseparate-code"]
@@ -290,6 +292,7 @@ class BuildExt(build_ext):
         check_python_headers()
         check_liburing()
         self.translate(check_cython())
+        Path(EXPORTS).write_text("{ global: PyInit_*; local: *; };\n")
         super().run()
 
     def translate(self, cython_version: str) -> None:
@@ -331,7 +334,8 @@ class BuildExt(build_ext):
         if stale or is_stale(archive, [str(o) for o in jobs]):
             # From nothing: an archive would keep the object of a source that is gone.
             archive.unlink(missing_ok=True)
-            run(["ar", "rcs", str(archive), *map(str, jobs)])
+            archiver = shlex.split(os.environ.get("AR") or "ar")
+            run([*archiver, "rcs", str(archive), *map(str, jobs)])
         return archive
 
     def compile_core_file(self, source: str, target: Path) -> None:

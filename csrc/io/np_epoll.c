@@ -8,7 +8,7 @@
  *     The fd may be the user's: if he closed it in between and the number was reused, MOD says
  *     ENOENT and we ADD.
  */
-#define _GNU_SOURCE /* epoll_pwait2 */
+#define _GNU_SOURCE /* syscall */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "io/np_backend.h"
@@ -516,7 +517,9 @@ static int wait_ready(struct np_epoll *e, int64_t timeout_ns)
     if (timeout_ns > 0 && (e->head.features & NP_FEATURE_PWAIT2)) {
         struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
                               .tv_nsec = timeout_ns % 1000000000};
-        n = epoll_pwait2(e->epoll_fd, e->batch, NP_EPOLL_BATCH_COUNT, &ts, NULL);
+        /* The system call itself: a C library older than 2.35 has no function for it. */
+        n = (int)syscall(SYS_epoll_pwait2, e->epoll_fd, e->batch, NP_EPOLL_BATCH_COUNT, &ts, NULL,
+                         0);
         if (n >= 0 || !np_is_refused(errno))
             goto out;
         e->head.features &= ~(uint32_t)NP_FEATURE_PWAIT2;
