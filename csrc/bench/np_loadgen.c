@@ -42,7 +42,12 @@ struct np_load {
     struct np_loadtls *tls; /* NULL: plain */
     int epoll_fd;
     uint32_t in_flight;
+    uint32_t idle_count;
+    uint32_t *idle; /* connections that wait until a request is due */
+    int64_t start_ns;
     int64_t deadline_ns;
+    int64_t interval_ns; /* between two requests that are due; 0: closed loop */
+    int64_t due;         /* requests of this window that have begun */
     struct np_load_result result;
     uint64_t buckets[NP_LOAD_BUCKETS];
 };
@@ -188,9 +193,10 @@ static int open_memory(struct np_load *load)
     const struct np_load_config *config = &load->config;
     size_t pattern_bytes = (size_t)config->size_bytes + PATTERN_SHIFT_BYTES;
     load->conns = calloc(config->connections, sizeof(*load->conns));
+    load->idle = calloc(config->connections, sizeof(*load->idle));
     load->pattern = malloc(pattern_bytes);
     load->scratch = malloc(SCRATCH_BYTES);
-    if (!load->conns || !load->pattern || !load->scratch)
+    if (!load->conns || !load->idle || !load->pattern || !load->scratch)
         return -ENOMEM;
     for (uint32_t i = 0; i < config->connections; i++)
         load->conns[i].fd = -1;
@@ -256,6 +262,7 @@ void np_load_close(struct np_load *load)
     if (load->epoll_fd >= 0)
         close(load->epoll_fd);
     free(load->conns);
+    free(load->idle);
     free(load->pattern);
     free(load->scratch);
     free(load);
@@ -305,18 +312,53 @@ static int send_more(struct np_load *load, struct load_conn *conn)
     return 0;
 }
 
-static int start_request(struct np_load *load, struct load_conn *conn, int64_t now_ns)
+/* Its latency counts from start_ns. */
+static int start_request(struct np_load *load, struct load_conn *conn, int64_t start_ns)
 {
     uint32_t index = (uint32_t)(conn - load->conns);
+    load->in_flight++;
     conn->busy = 1;
     conn->sent_bytes = 0;
     conn->received_bytes = 0;
     conn->shift_bytes = (index * 64 + conn->requests * 8) % PATTERN_SHIFT_BYTES;
     conn->check_whole = load->config.size_bytes <= WHOLE_CHECK_MAX_BYTES ||
                         conn->requests % WHOLE_CHECK_EVERY == 0;
-    conn->start_ns = now_ns;
+    conn->start_ns = start_ns;
     conn->requests++;
     return send_more(load, conn);
+}
+
+static int64_t due_ns(const struct np_load *load)
+{
+    return load->start_ns + load->due * load->interval_ns;
+}
+
+/* A connection that has its answer: the next request, or none. */
+static int next_request(struct np_load *load, struct load_conn *conn, int64_t now_ns)
+{
+    if (load->interval_ns == 0)
+        return now_ns < load->deadline_ns ? start_request(load, conn, now_ns) : 0;
+    int64_t start_ns = due_ns(load);
+    if (start_ns <= now_ns && start_ns < load->deadline_ns) {
+        load->due++;
+        return start_request(load, conn, start_ns);
+    }
+    load->idle[load->idle_count++] = (uint32_t)(conn - load->conns);
+    return 0;
+}
+
+static int start_what_is_due(struct np_load *load)
+{
+    int err = 0;
+    int64_t now_ns = clock_ns();
+    while (err == 0 && load->idle_count > 0 && due_ns(load) <= now_ns &&
+           due_ns(load) < load->deadline_ns) {
+        struct load_conn *conn = &load->conns[load->idle[--load->idle_count]];
+        int64_t start_ns = due_ns(load);
+        load->due++;
+        err = start_request(load, conn, start_ns);
+    }
+    return err;
 }
 
 static int finish_request(struct np_load *load, struct load_conn *conn)
@@ -328,12 +370,10 @@ static int finish_request(struct np_load *load, struct load_conn *conn)
         load->result.latency_max_ns = latency_ns;
     load->result.requests_all++;
     conn->busy = 0;
-    if (now_ns >= load->deadline_ns) {
-        load->in_flight--;
-        return 0;
-    }
-    load->result.requests++;
-    return start_request(load, conn, now_ns);
+    load->in_flight--;
+    if (now_ns < load->deadline_ns)
+        load->result.requests++;
+    return next_request(load, conn, now_ns);
 }
 
 /* Judges one piece that came back: 0, or the fault with the connection lost. */
@@ -399,47 +439,76 @@ static int handle(struct np_load *load, const struct epoll_event *event)
 
 /* ---- a window ---- */
 
+/* While a request is about to be due it does not sleep: waking up takes as long as an answer. */
+static int wait_ms(const struct np_load *load)
+{
+    int waits_for_time = load->interval_ns && load->idle_count > 0 &&
+                         due_ns(load) < load->deadline_ns;
+    return waits_for_time ? 0 : WAIT_MS;
+}
+
+static uint32_t first_busy(const struct np_load *load)
+{
+    uint32_t index = 0;
+    while (index < load->config.connections - 1 && !load->conns[index].busy)
+        index++;
+    return index;
+}
+
 static int wait_and_handle(struct np_load *load, int64_t *progress_ns)
 {
     struct epoll_event events[EVENTS_PER_WAIT];
-    int count = epoll_wait(load->epoll_fd, events, EVENTS_PER_WAIT, WAIT_MS);
+    int count = epoll_wait(load->epoll_fd, events, EVENTS_PER_WAIT, wait_ms(load));
     if (count < 0)
         return errno == EINTR ? 0 : fail(load, NP_LOAD_FAULT_SYSTEM, 0, -errno);
-    if (count == 0) {
-        if (clock_ns() - *progress_ns < load->config.stall_ns)
-            return 0;
-        uint32_t index = 0;
-        while (index < load->config.connections - 1 && !load->conns[index].busy)
-            index++;
-        return fail(load, NP_LOAD_FAULT_STALLED, index, -ETIMEDOUT);
-    }
     for (int i = 0; i < count; i++) {
         int err = handle(load, &events[i]);
         if (err < 0)
             return err;
     }
-    *progress_ns = clock_ns();
+    if (count > 0 || load->in_flight == 0)
+        *progress_ns = clock_ns();
+    else if (clock_ns() - *progress_ns >= load->config.stall_ns)
+        return fail(load, NP_LOAD_FAULT_STALLED, first_busy(load), -ETIMEDOUT);
     return 0;
 }
 
-int np_load_run(struct np_load *load, int64_t duration_ns, struct np_load_result *out)
+/* Every connection begins at once, or waits until a request is due. */
+static int begin_window(struct np_load *load)
+{
+    int err = 0;
+    load->idle_count = 0;
+    for (uint32_t i = 0; err == 0 && i < load->config.connections; i++) {
+        if (load->interval_ns)
+            load->idle[load->idle_count++] = i;
+        else
+            err = start_request(load, &load->conns[i], clock_ns());
+    }
+    return err;
+}
+
+int np_load_run(struct np_load *load, int64_t duration_ns, int64_t interval_ns,
+                struct np_load_result *out)
 {
     int err = load->result.fault ? -EPROTO : 0;
+    load->start_ns = clock_ns();
     if (err == 0) {
         memset(&load->result, 0, sizeof(load->result));
         memset(load->buckets, 0, sizeof(load->buckets));
+        load->deadline_ns = load->start_ns + duration_ns;
+        load->interval_ns = interval_ns;
+        load->due = 0;
+        err = begin_window(load);
     }
-    int64_t start_ns = clock_ns();
-    int64_t progress_ns = start_ns;
-    load->deadline_ns = start_ns + duration_ns;
-    for (uint32_t i = 0; err == 0 && i < load->config.connections; i++) {
-        load->in_flight++;
-        err = start_request(load, &load->conns[i], clock_ns());
+    int64_t progress_ns = load->start_ns;
+    while (err == 0 && (load->in_flight > 0 || (interval_ns && due_ns(load) < load->deadline_ns))) {
+        if (interval_ns)
+            err = start_what_is_due(load);
+        if (err == 0)
+            err = wait_and_handle(load, &progress_ns);
     }
-    while (err == 0 && load->in_flight > 0)
-        err = wait_and_handle(load, &progress_ns);
     load->result.window_ns = duration_ns;
-    load->result.elapsed_ns = clock_ns() - start_ns;
+    load->result.elapsed_ns = clock_ns() - load->start_ns;
     *out = load->result;
     return err;
 }

@@ -1,4 +1,4 @@
-/* np_loadgen.h - the benchmark's load: a closed loop of echo requests over many connections.
+/* np_loadgen.h - the benchmark's load: echo requests over many connections, a closed or open loop.
  *
  * Purpose   Each connection sends `size_bytes`, waits until the same bytes came back, and sends
  *           again. One thread, edge-triggered epoll, one clock reading per request, so that the
@@ -7,6 +7,10 @@
  *           for what is still in flight. Between two calls nothing is in flight: whoever reads the
  *           server's CPU time before and after a call has the CPU of exactly
  *           `requests_all` requests. duration_ns = 0 is one request per connection.
+ * Open loop With interval_ns a request is due every so often, whether earlier ones are answered or
+ *         not; a connection that is free takes it. Its latency counts from when it was due, so a
+ *         server that pauses makes all that was due meanwhile late: nothing is omitted. What was
+ *         due within the window is asked, if later. While one is about to be due the load polls.
  * Honesty   What comes back is compared with what was sent: wholly up to 4 KiB and in every 16th
  *           larger request, else the first 64 bytes of each piece received. The bytes differ from
  *           one request of a connection to its next. A server that answers something else, too
@@ -75,7 +79,8 @@ struct np_load;
 int np_load_open(struct np_load **out, const struct np_load_config *config, int *fault);
 void np_load_close(struct np_load *load);
 /* After a fault other than NP_LOAD_FAULT_NONE only np_load_close is left. */
-int np_load_run(struct np_load *load, int64_t duration_ns, struct np_load_result *out);
+int np_load_run(struct np_load *load, int64_t duration_ns, int64_t interval_ns,
+                struct np_load_result *out);
 /* The latencies of the last run: NP_LOAD_BUCKETS counts, the load's own memory. */
 const uint64_t *np_load_buckets(const struct np_load *load);
 /* The largest latency that falls into bucket `index`. */

@@ -87,7 +87,7 @@ cdef extern from "bench/np_loadgen.h" nogil:
         pass
     int np_load_open(np_load **out, const np_load_config *config, int *fault)
     void np_load_close(np_load *load)
-    int np_load_run(np_load *load, int64_t duration_ns, np_load_result *out)
+    int np_load_run(np_load *load, int64_t duration_ns, int64_t interval_ns, np_load_result *out)
     const uint64_t *np_load_buckets(const np_load *load)
     int64_t np_load_bucket_top_ns(uint32_t index)
     uint32_t np_load_bucket_of(int64_t latency_ns)
@@ -216,7 +216,7 @@ cdef int fill_address(np_load_config *config, object address) except -1:
 
 
 cdef class Load:
-    """A closed loop of echo requests over `connections` connections to one server.
+    """Echo requests over `connections` connections to one server: a closed loop, or an open one.
 
     `address` is `(IPv4 address, port)` or the path of a Unix socket. Connects at once. When
     `stop_fd` (say, signal.set_wakeup_fd's) becomes readable, a run ends with LoadStopped.
@@ -256,17 +256,21 @@ cdef class Load:
         if err < 0:
             raise load_error(np_load_fault_text(fault), err, None)
 
-    def run(self, duration_s: float) -> dict:
+    def run(self, duration_s: float, rate_per_s: float = 0.0) -> dict:
         """Runs one window of `duration_s` seconds (0: one request per connection) and waits for the
         last answer. Returns counts, times in nanoseconds, and the histogram: a list of
-        (largest latency of the bucket in nanoseconds, count), the empty ones left out."""
+        (largest latency of the bucket in nanoseconds, count), the empty ones left out.
+
+        With a rate it is an open loop: so many requests are due in a second, whether earlier ones
+        are answered or not, and latencies count from then."""
         cdef np_load_result result
         cdef int64_t duration_ns = <int64_t>(duration_s * 1e9)
+        cdef int64_t interval_ns = max(1, <int64_t>(1e9 / rate_per_s)) if rate_per_s > 0 else 0
         cdef int err
         if self.load is NULL:
             raise ValueError("this load is closed")
         with nogil:
-            err = np_load_run(self.load, duration_ns, &result)
+            err = np_load_run(self.load, duration_ns, interval_ns, &result)
         if err < 0:
             if result.fault == NP_LOAD_FAULT_STOPPED:
                 raise LoadStopped()

@@ -22,6 +22,8 @@ __all__ = [
     "Group",
     "Heading",
     "Line",
+    "LineOf",
+    "Lines",
     "Note",
     "Table",
     "counted",
@@ -215,4 +217,25 @@ class Curves:
     note: str = ""
 
 
-Block = Heading | Note | Table | Choice | Bars | Curves
+@dataclass(frozen=True)
+class LineOf:
+    """One arm of `Lines`: (x, y), x ascending."""
+
+    arm: str
+    points: Sequence[tuple[float, float]]
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A chart of a quantity against another; the vertical axis is logarithmic."""
+
+    identity: str
+    title: str
+    lines: Sequence[LineOf]
+    note: str = ""
+    x_unit: str = ""
+    y_unit: str = ""
+
+
+Block = Heading | Note | Table | Choice | Bars | Curves | Lines

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netpoll.bench import guests
+from netpoll.bench import guests, hdr
 from netpoll.bench.arguments import list_of, number_in, one_of
 from netpoll.bench.blocks import counted
 from netpoll.bench.cores import choose_pinning
@@ -101,6 +101,10 @@ def _add_output(group: argparse._ArgumentGroup, kind: Kind) -> None:
     group.add_argument("--no-files", action="store_true", help="only the table")
 
 
+    if kind.has_latencies:
+        group.add_argument(
+            "--hdr", type=Path, metavar="PATH", help="the latencies as a log of HdrHistogram"
+        )
 def _path(kind: Kind, suffix: str) -> Path:
     return Path(f"{REPORT_STEM}-{kind.name}.{suffix}")
 
@@ -163,6 +167,9 @@ def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) 
 
     from netpoll.bench.display import ProgressBar, show
 
+    wants_log = kind.has_latencies and options.hdr
+    if wants_log:
+        hdr.require_library()
     console = Console()
     asked = kind.chosen_arms(options) + guest_names
     cpus = (options.server_cpu, options.load_cpu) if kind.pinned else ()
@@ -184,6 +191,8 @@ def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) 
 
 
 def _write(kind: Kind, document: Document, options: argparse.Namespace, console: Console) -> None:
+    if wants_log:
+        _write_log(options.hdr, document, console)
     """The two files. Raises UsageError when one cannot be written."""
     from netpoll.bench.page import page
 
@@ -201,5 +210,14 @@ def _exit_code(document: Document) -> int:
     if document["stopped"] == INTERRUPTED:
         return EXIT_INTERRUPTED
     rows = document["rows"]
+def _write_log(path: Path, document: Document, console: Console) -> None:
+    """The log of HdrHistogram. Raises UsageError when it cannot be written."""
+    try:
+        hdr.write_log(path, document)
+    except OSError as error:
+        raise UsageError(f"cannot write the latencies: {error}") from None
+    console.print(f"latencies: {path}", highlight=False, soft_wrap=True)
+
+
     failed = any(row["fault"] for row in rows) or not any(row["rounds"] for row in rows)
     return EXIT_FAILED if failed else EXIT_OK

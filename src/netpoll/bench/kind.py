@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -67,6 +67,7 @@ class Kind(ABC):
     takes_guests: ClassVar[bool] = False
     loop_guest_help: ClassVar[str] = ""
     server_guest_help: ClassVar[str] = ""
+    has_latencies: ClassVar[bool] = False
     rounds: ClassVar[int] = 5
     quick_rounds: ClassVar[int] = 3
     pinned: ClassVar[bool] = True

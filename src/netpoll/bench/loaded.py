@@ -6,13 +6,15 @@ the server and the load themselves. `windows.py` makes figures of what is measur
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from netpoll.bench.errors import ServerError
+from netpoll.bench.openloop import Pace, with_paced
 from netpoll.bench.rounds import Plan, Run, Step, rotated
 from netpoll.bench.stats import Sample, paired_ratio
 from netpoll.bench.syscalls import SyscallCounter
@@ -45,7 +47,8 @@ class Subject:
 @dataclass(frozen=True, kw_only=True)
 class LoadPlan(Plan):
     """fresh: a new server process for each measurement; else one per entry for the whole run.
-    stall_s: patience with a server that does not answer. counter: what counts system calls."""
+    stall_s: patience with a server that does not answer. counter: what counts system calls. pace:
+    the windows of an open loop that follow the one at full rate."""
 
     cells: tuple[Any, ...]
     duration_s: float = USUAL_WINDOW_S
@@ -53,6 +56,7 @@ class LoadPlan(Plan):
     fresh: bool = True
     stall_s: float = 5.0
     counter: SyscallCounter | None = None
+    pace: Pace = field(default_factory=Pace)
 
     @property
     @abstractmethod
@@ -61,7 +65,8 @@ class LoadPlan(Plan):
 
     @property
     def measurement_s(self) -> float:
-        return self.duration_s + self.warmup_s + SETTLE_S + (START_S if self.fresh else 0.0)
+        windows_s = (1 + self.pace.windows) * self.duration_s
+        return windows_s + self.warmup_s + SETTLE_S + (START_S if self.fresh else 0.0)
 
     @property
     def start_s(self) -> float:
@@ -150,7 +155,8 @@ class Servers:
 
     def window(self, server: RunningServer, load: Any, round_number: int) -> Sample:
         """What is measured once the load is warm."""
-        return measure(server, load, self.plan.duration_s, round_number)
+        sample = measure(server, load, self.plan.duration_s, round_number)
+        return with_paced(sample, self.plan.pace, functools.partial(load.run, self.plan.duration_s))
 
     def count_calls(self, subject: Subject, server: RunningServer, load: Load) -> dict[str, float]:
         counter = self.plan.counter

@@ -25,6 +25,7 @@ from netpoll.bench.blocks import (
     Group,
     Heading,
     Line,
+    Lines,
     Note,
     Table,
 )
@@ -124,7 +125,7 @@ def _choice(choice: Choice) -> str:
     return _tag("div", buttons, class_="choices", data_key=choice.key)
 
 
-def _chart(chart: Bars | Curves) -> str:
+def _chart(chart: Bars | Curves | Lines) -> str:
     note = f" {escape(chart.note)}" if chart.note else ""
     caption = _tag("figcaption", _tag("b", escape(chart.title)) + note)
     return _tag("figure", caption + _tag("div", "", id=chart.identity), class_="card")
@@ -137,6 +138,7 @@ DRAWN: dict[type, Callable[[Any], str]] = {
     Choice: _choice,
     Bars: _chart,
     Curves: _chart,
+    Lines: _chart,
 }
 
 
@@ -166,6 +168,19 @@ def _data(blocks: Sequence[Block]) -> Facts:
                     "rows": [
                         {"arm": c.arm, "points": c.points, "faint": c.faint, "where": c.where}
                         for c in block.curves
+                    ],
+                }
+            )
+        elif isinstance(block, Lines):
+            charts.append(
+                {
+                    "type": "lines",
+                    "id": block.identity,
+                    "x_unit": block.x_unit,
+                    "y_unit": block.y_unit,
+                    "rows": [
+                        {"arm": line.arm, "points": line.points, "where": line.where}
+                        for line in block.lines
                     ],
                 }
             )

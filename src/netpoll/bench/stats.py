@@ -9,7 +9,7 @@ from statistics import median
 
 from netpoll.bench.records import Facts
 
-__all__ = ["PERCENTILES", "Sample", "Spread", "merge", "paired_ratio", "percentile_ns"]
+__all__ = ["PERCENTILES", "Offered", "Sample", "Spread", "merge", "paired_ratio", "percentile_ns"]
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
@@ -42,12 +42,25 @@ def percentile_ns(histogram: Histogram, percent: float) -> int:
 
 
 @dataclass(frozen=True)
+class Offered:
+    """A window in which requests were due at `rate_per_s`, which is `percent` of the full rate."""
+
+    percent: float
+    rate_per_s: float
+    requests: int
+    window_ns: int
+    latency_max_ns: int
+    histogram: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One measured window of one entry in one cell.
 
     requests and window_ns give the rate; requests_all, cpu_* (of the server) and elapsed_ns include
     the answers that were on their way when the window ended. `wait_ns`: how long the server was
-    kept from its core by somebody else; None where that is not known.
+    kept from its core by somebody else; None where that is not known. `offered`: windows of an open
+    loop that came after it.
     """
 
     round: int
@@ -63,6 +76,7 @@ class Sample:
     wait_ns: int | None
     latency_max_ns: int
     histogram: list[tuple[int, int]]
+    offered: tuple[Offered, ...] = ()
 
     @property
     def requests_per_s(self) -> float:

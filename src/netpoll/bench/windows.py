@@ -26,7 +26,15 @@ from netpoll.bench.blocks import (
 )
 from netpoll.bench.clocks import CpuTime
 from netpoll.bench.records import Facts, Row
-from netpoll.bench.stats import PERCENTILES, Sample, Spread, merge, percentile_ns
+from netpoll.bench.stats import (
+    PERCENTILES,
+    Histogram,
+    Offered,
+    Sample,
+    Spread,
+    merge,
+    percentile_ns,
+)
 
 __all__ = [
     "COST_LEGEND",
@@ -73,9 +81,9 @@ class Measured(Protocol):
 
 
 class Load(Protocol):
-    """What loads it for so many seconds: `_native.Load`."""
+    """What loads it for so many seconds, at a rate if there is one: `_native.Load`."""
 
-    def run(self, duration_s: float) -> Mapping[str, Any]: ...
+    def run(self, duration_s: float, rate_per_s: float = ...) -> Mapping[str, Any]: ...
 
 
 def measure(server: Measured, load: Load, duration_s: float, round_number: int) -> Sample:
@@ -111,8 +119,6 @@ def measure(server: Measured, load: Load, duration_s: float, round_number: int) 
 def figures(samples: Sequence[Sample], size_bytes: int) -> Facts:
     """What a row says about the windows of all rounds; each answer has `size_bytes`."""
     histogram = merge(s.histogram for s in samples)
-    latency = {f"p{p:g}": percentile_ns(histogram, p) / 1e3 for p in PERCENTILES}
-    latency["max"] = max(s.latency_max_ns for s in samples) / 1e3
     cpu = Spread.of(s.cpu_us for s in samples)
     # Divided by the ticks of all rounds together: those of one window are few.
     total_ns = sum(s.cpu_ns for s in samples)
@@ -123,14 +129,38 @@ def figures(samples: Sequence[Sample], size_bytes: int) -> Facts:
         "requests": sum(s.requests_all for s in samples),
         "requests_per_s": Spread.of(s.requests_per_s for s in samples).as_dict(),
         "mb_per_s": Spread.of(s.requests_per_s * size_bytes / 1e6 for s in samples).as_dict(),
-        "latency_us": latency,
+        "latency_us": _latencies(histogram, samples),
         "cpu_us": cpu.as_dict(),
         "cpu_user_us": cpu.median * user_share if is_divided else None,
         "cpu_system_us": cpu.median * (1 - user_share) if is_divided else None,
         "cpu_us_by_round": [s.cpu_us for s in samples],
         "server_busy": Spread.of(s.server_busy for s in samples).as_dict(),
         "histogram_ns": histogram,
-    }
+    } | _offered(samples)
+
+
+def _latencies(histogram: Histogram, windows: Iterable[Sample | Offered]) -> dict[str, float]:
+    """Percentiles, and the largest of the windows; microseconds."""
+    latency = {f"p{p:g}": percentile_ns(histogram, p) / 1e3 for p in PERCENTILES}
+    return latency | {"max": max(window.latency_max_ns for window in windows) / 1e3}
+
+
+def _offered(samples: Sequence[Sample]) -> Facts:
+    """What the open loop said, load by load, all rounds together; {} when there was none."""
+    loads = []
+    for windows in zip(*(sample.offered for sample in samples), strict=True):
+        histogram = merge(window.histogram for window in windows)
+        answered = (window.requests / window.window_ns * 1e9 for window in windows)
+        loads.append(
+            {
+                "percent": windows[0].percent,
+                "rate_per_s": Spread.of(window.rate_per_s for window in windows).as_dict(),
+                "answered_per_s": Spread.of(answered).as_dict(),
+                "latency_us": _latencies(histogram, windows),
+                "histogram_ns": histogram,
+            }
+        )
+    return {"offered": loads} if loads else {}
 
 
 def disturbed_rounds(samples: Iterable[Sample]) -> int:
@@ -139,9 +169,9 @@ def disturbed_rounds(samples: Iterable[Sample]) -> int:
 
 
 def sample_dict(sample: Sample) -> Facts:
-    """A window as it stands in a document; its histogram is in the row."""
+    """A window as it stands in a document; its histograms are in the row."""
     facts = asdict(sample)
-    del facts["histogram"]
+    del facts["histogram"], facts["offered"]
     return facts
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from netpoll.bench import tls
+from netpoll.bench import openloop, tls
 from netpoll.bench._native import Load
 from netpoll.bench.arms import (
     ARMS,
@@ -245,7 +245,7 @@ def _by_cell(document: Document) -> Iterator[tuple[str, list[Row], bool]]:
 
 def _footnotes(document: Document) -> list[str]:
     """What the tables do not say by themselves."""
-    notes = []
+    notes = [openloop.footnote(document["settings"])]
     if note := malloc_note(document):
         notes.append(note)
     if any(row.get("disturbed_rounds") for row in document["rows"]):
@@ -316,6 +316,7 @@ def _charts(rows: Sequence[Row]) -> list[Block]:
         _rate_chart(rows, is_bulk=False),
         _rate_chart(rows, is_bulk=True),
         latency_chart([curve_of(row, _where(row)) for row in rows]),
+        *openloop.curve_blocks(rows, _where),
     ]
 
 
@@ -346,6 +347,10 @@ counted. It holds user and system time of all its threads, and is the figure to 
 second also depend on the load's core. In loopback TCP the receiver's kernel work is partly done by
 the sender, the load.
 
+With --paced, --rate or --curve there is an open loop as well, in windows of its own: requests are
+due at a steady rate, whether the server has answered the earlier ones or not, and a latency counts
+from the moment at which its request was due.
+
 Figures are medians over the rounds; a dot in the chart is one round. Ratios are medians of the
 ratios round by round, so that what slows the whole machine for a while cancels out.
 """
@@ -354,6 +359,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
     peers = PEER_ARMS
     rounds = 3
     takes_guests = True
+    has_latencies = True
     loop_guest_help = "the factory takes no arguments"
     server_guest_help = "it sends back what it is sent, on that port of 127.0.0.1"
 
@@ -361,6 +367,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
 
     def add_options(self, parser: argparse._ArgumentGroup) -> None:
         add_load_options(parser)
+        openloop.add_options(parser, 0.0)
         parser.add_argument(
             "--malloc",
             choices=MALLOC_CHOICES,
@@ -396,6 +403,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
             duration_s=options.duration_s or USUAL_WINDOW_S,
             warmup_s=WARMUP_S if options.warmup_s is None else options.warmup_s,
             malloc=options.malloc,
+            pace=openloop.chosen(options),
             counter=SyscallCounter.find() if options.syscalls else None,
         )
         if options.quick:
@@ -429,6 +437,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
             "warmup_s": plan.warmup_s,
             "fresh_server_per_measurement": plan.fresh,
             "malloc": plan.malloc,
+            **plan.pace.facts(),
             "syscall_counter": plan.counter.name if plan.counter else None,
         }
 
@@ -456,6 +465,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
             head = ["arm", *(column.title for column in columns)]
             title = f"{cell}  (connections × message)"
             tables.append(Table(head, _groups(rows, columns), title))
+            tables += openloop.curve_table(rows, lambda row: str(Entry(row["arm"], row["mode"])))
         return tables
 
     def notes(self, document: Document, wide: bool) -> list[str]:

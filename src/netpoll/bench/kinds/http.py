@@ -14,11 +14,11 @@ import ssl
 import tempfile
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netpoll.bench import tls
+from netpoll.bench import openloop, tls
 from netpoll.bench._native import HttpLoad
 from netpoll.bench.answers import HELLO_PATH, write_files
 from netpoll.bench.arguments import list_of, number_in, one_of
@@ -53,7 +53,6 @@ from netpoll.bench.kind import Kind, Terms, distinct, measured
 from netpoll.bench.loaded import (
     USUAL_WINDOW_S,
     LoadPlan,
-    RunningServer,
     Servers,
     Subject,
     cpu_ratio,
@@ -103,11 +102,9 @@ CONTROLS = {
 
 @dataclass(frozen=True, kw_only=True)
 class HttpPlan(LoadPlan):
-    """paced_percent: of the full rate, in the window of the latencies; 0: there is none. skipped:
-    works that cannot be measured here, and why."""
+    """skipped: works that cannot be measured here, and why."""
 
     connections: int
-    paced_percent: float
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -119,8 +116,7 @@ class HttpPlan(LoadPlan):
 
     @property
     def measurement_s(self) -> float:
-        windows = 2 if self.paced_percent else 1
-        return super().measurement_s + (windows - 1) * self.duration_s + self.fresh * START_S
+        return super().measurement_s + self.fresh * START_S
 
     @property
     def start_s(self) -> float:
@@ -199,20 +195,6 @@ def write_certificate(folder: Path) -> None:
     (folder / KEY).write_bytes(pem)
 
 
-class PacedServers(Servers):
-    """After the window at full rate, one in which requests come as they would from outside."""
-
-    plan: HttpPlan
-
-    def window(self, server: RunningServer, load: Any, round_number: int) -> Sample:
-        sample = super().window(server, load, round_number)
-        rate_per_s = sample.requests_per_s * self.plan.paced_percent / 100
-        if not rate_per_s:
-            return sample
-        paced = load.run(self.plan.duration_s, rate_per_s)
-        return replace(sample, histogram=paced["histogram"], latency_max_ns=paced["latency_max_ns"])
-
-
 # ---- rows -------------------------------------------------------------------------------------
 
 
@@ -278,16 +260,8 @@ def _title(document: Document, work: str) -> str:
 
 def _footnotes(document: Document) -> list[str]:
     settings = document["settings"]
-    percent = settings["paced_percent"]
-    if percent:
-        how = (
-            f"Latencies are of windows of their own at {percent:g} % of each server's rate; they "
-            "count from the moment at which a request is due."
-        )
-    else:
-        how = "Latencies are those of a saturated server."
     skipped = [f"skipped: {work}: {why}." for work, why in settings["skipped"].items()]
-    return [how, *skipped]
+    return [openloop.footnote(settings), *skipped]
 
 
 # ---- the page ---------------------------------------------------------------------------------
@@ -338,6 +312,7 @@ def _charts(rows: Sequence[Row]) -> list[Block]:
         ),
         latency_chart([curve_of(row, where(row)) for row in rows]),
     ]
+        *openloop.curve_blocks(rows, where),
 
 
 # ---- the kind ---------------------------------------------------------------------------------
@@ -381,6 +356,7 @@ by round, so that what slows the whole machine for a while cancels out.
     takes_guests = True
     loop_guest_help = "uvicorn runs on it; the factory takes no arguments"
     server_guest_help = (
+    has_latencies = True
         "{asgi} or {wsgi} stands for the application that it has to run; without one it answers "
         "by itself"
     )
@@ -402,14 +378,7 @@ by round, so that what slows the whole machine for a while cancels out.
             metavar="N",
             help=f"that are open at once; default: {CONNECTIONS}",
         )
-        parser.add_argument(
-            "--paced",
-            type=number_in(0, 100, float, " per cent"),
-            default=PACED_PERCENT,
-            metavar="PERCENT",
-            help="of a server's full rate at which its latencies are measured, in windows of "
-            f"their own; 0: at the full rate; default: {PACED_PERCENT:g}",
-        )
+        openloop.add_options(parser, PACED_PERCENT)
         parser.add_argument(
             "--duration-s",
             type=number_in(0.01, 3600, float, " seconds"),
@@ -441,7 +410,7 @@ by round, so that what slows the whole machine for a while cancels out.
             connections=options.connections,
             duration_s=options.duration_s or USUAL_WINDOW_S,
             warmup_s=WARMUP_S if options.warmup_s is None else options.warmup_s,
-            paced_percent=options.paced,
+            pace=openloop.chosen(options),
             skipped=skipped,
         )
         if not plan.count:
@@ -463,7 +432,7 @@ by round, so that what slows the whole machine for a while cancels out.
             file = write_files(folder)
             if any(WORKS[work].is_tls for work in plan.cells):
                 write_certificate(folder)
-            servers = PacedServers(
+            servers = Servers(
                 plan,
                 start=functools.partial(start_server, plan, folder),
                 load=functools.partial(connect_load, plan, watch.fd, file),
@@ -482,7 +451,7 @@ by round, so that what slows the whole machine for a while cancels out.
             "rounds": plan.rounds,
             "duration_s": plan.duration_s,
             "warmup_s": plan.warmup_s,
-            "paced_percent": plan.paced_percent,
+            **plan.pace.facts(),
             "fresh_server_per_measurement": plan.fresh,
         }
 
@@ -511,10 +480,11 @@ by round, so that what slows the whole machine for a while cancels out.
     def tables(self, document: Document, wide: bool) -> list[Table]:
         columns = WIDE if wide else NARROW
         head = ["server", *(column.title for column in columns)]
-        return [
-            Table(head, _groups(rows, columns), _title(document, work))
-            for work, rows in _by_work(document)
-        ]
+        tables = []
+        for work, rows in _by_work(document):
+            tables.append(Table(head, _groups(rows, columns), _title(document, work)))
+            tables += openloop.curve_table(rows, lambda row: row["arm"])
+        return tables
 
     def notes(self, document: Document, wide: bool) -> list[str]:
         notes = [how_measured(document["settings"], "servers"), "", LEGEND]
