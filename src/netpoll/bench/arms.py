@@ -22,6 +22,7 @@ from netpoll.bench.errors import ArmUnavailable
 from netpoll.bench.records import Facts
 
 __all__ = [
+    "AGAIN",
     "ARMS",
     "DEFAULT_ARMS",
     "ECHO_MODES",
@@ -140,8 +141,6 @@ class SocketArm(Arm):
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """A new event loop of this arm. Raises ArmUnavailable with the reason."""
-        if self.name == "asyncio":
-            return asyncio.SelectorEventLoop()
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
@@ -186,6 +185,10 @@ def loop_guest(name: str, factory: str) -> SocketArm:
     return SocketArm(name, "loop", f"the event loop of {factory}", module=module, factory=factory)
 
 
+AGAIN = "asyncio-again"
+SELECTOR = "asyncio:SelectorEventLoop"
+
+
 def _peer(name: str) -> SocketArm:
     return SocketArm(name, "loop", f"{name}, an asyncio event loop", module=name, distribution=name)
 
@@ -227,7 +230,16 @@ ARMS: dict[str, SocketArm] = {
             distribution="netpoll",
             loop_options={"backend": "epoll"},
         ),
-        SocketArm("asyncio", "loop", "asyncio's own selector loop: the control"),
+        SocketArm(
+            "asyncio", "loop", "asyncio's own selector loop", module="asyncio", factory=SELECTOR
+        ),
+        SocketArm(
+            AGAIN,
+            "loop",
+            "asyncio a second time: the control",
+            module="asyncio",
+            factory=SELECTOR,
+        ),
         SocketArm("uvloop", "loop", "uvloop (libuv)", module="uvloop", distribution="uvloop"),
         _peer("rloop"),
         _peer("rsloop"),

@@ -1,4 +1,4 @@
-"""``python -m netpoll bench``: one command for each kind, `show`, and how they end.
+"""``python -m netpoll bench``: one command for each kind, `all`, `compare`, `show`; how they end.
 
 Exit codes: 0 everything asked for was measured (what is not installed is skipped, and said);
 1 something failed or nothing could be measured; 2 wrong usage; 130 interrupted (what was measured
@@ -12,6 +12,7 @@ import functools
 import sys
 from pathlib import Path
 
+from netpoll.bench import compare, everything
 from netpoll.bench.command import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -47,6 +48,16 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("json", type=Path, metavar="FILE", help="written by an earlier run")
     show.add_argument("--html", type=Path, metavar="PATH", help="where the page goes")
     show.set_defaults(run=run_show)
+    both = commands.add_parser(
+        "compare",
+        help="two results: better, worse, equal, or that one cannot tell",
+        description="Judges a run against an earlier one of the same kind, row by row.",
+    )
+    compare.add_options(both)
+    both.set_defaults(run=compare.run_compare)
+    every = commands.add_parser("all", help="every benchmark; with --quick within six minutes")
+    everything.add_options(every)
+    every.set_defaults(run=functools.partial(everything.run_all, all_kinds(), whole.parse_args))
     return whole
 
 

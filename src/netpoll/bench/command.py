@@ -35,6 +35,8 @@ __all__ = [
     "EXIT_OK",
     "EXIT_USAGE",
     "add_options",
+    "duration_text",
+    "file_name",
     "require_packages",
     "run_command",
 ]
@@ -89,23 +91,25 @@ def _add_output(group: argparse._ArgumentGroup, kind: Kind) -> None:
     group.add_argument(
         "--quick", action="store_true", help="a first impression: ends within a minute"
     )
+    group.set_defaults(quick_limit_s=QUICK_LIMIT_S)
     group.add_argument(
-        "--json", type=Path, metavar="PATH", help=f"the result; default: {_path(kind, 'json')}"
+        "--json", type=Path, metavar="PATH", help=f"the result; default: {file_name(kind, 'json')}"
     )
     group.add_argument(
         "--html",
         type=Path,
         metavar="PATH",
-        help=f"the page with charts; default: {_path(kind, 'html')}",
+        help=f"the page with charts; default: {file_name(kind, 'html')}",
     )
-    group.add_argument("--no-files", action="store_true", help="only the table")
-
-
     if kind.has_latencies:
         group.add_argument(
             "--hdr", type=Path, metavar="PATH", help="the latencies as a log of HdrHistogram"
         )
-def _path(kind: Kind, suffix: str) -> Path:
+    group.add_argument("--no-files", action="store_true", help="only the table")
+
+
+def file_name(kind: Kind, suffix: str) -> Path:
+    """Of the result, or of the page, where nothing else is asked for."""
     return Path(f"{REPORT_STEM}-{kind.name}.{suffix}")
 
 
@@ -163,13 +167,13 @@ def run_command(kind: Kind, options: argparse.Namespace) -> int:
 def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) -> int:
     start_s = time.monotonic()
     require_packages()
+    wants_log = kind.has_latencies and options.hdr
+    if wants_log:
+        hdr.require_library()
     from rich.console import Console
 
     from netpoll.bench.display import ProgressBar, show
 
-    wants_log = kind.has_latencies and options.hdr
-    if wants_log:
-        hdr.require_library()
     console = Console()
     asked = kind.chosen_arms(options) + guest_names
     cpus = (options.server_cpu, options.load_cpu) if kind.pinned else ()
@@ -178,7 +182,7 @@ def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) 
     checked = kind.check(asked)
     able = _able(checked, kind.arm_noun, console)
     rounds = options.rounds or (kind.quick_rounds if options.quick else kind.rounds)
-    limit_s = QUICK_LIMIT_S - (time.monotonic() - start_s) if options.quick else None
+    limit_s = options.quick_limit_s - (time.monotonic() - start_s) if options.quick else None
     plan = kind.plan(options, Terms(able, pinning, rounds, limit_s))
     _announce(kind, plan, console)
     with ProgressBar(console, plan.count) as bar:
@@ -187,17 +191,17 @@ def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) 
     show(console, document)
     if not options.no_files:
         _write(kind, document, options, console)
+    if wants_log:
+        _write_log(options.hdr, document, console)
     return _exit_code(document)
 
 
 def _write(kind: Kind, document: Document, options: argparse.Namespace, console: Console) -> None:
-    if wants_log:
-        _write_log(options.hdr, document, console)
     """The two files. Raises UsageError when one cannot be written."""
     from netpoll.bench.page import page
 
-    json_path = options.json or _path(kind, "json")
-    html_path = options.html or _path(kind, "html")
+    json_path = options.json or file_name(kind, "json")
+    html_path = options.html or file_name(kind, "html")
     try:
         write_whole(json_path, json.dumps(document, indent=1) + "\n")
         write_whole(html_path, page(document))
@@ -206,10 +210,6 @@ def _write(kind: Kind, document: Document, options: argparse.Namespace, console:
     console.print(f"result: {json_path}   page: {html_path}", highlight=False, soft_wrap=True)
 
 
-def _exit_code(document: Document) -> int:
-    if document["stopped"] == INTERRUPTED:
-        return EXIT_INTERRUPTED
-    rows = document["rows"]
 def _write_log(path: Path, document: Document, console: Console) -> None:
     """The log of HdrHistogram. Raises UsageError when it cannot be written."""
     try:
@@ -219,5 +219,9 @@ def _write_log(path: Path, document: Document, console: Console) -> None:
     console.print(f"latencies: {path}", highlight=False, soft_wrap=True)
 
 
+def _exit_code(document: Document) -> int:
+    if document["stopped"] == INTERRUPTED:
+        return EXIT_INTERRUPTED
+    rows = document["rows"]
     failed = any(row["fault"] for row in rows) or not any(row["rounds"] for row in rows)
     return EXIT_FAILED if failed else EXIT_OK

@@ -11,7 +11,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from netpoll.bench import control
 from netpoll.bench.arms import Arm
+from netpoll.bench.control import control_facts
 from netpoll.bench.kind import Kind
 from netpoll.bench.process import malloc_settings
 from netpoll.bench.records import Document, Facts
@@ -19,6 +21,8 @@ from netpoll.bench.registry import kind_of
 from netpoll.bench.rounds import Run
 
 __all__ = ["document_of", "malloc_note", "problems", "read_json", "write_whole"]
+
+NO_CONTROL: Facts = {"pairs": []}  # of a document that was written before there was one
 
 
 def arm_facts(arms: Mapping[str, Arm], checked: dict[str, Facts], malloc: str) -> Facts:
@@ -41,6 +45,7 @@ def document_of(
 ) -> Document:
     """The document of a run. `checked` is what `kind.check` found, of every arm that was asked
     for; `command` the arguments."""
+    rows = kind.rows(run)
     return {
         "schema": kind.full_schema,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started_at)),
@@ -50,7 +55,8 @@ def document_of(
         "stopped": run.stopped,
         "settings": kind.settings(run.plan),
         "arms": arm_facts(kind.arms, checked, run.plan.malloc),
-        "rows": kind.rows(run),
+        "control": control_facts(kind.controls, rows),
+        "rows": rows,
     } | kind.more(run)
 
 
@@ -73,7 +79,8 @@ def read_json(path: Path) -> Document:
 
 
 def problems(document: Document) -> list[str]:
-    """What was skipped, what failed, and why the run is not complete; one sentence each."""
+    """What was skipped, what failed, and why the run is not complete or not to be trusted; one
+    sentence each."""
     lines = [
         f"skipped: {name}: {facts['skipped']}."
         for name, facts in document["arms"].items()
@@ -84,7 +91,7 @@ def problems(document: Document) -> list[str]:
             what = row["arm"] if row["mode"] == "-" else f"{row['arm']} {row['mode']}"
             where = f" at {row['cell']}" if "cell" in row else ""
             lines.append(f"failed: {what}{where}: {row['fault']}.")
-    lines = list(dict.fromkeys(lines))
+    lines = list(dict.fromkeys(lines)) + control.sentences(document.get("control") or NO_CONTROL)
     if document.get("stopped"):
         lines.append(f"not complete: {document['stopped']}; what was measured is above.")
     return lines

@@ -20,6 +20,7 @@ __all__ = [
     "INTERFACE_TITLES",
     "KEY",
     "PEERS",
+    "UVICORN_AGAIN",
     "HttpArm",
     "loop_guest",
     "server_guest",
@@ -113,6 +114,9 @@ UVICORN = (
     *("--ws", "websockets", "--no-access-log", "--log-level", "warning"),
     *("--timeout-keep-alive", "75", "--loop"),
 )
+
+
+UVICORN_AGAIN = "uvicorn-asyncio-again"
 
 
 def _uvicorn(
@@ -213,7 +217,8 @@ HTTP_ARMS: dict[str, HttpArm] = {
             )
             for backend, interface in BACKENDS.items()
         ),
-        _uvicorn("uvicorn-asyncio", "asyncio", "asyncio: the control"),
+        _uvicorn("uvicorn-asyncio", "asyncio", "asyncio"),
+        _uvicorn(UVICORN_AGAIN, "asyncio", "asyncio a second time: the control"),
         _uvicorn("uvicorn-uvloop", "uvloop", "uvloop", ("uvloop",)),
         _peer(
             "granian-asgi",

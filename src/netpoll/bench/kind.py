@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from netpoll.bench.arms import Arm
+from netpoll.bench.arms import AGAIN, Arm
 from netpoll.bench.blocks import Block, Table
 from netpoll.bench.cores import Pinning
 from netpoll.bench.records import Document, Facts, Row
@@ -47,6 +47,8 @@ class Kind(ABC):
     arms_option, arm_noun: how the command line calls them.
     takes_guests: it has `--loop` and `--server` (`guests.py`); loop_guest_help, server_guest_help:
     what these have to be, for the command line.
+    has_latencies: its rows have histograms, which `--hdr` writes.
+    controls: arms that are another one a second time, and which (`control.py`).
     rounds, quick_rounds: how many there are, without and with --quick.
     pinned: servers and load run on cores that can be chosen.
     """
@@ -65,9 +67,10 @@ class Kind(ABC):
     arms_option: ClassVar[str] = "--arms"
     arm_noun: ClassVar[str] = "arm"
     takes_guests: ClassVar[bool] = False
+    has_latencies: ClassVar[bool] = False
     loop_guest_help: ClassVar[str] = ""
     server_guest_help: ClassVar[str] = ""
-    has_latencies: ClassVar[bool] = False
+    controls: ClassVar[Mapping[str, str]] = {AGAIN: "asyncio"}
     rounds: ClassVar[int] = 5
     quick_rounds: ClassVar[int] = 3
     pinned: ClassVar[bool] = True

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Self
 
 from netpoll.bench import _native
-from netpoll.bench.arms import MALLOC_TUNED, Arm, CommandArm, SocketArm
+from netpoll.bench.arms import AGAIN, MALLOC_TUNED, Arm, CommandArm, SocketArm
 from netpoll.bench.clocks import CpuTime, cpu_time, run_delay_ns, tree_cpu_time
 from netpoll.bench.errors import ArmUnavailable, ServerError
 from netpoll.bench.records import Facts
@@ -67,7 +67,7 @@ def child_environment(arm: Arm, malloc: str = "none") -> dict[str, str]:
 
 def malloc_settings(arm: Arm, malloc: str) -> dict[str, str]:
     """The glibc settings of this arm's process, beyond the inherited environment."""
-    tuned = malloc == "all" or (malloc == "asyncio" and arm.name == "asyncio")
+    tuned = malloc == "all" or (malloc == "asyncio" and arm.name in ("asyncio", AGAIN))
     return dict(MALLOC_TUNED) if tuned else {}
 
 

@@ -44,6 +44,7 @@ from netpoll.bench.httparms import (
     INTERFACE_TITLES,
     KEY,
     PEERS,
+    UVICORN_AGAIN,
     HttpArm,
     loop_guest,
     server_guest,
@@ -311,8 +312,8 @@ def _charts(rows: Sequence[Row]) -> list[Block]:
             more_is_better=True,
         ),
         latency_chart([curve_of(row, where(row)) for row in rows]),
-    ]
         *openloop.curve_blocks(rows, where),
+    ]
 
 
 # ---- the kind ---------------------------------------------------------------------------------
@@ -352,11 +353,12 @@ by round, so that what slows the whole machine for a while cancels out.
     arms = HTTP_ARMS
     default_arms = tuple(name for name in HTTP_ARMS if name not in PEERS)
     peers = PEERS
+    controls = {UVICORN_AGAIN: "uvicorn-asyncio"}
     rounds = 3
     takes_guests = True
+    has_latencies = True
     loop_guest_help = "uvicorn runs on it; the factory takes no arguments"
     server_guest_help = (
-    has_latencies = True
         "{asgi} or {wsgi} stands for the application that it has to run; without one it answers "
         "by itself"
     )
