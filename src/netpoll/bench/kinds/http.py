@@ -63,7 +63,6 @@ from netpoll.bench.loaded import (
 from netpoll.bench.process import Program, check_commands, raise_fd_limit
 from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Run, Step, no_garbage_collection
-from netpoll.bench.stats import Sample
 from netpoll.bench.watch import Watch
 from netpoll.bench.windows import (
     COST_LEGEND,
