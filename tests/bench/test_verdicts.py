@@ -19,7 +19,7 @@ from netpoll.bench.httparms import HTTP_ARMS, UVICORN_AGAIN
 from netpoll.bench.page import page
 from netpoll.bench.registry import all_kinds
 
-TINY = ["--rounds", "2", "--duration-s", "0.05", "--warmup-s", "0.01"]
+TINY = ["--rounds", "2", "--duration-s", "0.3", "--warmup-s", "0.01"]
 
 
 def noisy(middle: float, spread: float, count: int, seed: int = 1) -> list[float]:
