@@ -25,6 +25,7 @@ FEATURES = (
     "no_iowait",
 )
 
+CAPACITIES = ("sq_entries", "cq_entries", "buf_count", "buf_bytes")
 
 # csrc/base/np_limits.h: the smallest and the largest block, and how many classes a pool can have.
 BLOCK_MIN_BYTES = 64
@@ -77,6 +78,9 @@ class LoopConfig:
         submissions, and sleeps when it has found none for so many milliseconds. The loop then makes
         hardly any system call under load; the loop and the thread keep one core busy each. Ignored
         on epoll.
+    slow_callback_ms: above 0, a thread watches the loop while it runs. When callbacks hold a turn
+        for longer than so many milliseconds, it logs the stack of what runs at that moment, as a
+        warning of the logger "asyncio".
 
     Raises ValueError for sizes that no kernel takes and for unknown features. The uring backend
     cannot do without defer_taskrun and buf_ring: a loop on it raises BackendUnavailableError.
@@ -88,9 +92,10 @@ class LoopConfig:
     buf_bytes: int = 0
     features_off: tuple[str, ...] = ()
     sqpoll_idle_ms: int = 0
+    slow_callback_ms: float = 0
 
     def __post_init__(self) -> None:
-        for name in ("sq_entries", "cq_entries", "buf_count", "buf_bytes", "sqpoll_idle_ms"):
+        for name in (*CAPACITIES, "sqpoll_idle_ms", "slow_callback_ms"):
             value = getattr(self, name)
             if not 0 <= value < 1 << 31:
                 raise ValueError(f"{name} must be between 0 and 2**31 - 1, not {value}")

@@ -30,6 +30,7 @@ from netpoll._aio.host import Host
 from netpoll._aio.names import getaddrinfo, getnameinfo
 from netpoll._aio.processes import ExitWatch, start_process
 from netpoll._aio.selector_view import FD_MAX, SelectorView, check_pollable, file_number
+from netpoll._aio.watchdog import Watchdog
 from netpoll._native.loop import (
     calls,
     collect,  # noqa: F401 - tells the garbage collector of what loops refer to
@@ -81,6 +82,7 @@ class EventLoop(Host):
     def __init__(self, backend: str = "auto", config: LoopConfig | None = None) -> None:
         self._closed = True  # until there is something to close
         config = config or LoopConfig()
+        self._slow_callback_ms = config.slow_callback_ms
         name, self.backend_reason = choose_backend(backend)
         if name == "uring" and (missing := URING_NEEDS.intersection(config.features_off)):
             raise BackendUnavailableError(
@@ -136,6 +138,7 @@ class EventLoop(Host):
                 "file writes: let it run in the thread it ran in until they are done",
             ) from None
         hooks = sys.get_asyncgen_hooks()
+        watchdog = None
         self._set_coroutine_origin_tracking(self._debug)
         try:
             self._running_in(threading.get_ident())
@@ -145,11 +148,16 @@ class EventLoop(Host):
             )
             events._set_running_loop(self)
             self._watch_signals()
-            if self._run_once == super()._run_once:
-                self._run_turns()
-            else:
+            is_patched = self._run_once != super()._run_once
+            if self._slow_callback_ms:
+                watchdog = Watchdog(self, self._slow_callback_ms, is_patched)
+            if is_patched:
                 self._run_patched_turns()
+            else:
+                self._run_turns()
         finally:
+            if watchdog is not None:
+                watchdog.stop()
             self._stopping = False
             self._running_in(0)
             events._set_running_loop(None)
