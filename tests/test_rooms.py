@@ -52,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
     "offload": {"_native/sched", "_native/server", "sched"},
     "probe": {"_native", "errors"},
     "sched": {"_former", "_native/sched", "config", "loop", "stats"},
-    "http": {"_http", "_native/http", "_native/server", "config", "loop", "server"},
+    "http": {"_former", "_http", "_native/http", "_native/server", "config", "loop", "server"},
     "server": {
         "_former",
         "_native/memory",
@@ -68,7 +68,7 @@ ROOMS: dict[str, set[str]] = {
     "uring": {"_files", "_native/loop", "errors"},
     # Python behind the public modules.
     "_aio": {"_core", "_native/transport", "errors"},
-    "_former": {"config"},
+    "_former": set(),
     "_files": {"_core", "_native/files", "errors"},
     "_serve": {"_native/server", "_server", "config", "http", "loop", "server"},
     "_server": {"_native/server", "loop"},

@@ -240,6 +240,8 @@ uint8_t *np_answer_fault(uint8_t *at, int fault, uint8_t method, struct np_date 
     at = np_answer_date(at, date, now_s);
     at = put_text(at, "content-type: text/plain; charset=utf-8\r\n");
     at = np_answer_length(at, sentence_bytes + 1);
+    if (what->status == 503)
+        at = put_text(at, "retry-after: 1\r\n"); /* of a state that passes: RFC 9110 10.2.3 */
     at = np_answer_end(np_answer_close(at));
     if (!np_answer_has_body(method, what->status))
         return at;

@@ -150,6 +150,7 @@ enum np_http_field_id {
     X(TRAILERS_LARGE, 431, "RFC 6585 5", "The trailers are larger than the limit.")                \
     X(TRAILERS_MANY, 431, "RFC 6585 5", "There are more trailers than the limit.")                 \
     X(TIMEOUT, 408, "RFC 9110 15.5.9", "The request did not arrive in time.")                      \
+    X(CROWDED, 503, "RFC 9110 15.6.4", "There are more connections than are served.")              \
     X(NO_MEMORY, 503, "RFC 9110 15.6.4", "There is no memory for this request.")
 
 enum np_http_fault_id {

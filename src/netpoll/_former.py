@@ -6,9 +6,8 @@ They are in no stub and on no page. docs/decisions/former-names.md says why they
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, TypedDict
-
-from netpoll.config import ServerLimits
+from dataclasses import fields
+from typing import Any, Literal, TypedDict, TypeVar
 
 LIMITS = {
     "max_connections": "connections_max_count",
@@ -31,7 +30,7 @@ CONNECTION = {
 
 
 class FormerLimits(TypedDict, total=False):
-    """Arguments of a server that are fields of ServerLimits now."""
+    """Arguments of a server that are fields of its limits now."""
 
     max_connections: int | None
     backlog: int
@@ -43,19 +42,23 @@ class FormerLimits(TypedDict, total=False):
     handshake_timeout_s: float
 
 
-def limits_of(limits: ServerLimits | None, former: FormerLimits) -> ServerLimits:
-    """The limits that a server was given. TypeError for arguments that never were."""
+_Limits = TypeVar("_Limits")
+
+
+def limits_of(kind: type[_Limits], limits: _Limits | None, former: FormerLimits) -> _Limits:
+    """The limits that a server was given, a dataclass. TypeError for arguments that never were."""
     if not former:
-        return limits or ServerLimits()
+        return limits or kind()
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     for name in former:
-        if name not in LIMITS:
+        if LIMITS.get(name) not in known:
             raise TypeError(f"Server.__init__() got an unexpected keyword argument {name!r}")
     named: dict[str, Any] = {LIMITS[name]: value for name, value in former.items()}
-    now = "limits=ServerLimits({})".format(", ".join(f"{name}=..." for name in named))
+    now = f"limits={kind.__name__}({', '.join(f'{name}=...' for name in named)})"
     if limits is not None:
         raise TypeError(f"a server has its limits in one place: {now}")
     warnings.warn(f"limits of a server are given as {now}", DeprecationWarning, stacklevel=3)
-    return ServerLimits(**named)
+    return kind(**named)
 
 
 def method_of(owner: object, name: str, names: dict[str, str]) -> Any:

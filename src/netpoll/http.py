@@ -25,8 +25,9 @@ import time
 from asyncio import events
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, Unpack
 
+from netpoll._former import FormerLimits, limits_of
 from netpoll._http import deflate
 from netpoll._http.access import FORMS, AccessLog
 from netpoll._http.equipment import Compression, Equipment
@@ -82,7 +83,10 @@ class HttpLimits:
     websocket_max_bytes: of a message, before it is kept (1009). websocket_ping_interval_s: of
         silence, before we ping; None: never. websocket_ping_timeout_s: in which anything has to
         come then.
-    connections_max_count, backlog_max_count, handshake_timeout_s: as of netpoll.ServerLimits.
+    connections_served_max_count: of each worker; the first request of one more is answered with
+        503, and its connection closes.
+    connections_max_count, backlog_max_count, handshake_timeout_s: as of netpoll.ServerLimits; above
+        the first one accepting pauses.
     """
 
     line_max_bytes: int = 16 * 1024
@@ -95,6 +99,7 @@ class HttpLimits:
     websocket_max_bytes: int | None = 16 * 1024 * 1024
     websocket_ping_interval_s: float | None = 20.0
     websocket_ping_timeout_s: float | None = 20.0
+    connections_served_max_count: int | None = None
     connections_max_count: int | None = None
     backlog_max_count: int = 4096
     handshake_timeout_s: float = 15.0
@@ -191,6 +196,7 @@ class Server(_StreamServer):
         request_id_header: str | None = None,
         backend: str = "auto",
         config: LoopConfig | None = None,
+        **former: Unpack[FormerLimits],
     ) -> None:
         _check(app, threads)
         _check_word("interface", interface, INTERFACES)
@@ -198,7 +204,7 @@ class Server(_StreamServer):
         _check_word("access_log_format", access_log_format, FORMS)
         self._app = app
         self._interface = interface_of(app) if interface == "auto" else interface
-        self._http_limits = limits or HttpLimits()
+        self._http_limits = limits_of(HttpLimits, limits, former)
         self._lifespan_mode = lifespan if self._interface == "asgi" else "off"
         self._lifespans: dict[EventLoop, Lifespan] = {}
         self._scheme = "http" if ssl is None else "https"
@@ -271,6 +277,8 @@ class Server(_StreamServer):
             self._access_log.write if self._access_log is not None else None,
             self._access_log_format,
         )
+        if limits.connections_served_max_count is not None:
+            protocol.serve_at_most(limits.connections_served_max_count)
         if self._proxies is not None:
             protocol.believe(self._proxies)
         self._equipment.equip(protocol)

@@ -126,7 +126,7 @@ class Server:
         self._given = list(sockets) if sockets is not None else None
         self._workers_count = workers
         self._reuse_port = reuse_port
-        self._limits = limits_of(limits, former)
+        self._limits = limits_of(ServerLimits, limits, former)
         self._hooks = (on_connect, on_close)
         self._backend = backend
         self._buffers = buffers or BufferConfig()

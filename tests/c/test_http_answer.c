@@ -141,6 +141,15 @@ static void faults_are_answered(void **state)
                                "connection: close\r\n\r\n";
     uint8_t *end = np_answer_fault(memory.base, NP_HTTP_E_HEAD_LARGE, NP_HTTP_HEAD, &date, 1);
     assert_written(&memory, end, head);
+    static const char crowded[] = "HTTP/1.1 503 Service Unavailable\r\n"
+                                  "date: Thu, 01 Jan 1970 00:00:01 GMT\r\n"
+                                  "content-type: text/plain; charset=utf-8\r\n"
+                                  "content-length: 44\r\n"
+                                  "retry-after: 1\r\n"
+                                  "connection: close\r\n\r\n"
+                                  "There are more connections than are served.\n";
+    end = np_answer_fault(memory.base, NP_HTTP_E_CROWDED, NP_HTTP_GET, &date, 1);
+    assert_written(&memory, end, crowded);
     np_guarded_close(&memory);
 }
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import pathlib
+import tempfile
 import threading
 from typing import Any
 
@@ -354,6 +355,38 @@ def test_what_is_no_answer_is_an_error(
         http_serving(handler)
         assert http_serving.client().ask().status == 500
         assert "a handler returns a Response" in errors_logged.text
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", ["file", "memory", "wrapped", "number"])
+def test_a_body_that_cannot_be_sent_fails_before_the_head(
+    http_serving: HttpServing,
+    tmp_path: pathlib.Path,
+    kind: str,
+    is_async: bool,
+    errors_logged: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "text"
+    path.write_text("text")
+
+    def handler(request: http.Request) -> http.Response:
+        body: Any = 5
+        if kind == "file":
+            body = path.open()
+        elif kind == "memory":
+            body = io.StringIO("text")
+        elif kind == "wrapped":
+            body = tempfile.NamedTemporaryFile("w+")
+        return http.Response(body)
+
+    async def async_handler(request: http.Request) -> http.Response:
+        return handler(request)
+
+    http_serving(async_handler if is_async else handler)
+    answer = http_serving.client().ask()
+    assert (answer.status, answer.body) == (500, b"Internal Server Error")
+    word = "the body of an answer is" if kind == "number" else "open it in binary mode"
+    assert word in errors_logged.text
 
 
 def test_pipelined_requests_are_answered_in_order(http_serving: HttpServing) -> None:

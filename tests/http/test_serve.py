@@ -343,11 +343,14 @@ def test_names_of_uvicorn_and_gunicorn() -> None:
         {},
     )
     for name in (
-        *("app", "workers", "timeout_keep_alive", "limit_concurrency", "max_requests", "timeout"),
+        *("app", "workers", "timeout_keep_alive", "max_requests", "timeout"),
         *("max_requests_jitter", "timeout_graceful_shutdown", "ssl_certfile", "ssl_keyfile"),
         *("ssl_ciphers", "forwarded_allow_ips", "app_dir"),
     ):
         assert getattr(uvicorn, name) == getattr(gunicorn, name) is not None, name
+    # One answers those that are too many, the other does not take them.
+    assert (uvicorn.limit_concurrency, uvicorn.worker_connections) == (100, None)
+    assert (gunicorn.limit_concurrency, gunicorn.worker_connections) == (None, 100)
     assert (uvicorn.limit_request_head, gunicorn.limit_request_line) == (32768, 4094)
     assert (gunicorn.umask, gunicorn.threads, gunicorn.limit_request_fields) == (7, 3, 50)
 

@@ -303,7 +303,8 @@ def test_handshakes_that_an_application_fails_to_answer(
 
     http_serving(app, lifespan="off")
     client = http_serving.client()
-    assert Peer(client).answer.status == 500
+    answer = Peer(client).answer
+    assert (answer.status, answer.body) == (500, b"Internal Server Error")
     assert client.rest() == b""
     assert "the ASGI application" in errors_logged.text
 

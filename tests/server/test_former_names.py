@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import netpoll
+from netpoll import http
 
 from .conftest import Serving
 
@@ -37,6 +38,22 @@ def test_a_server_of_before(backend: str, serving: Serving) -> None:
         "Connection.read() is take() now",
         "Server.stop() is close() now",
     ]
+
+
+def test_a_server_of_http_takes_them_too(backend: str) -> None:
+    made: Any = http.Server
+    with pytest.warns(
+        DeprecationWarning, match=r"HttpLimits\(connections_max_count=\.\.\., "
+    ) as said:
+        server = made(lambda request: b"", "127.0.0.1", 0, max_connections=5, backlog=7)
+    assert said[0].filename == __file__
+    assert server._limits.connections_max_count == 5
+    assert server._limits.backlog_max_count == 7
+    for wrong in ({"when_full": "close"}, {"colour": "red"}):
+        with pytest.raises(TypeError, match="got an unexpected keyword argument"):
+            made(lambda request: b"", "127.0.0.1", 0, **wrong)
+    with pytest.raises(TypeError, match="its limits in one place"):
+        made(lambda request: b"", "127.0.0.1", 0, limits=http.HttpLimits(), backlog=7)
 
 
 def test_what_reading_was_called(serving: Serving) -> None:

@@ -98,8 +98,14 @@ def make_server(
     if interface == "stream":
         if options.max_requests:
             raise AppError("--max-requests is for HTTP: a handler of connections has none", 2)
+        if options.limit_concurrency:
+            raise AppError(
+                "--limit-concurrency is for HTTP, which has an answer for those beyond it: "
+                "--worker-connections pauses accepting",
+                2,
+            )
         limits = ServerLimits(
-            connections_max_count=options.limit_concurrency, backlog_max_count=options.backlog
+            connections_max_count=options.worker_connections, backlog_max_count=options.backlog
         )
         return share(Server(app, limits=limits, **common), options, seats)
     server = http.Server(
@@ -156,7 +162,8 @@ def make_limits(options: argparse.Namespace) -> http.HttpLimits:
         head_timeout_s=options.timeout_head or None,
         keep_alive_timeout_s=options.timeout_keep_alive or None,
         stall_timeout_s=options.timeout_stall or None,
-        connections_max_count=options.limit_concurrency,
+        connections_served_max_count=options.limit_concurrency,
+        connections_max_count=options.worker_connections,
         backlog_max_count=options.backlog,
     )
 

@@ -318,6 +318,12 @@ def _add_limits(group: Group) -> None:
     _option(
         group,
         "--limit-concurrency",
+        type=number(1),
+        metavar="N",
+        help="connections of a worker; more get 503 and are closed",
+    )
+    _option(
+        group,
         "--worker-connections",
         type=number(1),
         metavar="N",

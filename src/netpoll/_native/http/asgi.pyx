@@ -248,11 +248,7 @@ cdef class AsgiExchange(Exchange):
         if wire is None or self.is_complete:
             return 0
         wire.exchange = None
-        if wire.has_head:
-            return wire.abort()
-        wire.keeps_alive = False
-        return wire.write_whole(500, [(b"content-type", b"text/plain; charset=utf-8")],
-                                b"Internal Server Error")
+        return wire.fail()
 
     # ---- what the application calls -----------------------------------------------------------
 

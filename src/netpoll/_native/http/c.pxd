@@ -8,6 +8,7 @@ cdef extern from "http/np_http.h" nogil:
     enum:
         NP_HTTP_METHODS_COUNT
         NP_HTTP_FAULTS_COUNT
+        NP_HTTP_E_CROWDED
         NP_HTTP_E_TIMEOUT
         NP_HTTP_HEAD
         NP_HTTP_GET

@@ -4,9 +4,7 @@
 A connection that has something to do has a Wire (http/wire.pyx), which reads and answers.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memset
+from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t
 
 from netpoll._native.c cimport (
     NP_CONN_CHUNK_COUNT, NP_CONN_OPEN, np_conn, np_conn_at, np_conn_pin, np_sock_peer_has_ended)
@@ -28,11 +26,6 @@ from netpoll._native.server.protocol cimport Protocol
 import errno
 
 
-cdef struct Began:
-    # A connection, and when it began; 0: it has sent something since.
-    uint32_t serial, tick
-
-
 cdef class HttpProtocol(Protocol):
     """HTTP/1.1 for the connections of one worker.
 
@@ -46,8 +39,6 @@ cdef class HttpProtocol(Protocol):
 
     cdef Service service
     cdef int head_ticks, stall_ticks    # time-outs, in ticks of a second; 0: none
-    cdef Began *began                   # by the places of connections
-    cdef uint32_t began_count
 
     def __cinit__(self, Application application not None, dict limits not None,
                   str server not None, head_timeout_s, stall_timeout_s, fields=(),
@@ -66,11 +57,12 @@ cdef class HttpProtocol(Protocol):
         if self.service.lines is not None:
             self.service.lines.flush()
 
-    def __dealloc__(self):
-        free(self.began)
-
     def believe(self, Networks networks):
         self.service.forwarded = Forwarded.__new__(Forwarded, networks)
+
+    def serve_at_most(self, connections_count):
+        """The requests of others are answered with 503."""
+        self.service.arrivals.served_max_count = min(connections_count, UINT32_MAX)
 
     def equip(self, Meter meter or None, RequestIds ids or None, AnswerCoding coding or None):
         self.service.meter, self.service.ids, self.service.coding = meter, ids, coding
@@ -86,24 +78,11 @@ cdef class HttpProtocol(Protocol):
             wire = Wire.__new__(Wire, self.service)
         wire.face = face
         face.state = wire
-        wire.since_tick = self.began_tick(face.conn)
-        if wire.since_tick:
-            self.began[face.conn.index].tick = 0
+        wire.since_tick = self.service.arrivals.first_byte(face.conn)
         return wire
 
     cdef int on_begin(self, Host host, np_conn *conn) except -1:
-        cdef uint32_t count = self.began_count
-        cdef Began *began = self.began
-        if conn.index >= count:
-            count = host.slab.chunks_count * NP_CONN_CHUNK_COUNT
-            began = <Began*>realloc(began, count * sizeof(Began))
-            if began is NULL:
-                raise MemoryError
-            memset(began + self.began_count, 0, (count - self.began_count) * sizeof(Began))
-            self.began = began
-            self.began_count = count
-        began[conn.index] = Began(conn.serial, self.service.now_tick)
-        return 0
+        return self.service.arrivals.begin(host, conn, self.service.now_tick)
 
     cdef int on_tick(self, Host host) except -1:
         """Once a second: what takes too long ends. Who is between two requests is not looked at:
@@ -124,7 +103,7 @@ cdef class HttpProtocol(Protocol):
             wire = None
             if conn.task.argument is not NULL:
                 wire = <Wire>(<Connection>conn.task.argument).state
-            if wire is None and not self.is_late(self.began_tick(conn)):
+            if wire is None and not self.is_late(self.service.arrivals.tick_of(conn)):
                 continue
             np_conn_pin(conn)
             try:
@@ -146,13 +125,6 @@ cdef class HttpProtocol(Protocol):
                     and (<Connection>conn.task.argument).state is not None:
                 conn.tick = host.tick
         return 0
-
-    cdef uint32_t began_tick(self, np_conn *conn) noexcept:
-        """When a connection began that has not sent a byte. 0: it has, or is in its TLS handshake.
-        """
-        if conn.index >= self.began_count or self.began[conn.index].serial != conn.serial:
-            return 0
-        return self.began[conn.index].tick
 
     cdef bint is_late(self, uint32_t began_tick) noexcept:
         """A head that began then, or was waited for from then on, has taken too long."""
@@ -258,6 +230,7 @@ cdef class HttpProtocol(Protocol):
             return 0
         wire = <Wire>face.state
         exchange = wire.exchange
+        self.service.arrivals.left(face.conn)
         wire.settle()
         face.state = wire.exchange = wire.face = None
         wire.stage = STAGE_OVER

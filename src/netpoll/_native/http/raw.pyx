@@ -423,11 +423,7 @@ cdef class RawApplication(Application):
         if wire.face is None or wire.is_done:
             return 0
         wire.exchange = None
-        if wire.has_head:
-            return wire.abort()
-        wire.keeps_alive = False
-        return wire.write_whole(500, [(b"content-type", b"text/plain; charset=utf-8")],
-                                b"Internal Server Error")
+        return wire.fail()
 
     cdef int answer(self, Wire wire, Request request, object response) except -1:
         cdef RawExchange exchange
@@ -458,6 +454,7 @@ cdef class RawApplication(Application):
         if type(body) is FileParts:
             return answer_with_parts(wire, (<Response>response).status,
                                      (<Response>response).headers, body)
+        check_body(body)
         if is_file(body):
             return self.answer_file(wire, response, body)
         # In parts: a coroutine, which waits while the peer does not take them.
@@ -474,6 +471,16 @@ cdef class RawApplication(Application):
             wire.write_head(response.status, response.headers, size)
             wire.write_span(span_of(file.fileno()), start, size)
         return wire.end_answer()
+
+
+cdef int check_body(object body) except -1:
+    """What is to be sent in parts, or as a file, before the head of its answer is."""
+    if hasattr(body, "encoding") and hasattr(body, "read"):
+        raise TypeError(f"a file is sent as it is: open it in binary mode, not as text: {body!r}")
+    if not (hasattr(body, "__iter__") or hasattr(body, "__aiter__") or hasattr(body, "fileno")):
+        raise TypeError(f"the body of an answer is bytes, a str, an iterable of bytes, a path or "
+                        f"a file, not {body!r}")
+    return 0
 
 
 cdef bint is_file(object body) except -1:
@@ -521,6 +528,7 @@ cdef class RawExchange(Exchange):
                 or isinstance(body, (bytes, str, bytearray, memoryview, os.PathLike, FileParts)):
             self.application.answer(wire, self.request, response)
             return True
+        check_body(body)
         wire.write_head((<Response>response).status, (<Response>response).headers, -1)
         return False
 

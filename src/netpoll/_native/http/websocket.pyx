@@ -218,8 +218,8 @@ cdef class Socket(Exchange):
         self.state = SOCKET_OVER
         if wire.has_head:
             return wire.abort()
-        wire.keeps_alive = False
-        return self.deny(500)
+        wire.fail()
+        return self.denied()
 
     # ---- for the application ------------------------------------------------------------------
 

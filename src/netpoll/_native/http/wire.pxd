@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from netpoll._native.http.access cimport AccessLines
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter
+from netpoll._native.http.arrivals cimport Arrivals
 from netpoll._native.http.c cimport np_body, np_http1, np_http_field, np_http_limits
 from netpoll._native.http.encoder cimport AnswerCoding, Encoder
 from netpoll._native.http.meter cimport Meter
@@ -46,6 +47,7 @@ cdef class Service:
     cdef Meter meter
     cdef RequestIds ids
     cdef AnswerCoding coding
+    cdef Arrivals arrivals
     cdef uint32_t now_tick      # of a second
     cdef uint64_t requests_count, faults_count
     cdef bint is_draining, is_stopping
@@ -111,6 +113,7 @@ cdef class Wire:
     cdef int write_span(self, FileSpan span, int64_t offset, int64_t size) except -1
     cdef int promise(self, int64_t size) except -1
     cdef int end_answer(self) except -1
+    cdef int fail(self) except -1
     cdef int abort(self) except -1
     cdef int write(self, int status, object fields, int64_t length_bytes, bytes body) except -1
     cdef int push_heap(self, uint8_t *memory, size_t size) except -1

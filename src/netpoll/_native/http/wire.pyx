@@ -18,7 +18,7 @@ from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_EOF, NP_CONN_PAUSED, NP_OWNER_HEAP, iovec, np_sock_reset_at_close)
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter, checked_fields
 from netpoll._native.http.c cimport (
-    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_FULL, NP_HTTP_HEAD, NP_HTTP_KEEP_ALIVE,
+    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_CROWDED, NP_HTTP_FULL, NP_HTTP_HEAD, NP_HTTP_KEEP_ALIVE,
     NP_HTTP_MORE, np_answer_chunk, np_answer_has_body, np_body_begin, np_body_is_over, np_body_read,
     np_http1_begin, np_http1_close, np_http1_open, np_http1_read, np_http_default_limits,
     np_http_fault_of, np_http_field)
@@ -75,6 +75,7 @@ cdef class Service:
                   str lines_form):
         self.application = application
         self.addresses = Addresses.__new__(Addresses)
+        self.arrivals = Arrivals.__new__(Arrivals)
         self.now_tick = 1  # 0: a Wire's time has not begun
         self.limits = np_http_default_limits()
         set_limits(&self.limits, limits)
@@ -179,6 +180,9 @@ cdef class Wire:
             self.request_id = self.service.ids.of(&self.request)
         if self.service.coding is not None:
             self.coding = self.service.coding.accepted(&self.request)
+        if self.service.arrivals.turns_away(self.face.host, self.face.conn):
+            self.refuse(-NP_HTTP_E_CROWDED)
+            return 0
         self.service.application.begin(self)
         if self.face is not None:
             self.take_head()
@@ -545,6 +549,14 @@ cdef class Wire:
             else:
                 self.service.put_back(face, self)
         return 0
+
+    cdef int fail(self) except -1:
+        """The application has failed: 500, or the end of an answer that has begun."""
+        if self.has_head:
+            return self.abort()
+        self.keeps_alive = False
+        return self.write_whole(500, [(b"content-type", b"text/plain; charset=utf-8")],
+                                b"Internal Server Error")
 
     cdef int abort(self) except -1:
         """An answer that cannot be completed must not look complete: the connection ends, with a

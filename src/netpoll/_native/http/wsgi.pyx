@@ -418,11 +418,7 @@ cdef class WsgiExchange(Exchange):
         if is_over(wire) or wire.is_done:
             return 0
         wire.exchange = None
-        if wire.has_head:
-            return wire.abort()
-        wire.keeps_alive = False
-        return wire.write_whole(500, [(b"content-type", b"text/plain; charset=utf-8")],
-                                b"Internal Server Error")
+        return wire.fail()
 
     # ---- where the application runs -------------------------------------------------------------
 
