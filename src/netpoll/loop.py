@@ -262,6 +262,12 @@ class EventLoop(Host):
         the loop, and Python's own handlers run between turns.
         """
         self._check_closed()
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(
+                "Python takes signals in the main thread only, and this is another one. A server's "
+                "workers have threads of their own: set handlers before it starts, or end with it "
+                "(an ASGI application by its lifespan)"
+            )
         wake_end = self._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
         signal.set_wakeup_fd(wake_end.fileno(), warn_on_full_buffer=False)

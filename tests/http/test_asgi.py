@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import pathlib
+import signal
 import socket
 import struct
 import threading
@@ -629,3 +630,19 @@ def test_a_body_is_bytes(http_serving: HttpServing, body: Any) -> None:
 
     http_serving(app, lifespan="off")
     assert http_serving.client().ask().body == b"right"
+
+
+def test_signals_are_for_the_main_thread(http_serving: HttpServing) -> None:
+    """A worker's loop is in another one: it is said what can be done instead."""
+    said: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        with pytest.raises(RuntimeError) as caught:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+        said.append(str(caught.value))
+        await respond(send, b"ok")
+
+    http_serving(app, lifespan="off")
+    assert http_serving.client().ask().body == b"ok"
+    assert "in the main thread only" in said[0]
+    assert "by its lifespan" in said[0]

@@ -31,6 +31,17 @@ def test_workers_and_their_number(tmp_path: Path, backend: str) -> None:
         assert children(running) == set()
 
 
+def test_threads_get_a_second_process(tmp_path: Path, backend: str) -> None:
+    args = ("app:wsgi", "--workers", "2", "--worker-kind", "thread")
+    with serving(tmp_path, backend, *args) as running:
+        assert children(running) == running.pids(1)
+        running.send(signal.SIGTTIN)
+        assert running.pids(2) == children(running)
+        running.send(signal.SIGTTOU)
+        wait_for(lambda: len(children(running)) == 1, 20)
+        assert running.ended() == 0
+
+
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, backend: str) -> None:
     with serving(tmp_path, backend, "app:wsgi", "--workers", "2") as running:
         killed = min(running.pids(2))
