@@ -423,9 +423,10 @@ def test_who_can_be_asked_for_what() -> None:
     }
     everywhere = {"hello", "json", "upload", "download", "file", "pipelined"}
     assert can["uvicorn-asyncio"] == set(WORKS)
-    assert can["floor"] == everywhere | {"starlette", "fastapi"}
-    assert can["granian-wsgi"] == can["node"] == everywhere | {"tls"}
-    assert can["netpoll-raw-uring"] == everywhere | {"tls", "websocket"}
+    assert can["floor"] == everywhere | {"static", "starlette", "fastapi"}
+    assert can["granian-wsgi"] == everywhere | {"tls"}
+    assert can["node"] == everywhere | {"static", "tls"}
+    assert can["netpoll-raw-uring"] == everywhere | {"static", "tls", "websocket"}
     assert can["netpoll-asgi-epoll"] == set(WORKS)
     assert can["socketify"] == set(WORKS) - {"tls"}
     assert can["fastpysgi-asgi"] == set(WORKS) - {"websocket"}

@@ -62,8 +62,8 @@ class HttpArm(CommandArm):
     def serving(self, work: Work, folder: Path) -> CommandArm:
         """What runs to be asked for this work."""
         app = {"asgi": f"{work.app}:app", "wsgi": "wsgi:app"}.get(self.interface)
-        if self.interface == "own" and work.upgrade:
-            app = "netpoll_http:echo"
+        if self.interface == "own":
+            app = work.own_app
         places = {"{app}": f"{PROGRAMS}.{app}" if app else "-", "{folder}": str(folder)}
         words = self.command + (self.tls if work.is_tls else ())
         for place, word in places.items():

@@ -77,6 +77,7 @@ class Work:
     exchanges: made of the content of the file that is served; a connection takes them in turn.
     size_bytes: of the body that goes one way or the other. depth: requests that are sent together.
     interfaces: of the servers that can be asked for it. app: the ASGI application that answers.
+    own_app: the function of our own server, if it is another than for most works.
     needs: the framework, if there is one. upgrade: to a WebSocket.
     """
 
@@ -87,6 +88,7 @@ class Work:
     depth: int = 1
     interfaces: tuple[str, ...] = ALL
     app: str = "asgi"
+    own_app: str = ""
     needs: str = ""
     upgrade: tuple[bytes, bytes] | None = None
     is_tls: bool = False
@@ -131,6 +133,15 @@ WORKS: dict[str, Work] = {
             lambda file: [(get(FILE_PATH), file)],
             FILE_BYTES,
         ),
+        Work(
+            "static",
+            "the same file, by netpoll's StaticFiles where a server runs it",
+            lambda file: [(get(FILE_PATH), file)],
+            FILE_BYTES,
+            interfaces=("own", "asgi", "-"),
+            app="static_files",
+            own_app="static_files:answer",
+        ),
         Work("pipelined", f"hello, {PIPELINED} requests at once", hello, len(HELLO), PIPELINED),
         Work(
             "websocket",
@@ -138,6 +149,7 @@ WORKS: dict[str, Work] = {
             lambda file: [frames(0), frames(1)],
             FRAME_BYTES,
             interfaces=("own", "asgi"),
+            own_app="netpoll_http:echo",
             upgrade=(UPGRADE, ACCEPTED),
         ),
         Work(
