@@ -170,9 +170,11 @@ def test_a_stop_waits_for_the_answer(http_serving: HttpServing) -> None:
     client = http_serving.client()
     client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert begun.wait(20)
+    idle = http_serving.client()
+    wait_for(lambda: server.stats()["connections"] == 2)
     stopping = threading.Thread(target=server.close, args=(20,))
     stopping.start()
-    wait_for(lambda: "closing" in repr(server))
+    assert idle.sock.recv(1) == b""  # the worker has heard of it
     gate.set()
     answer = client.answer()
     assert (answer.body, answer.header("connection")) == (b"hello", "close")
