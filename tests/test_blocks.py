@@ -36,6 +36,7 @@ CLOSED = "for thing in (server, pages): thing.close()"
 SCENES = {
     ("backends.md", "netpoll.run(main()"): Scene(MAIN, "loop.close()"),
     ("backends.md", "result = netpoll.probe()"): Scene("import netpoll"),
+    ("turn.md", "config = netpoll.LoopConfig(slow_callback_ms=50)"): Scene(MAIN),
     ("benchmarks.md", "from netpoll.bench._native import Load"): Scene(
         "import netpoll\n"
         "server = netpoll.Server(lambda conn: conn.forward(conn.lease()), '127.0.0.1', 8888)\n"

@@ -18,10 +18,10 @@ from netpoll._native.c cimport (
     NP_CONN_CHOKED, NP_CONN_EOF, NP_CONN_PAUSED, NP_OWNER_HEAP, iovec, np_sock_reset_at_close)
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter, checked_fields
 from netpoll._native.http.c cimport (
-    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_CROWDED, NP_HTTP_FULL, NP_HTTP_HEAD, NP_HTTP_KEEP_ALIVE,
-    NP_HTTP_MORE, np_answer_chunk, np_answer_has_body, np_body_begin, np_body_is_over, np_body_read,
-    np_http1_begin, np_http1_close, np_http1_open, np_http1_read, np_http_default_limits,
-    np_http_fault_of, np_http_field)
+    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_CROWDED, NP_HTTP_FULL, NP_HTTP_HEAD,
+    NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, np_answer_chunk, np_answer_has_body, np_body_begin,
+    np_body_is_over, np_body_read, np_http1_begin, np_http1_close, np_http1_open, np_http1_read,
+    np_http_default_limits, np_http_fault_of, np_http_field)
 from netpoll._native.http.encoder cimport Encoder
 from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.http.request_limits cimport set_limits
