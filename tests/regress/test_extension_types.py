@@ -60,6 +60,7 @@ INTERNAL = {
     "netpoll._native.server.door.Door": "a connection that nobody knows of yet",
     "netpoll._native.server.idle.Wheel": "a worker's timers",
     "netpoll._native.http.access.AccessLines": "called by native code only",
+    "netpoll._native.http.arrivals.Arrivals": "called by native code only",
     "netpoll._native.loop.ready.Ready": "given to await only",
     "netpoll._native.http.wire.Service": "called by native code only",
     "netpoll._native.http.websocket.Handshake": "inside a Socket",

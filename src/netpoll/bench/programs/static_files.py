@@ -1,5 +1,5 @@
 """The folder of the run, served by netpoll's StaticFiles: as a handler, and as an ASGI application
-that any server can run."""
+that any server can run. By hand: the folder that it is started in."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from netpoll.bench.answers import FOLDER_VARIABLE
 
 __all__ = ["answer", "app"]
 
-app = http.StaticFiles(os.environ[FOLDER_VARIABLE])
+app = http.StaticFiles(os.environ.get(FOLDER_VARIABLE, os.curdir))
 answer = app.answer
