@@ -12,6 +12,7 @@
 
 #include "base/np_assert.h"
 #include "bench/np_loadtls.h"
+#include "bench/np_pace.h"
 
 #define SCRATCH_BYTES (256 * 1024) /* one hot receive buffer; fits the L2 cache */
 #define PATTERN_SHIFT_BYTES 4096   /* requests start at different offsets of the pattern */
@@ -42,12 +43,7 @@ struct np_load {
     struct np_loadtls *tls; /* NULL: plain */
     int epoll_fd;
     uint32_t in_flight;
-    uint32_t idle_count;
-    uint32_t *idle; /* connections that wait until a request is due */
-    int64_t start_ns;
-    int64_t deadline_ns;
-    int64_t interval_ns; /* between two requests that are due; 0: closed loop */
-    int64_t due;         /* requests of this window that have begun */
+    struct np_pace pace;
     struct np_load_result result;
     uint64_t buckets[NP_LOAD_BUCKETS];
 };
@@ -193,10 +189,10 @@ static int open_memory(struct np_load *load)
     const struct np_load_config *config = &load->config;
     size_t pattern_bytes = (size_t)config->size_bytes + PATTERN_SHIFT_BYTES;
     load->conns = calloc(config->connections, sizeof(*load->conns));
-    load->idle = calloc(config->connections, sizeof(*load->idle));
+    load->pace.idle = calloc(config->connections, sizeof(*load->pace.idle));
     load->pattern = malloc(pattern_bytes);
     load->scratch = malloc(SCRATCH_BYTES);
-    if (!load->conns || !load->idle || !load->pattern || !load->scratch)
+    if (!load->conns || !load->pace.idle || !load->pattern || !load->scratch)
         return -ENOMEM;
     for (uint32_t i = 0; i < config->connections; i++)
         load->conns[i].fd = -1;
@@ -262,7 +258,7 @@ void np_load_close(struct np_load *load)
     if (load->epoll_fd >= 0)
         close(load->epoll_fd);
     free(load->conns);
-    free(load->idle);
+    free(load->pace.idle);
     free(load->pattern);
     free(load->scratch);
     free(load);
@@ -328,36 +324,23 @@ static int start_request(struct np_load *load, struct load_conn *conn, int64_t s
     return send_more(load, conn);
 }
 
-static int64_t due_ns(const struct np_load *load)
-{
-    return load->start_ns + load->due * load->interval_ns;
-}
-
 /* A connection that has its answer: the next request, or none. */
 static int next_request(struct np_load *load, struct load_conn *conn, int64_t now_ns)
 {
-    if (load->interval_ns == 0)
-        return now_ns < load->deadline_ns ? start_request(load, conn, now_ns) : 0;
-    int64_t start_ns = due_ns(load);
-    if (start_ns <= now_ns && start_ns < load->deadline_ns) {
-        load->due++;
+    int64_t start_ns;
+    if (np_pace_take(&load->pace, now_ns, &start_ns))
         return start_request(load, conn, start_ns);
-    }
-    load->idle[load->idle_count++] = (uint32_t)(conn - load->conns);
+    np_pace_rest(&load->pace, (uint32_t)(conn - load->conns));
     return 0;
 }
 
 static int start_what_is_due(struct np_load *load)
 {
     int err = 0;
-    int64_t now_ns = clock_ns();
-    while (err == 0 && load->idle_count > 0 && due_ns(load) <= now_ns &&
-           due_ns(load) < load->deadline_ns) {
-        struct load_conn *conn = &load->conns[load->idle[--load->idle_count]];
-        int64_t start_ns = due_ns(load);
-        load->due++;
-        err = start_request(load, conn, start_ns);
-    }
+    struct np_pace *pace = &load->pace;
+    int64_t now_ns = clock_ns(), start_ns;
+    while (err == 0 && pace->idle_count > 0 && np_pace_take(pace, now_ns, &start_ns))
+        err = start_request(load, &load->conns[pace->idle[--pace->idle_count]], start_ns);
     return err;
 }
 
@@ -371,7 +354,7 @@ static int finish_request(struct np_load *load, struct load_conn *conn)
     load->result.requests_all++;
     conn->busy = 0;
     load->in_flight--;
-    if (now_ns < load->deadline_ns)
+    if (now_ns < load->pace.deadline_ns)
         load->result.requests++;
     return next_request(load, conn, now_ns);
 }
@@ -439,14 +422,6 @@ static int handle(struct np_load *load, const struct epoll_event *event)
 
 /* ---- a window ---- */
 
-/* While a request is about to be due it does not sleep: waking up takes as long as an answer. */
-static int wait_ms(const struct np_load *load)
-{
-    int waits_for_time = load->interval_ns && load->idle_count > 0 &&
-                         due_ns(load) < load->deadline_ns;
-    return waits_for_time ? 0 : WAIT_MS;
-}
-
 static uint32_t first_busy(const struct np_load *load)
 {
     uint32_t index = 0;
@@ -458,7 +433,8 @@ static uint32_t first_busy(const struct np_load *load)
 static int wait_and_handle(struct np_load *load, int64_t *progress_ns)
 {
     struct epoll_event events[EVENTS_PER_WAIT];
-    int count = epoll_wait(load->epoll_fd, events, EVENTS_PER_WAIT, wait_ms(load));
+    int count = epoll_wait(load->epoll_fd, events, EVENTS_PER_WAIT,
+                           np_pace_wait_ms(&load->pace, WAIT_MS));
     if (count < 0)
         return errno == EINTR ? 0 : fail(load, NP_LOAD_FAULT_SYSTEM, 0, -errno);
     for (int i = 0; i < count; i++) {
@@ -477,10 +453,9 @@ static int wait_and_handle(struct np_load *load, int64_t *progress_ns)
 static int begin_window(struct np_load *load)
 {
     int err = 0;
-    load->idle_count = 0;
     for (uint32_t i = 0; err == 0 && i < load->config.connections; i++) {
-        if (load->interval_ns)
-            load->idle[load->idle_count++] = i;
+        if (load->pace.interval_ns)
+            np_pace_rest(&load->pace, i);
         else
             err = start_request(load, &load->conns[i], clock_ns());
     }
@@ -491,24 +466,21 @@ int np_load_run(struct np_load *load, int64_t duration_ns, int64_t interval_ns,
                 struct np_load_result *out)
 {
     int err = load->result.fault ? -EPROTO : 0;
-    load->start_ns = clock_ns();
+    np_pace_begin(&load->pace, clock_ns(), duration_ns, interval_ns);
     if (err == 0) {
         memset(&load->result, 0, sizeof(load->result));
         memset(load->buckets, 0, sizeof(load->buckets));
-        load->deadline_ns = load->start_ns + duration_ns;
-        load->interval_ns = interval_ns;
-        load->due = 0;
         err = begin_window(load);
     }
-    int64_t progress_ns = load->start_ns;
-    while (err == 0 && (load->in_flight > 0 || (interval_ns && due_ns(load) < load->deadline_ns))) {
+    int64_t progress_ns = load->pace.start_ns;
+    while (err == 0 && (load->in_flight > 0 || np_pace_has_more(&load->pace))) {
         if (interval_ns)
             err = start_what_is_due(load);
         if (err == 0)
             err = wait_and_handle(load, &progress_ns);
     }
     load->result.window_ns = duration_ns;
-    load->result.elapsed_ns = clock_ns() - load->start_ns;
+    load->result.elapsed_ns = clock_ns() - load->pace.start_ns;
     *out = load->result;
     return err;
 }

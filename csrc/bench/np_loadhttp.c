@@ -13,6 +13,7 @@
 
 #include "base/np_assert.h"
 #include "bench/np_loadtls.h"
+#include "bench/np_pace.h"
 
 #define SCRATCH_BYTES (256 * 1024) /* one hot receive buffer; fits the L2 cache */
 #define TEXT_BYTES 8192            /* of a head, and of a line of chunked framing */
@@ -53,14 +54,11 @@ struct http_conn {
 struct np_loadhttp {
     struct np_loadhttp_config config;
     struct http_conn *conns;
-    uint32_t *idle; /* connections without a batch */
-    uint32_t idle_count;
     uint8_t *scratch;
     struct np_loadtls *tls; /* NULL: plain */
     int epoll_fd;
     uint32_t in_flight;
-    int64_t start_ns, deadline_ns, interval_ns;
-    int64_t due; /* number of the batch that is due next */
+    struct np_pace pace; /* of batches */
     struct np_load_result result;
     uint64_t buckets[NP_LOAD_BUCKETS];
 };
@@ -229,9 +227,9 @@ static int open_shared(struct np_loadhttp *load)
     if (load->epoll_fd < 0)
         return -errno;
     load->conns = calloc(config->connections, sizeof(*load->conns));
-    load->idle = calloc(config->connections, sizeof(*load->idle));
+    load->pace.idle = calloc(config->connections, sizeof(*load->pace.idle));
     load->scratch = malloc(SCRATCH_BYTES);
-    if (!load->conns || !load->idle || !load->scratch)
+    if (!load->conns || !load->pace.idle || !load->scratch)
         return -ENOMEM;
     for (uint32_t i = 0; i < config->connections; i++) {
         load->conns[i].fd = -1;
@@ -281,7 +279,7 @@ void np_loadhttp_close(struct np_loadhttp *load)
     if (load->epoll_fd >= 0)
         close(load->epoll_fd);
     free(load->conns);
-    free(load->idle);
+    free(load->pace.idle);
     free(load->scratch);
     free(load);
 }
@@ -331,38 +329,26 @@ static int begin_batch(struct np_loadhttp *load, struct http_conn *conn, int64_t
     return send_more(load, conn);
 }
 
-static int64_t due_ns(const struct np_loadhttp *load)
-{
-    return load->start_ns + load->due * load->interval_ns;
-}
-
 /* A connection that has all its answers: the next batch, or none. */
 static int end_batch(struct np_loadhttp *load, struct http_conn *conn, int64_t now_ns)
 {
     conn->busy = 0;
     conn->first = (conn->first + load->config.depth) % load->config.exchanges_count;
     load->in_flight--;
-    if (load->interval_ns == 0)
-        return now_ns < load->deadline_ns ? begin_batch(load, conn, now_ns) : 0;
-    int64_t start_ns = due_ns(load);
-    if (start_ns <= now_ns && start_ns < load->deadline_ns) {
-        load->due++;
+    int64_t start_ns;
+    if (np_pace_take(&load->pace, now_ns, &start_ns))
         return begin_batch(load, conn, start_ns);
-    }
-    load->idle[load->idle_count++] = (uint32_t)(conn - load->conns);
+    np_pace_rest(&load->pace, (uint32_t)(conn - load->conns));
     return 0;
 }
 
 static int begin_what_is_due(struct np_loadhttp *load)
 {
     int err = 0;
-    int64_t now_ns = clock_ns();
-    while (err == 0 && load->idle_count > 0 && due_ns(load) <= now_ns &&
-           due_ns(load) < load->deadline_ns) {
-        struct http_conn *conn = &load->conns[load->idle[--load->idle_count]];
-        err = begin_batch(load, conn, due_ns(load));
-        load->due++;
-    }
+    struct np_pace *pace = &load->pace;
+    int64_t now_ns = clock_ns(), start_ns;
+    while (err == 0 && pace->idle_count > 0 && np_pace_take(pace, now_ns, &start_ns))
+        err = begin_batch(load, &load->conns[pace->idle[--pace->idle_count]], start_ns);
     return err;
 }
 
@@ -378,7 +364,7 @@ static int end_answer(struct np_loadhttp *load, struct http_conn *conn)
     if (latency_ns > load->result.latency_max_ns)
         load->result.latency_max_ns = latency_ns;
     load->result.requests_all++;
-    if (now_ns < load->deadline_ns)
+    if (now_ns < load->pace.deadline_ns)
         load->result.requests++;
     conn->answers++;
     if (++conn->answered == load->config.depth)
@@ -624,18 +610,11 @@ static struct http_conn *first_busy(struct np_loadhttp *load)
     return conn;
 }
 
-/* While a batch is about to be due it does not sleep: waking up takes as long as an answer does. */
-static int wait_ms(const struct np_loadhttp *load)
-{
-    int waits_for_time = load->interval_ns && load->idle_count > 0 &&
-                         due_ns(load) < load->deadline_ns;
-    return waits_for_time ? 0 : WAIT_MS;
-}
-
 static int wait_and_handle(struct np_loadhttp *load, int64_t *progress_ns)
 {
     struct epoll_event events[EVENTS_PER_WAIT];
-    int count = epoll_wait(load->epoll_fd, events, EVENTS_PER_WAIT, wait_ms(load));
+    int count = epoll_wait(load->epoll_fd, events, EVENTS_PER_WAIT,
+                           np_pace_wait_ms(&load->pace, WAIT_MS));
     if (count < 0)
         return errno == EINTR ? 0 : fail(load, NULL, NP_LOADHTTP_FAULT_SYSTEM, -errno);
     if (count > 0 || load->in_flight == 0)
@@ -654,10 +633,9 @@ static int wait_and_handle(struct np_loadhttp *load, int64_t *progress_ns)
 static int begin_window(struct np_loadhttp *load)
 {
     int err = 0;
-    load->idle_count = 0;
     for (uint32_t i = load->config.connections; err == 0 && i-- > 0;) {
-        if (load->interval_ns)
-            load->idle[load->idle_count++] = i;
+        if (load->pace.interval_ns)
+            np_pace_rest(&load->pace, i);
         else
             err = begin_batch(load, &load->conns[i], clock_ns());
     }
@@ -668,24 +646,21 @@ int np_loadhttp_run(struct np_loadhttp *load, int64_t duration_ns, int64_t inter
                     struct np_load_result *out)
 {
     int err = load->result.fault ? -EPROTO : 0;
+    np_pace_begin(&load->pace, clock_ns(), duration_ns, interval_ns);
     if (err == 0) {
         memset(&load->result, 0, sizeof(load->result));
         memset(load->buckets, 0, sizeof(load->buckets));
-        load->start_ns = clock_ns();
-        load->deadline_ns = load->start_ns + duration_ns;
-        load->interval_ns = interval_ns;
-        load->due = 0;
         err = begin_window(load);
     }
-    int64_t progress_ns = load->start_ns;
-    while (err == 0 && (load->in_flight > 0 || (interval_ns && due_ns(load) < load->deadline_ns))) {
+    int64_t progress_ns = load->pace.start_ns;
+    while (err == 0 && (load->in_flight > 0 || np_pace_has_more(&load->pace))) {
         if (interval_ns)
             err = begin_what_is_due(load);
         if (err == 0)
             err = wait_and_handle(load, &progress_ns);
     }
     load->result.window_ns = duration_ns;
-    load->result.elapsed_ns = clock_ns() - load->start_ns;
+    load->result.elapsed_ns = clock_ns() - load->pace.start_ns;
     *out = load->result;
     return err;
 }

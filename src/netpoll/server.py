@@ -40,6 +40,7 @@ from netpoll._native.server.seats import Seats
 from netpoll._native.server.secure import SecureWorker
 from netpoll._native.server.worker import Worker
 from netpoll._server.listening import UnixFile, inet_sockets, unix_socket
+from netpoll._server.signals import Signals
 from netpoll._server.worker_thread import (
     ABORT_TIMEOUT_S,
     GRACE_DEFAULT_S,
@@ -564,32 +565,17 @@ def serve(
     """
     server = Server(handler, host, port, **options)
     # Not an Event: a signal that comes while its lock is being taken deadlocks or is lost.
-    asked, ask = socket.socketpair()
-    ask.setblocking(False)
-    before = {
-        number: signal.signal(number, lambda signum, frame: None)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    wakeup_before = signal.set_wakeup_fd(ask.fileno(), warn_on_full_buffer=False)
-    server._on_failure = lambda: ask.send(b"\0")
+    signals = Signals((signal.SIGINT, signal.SIGTERM))
+    server._on_failure = signals.wake
     try:
         server.start()
         if ready is not None:
             ready(server)
-        while True:
-            numbers = asked.recv(64)
-            if wakeup_before != -1:  # somebody else's, who is to hear of signals as before
-                with contextlib.suppress(OSError):
-                    os.write(wakeup_before, numbers)
-            if {signal.SIGINT, signal.SIGTERM, 0} & set(numbers):  # 0: a worker has failed
-                break
+        while not {signal.SIGINT, signal.SIGTERM, 0}.intersection(signals.wait()):
+            pass  # another one, or a handler of the program has run; 0: a worker has failed
     finally:
-        signal.set_wakeup_fd(wakeup_before, warn_on_full_buffer=False)
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
+        signals.close()
         server._on_failure = None
-        asked.close()
-        ask.close()
         server.close(grace_s)
 
 

@@ -29,7 +29,7 @@ class Comparison(ctypes.Structure):
     ]
 
 
-def library() -> ctypes.CDLL:
+def libseccomp() -> ctypes.CDLL:
     """OSError where libseccomp is not installed."""
     found = ctypes.CDLL(ctypes.util.find_library("seccomp") or "libseccomp.so.2")
     found.seccomp_init.restype = ctypes.c_void_p
@@ -52,7 +52,7 @@ def action(rule: dict[str, Any], key: str, errno_key: str) -> int:
 
 
 def confine(profile: dict[str, Any], without: set[str]) -> None:
-    seccomp = library()
+    seccomp = libseccomp()
     default = action(profile, "defaultAction", "defaultErrnoRet")
     context = seccomp.seccomp_init(default)
     for rule in profile["syscalls"]:

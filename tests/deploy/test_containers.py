@@ -30,7 +30,7 @@ def yaml() -> Any:
 
 def under_the_profile(*options: str) -> list[str]:
     try:
-        confined.library()
+        confined.libseccomp()
     except OSError:
         pytest.skip("libseccomp is not installed")
     return [sys.executable, str(CONFINED), str(PROFILE), *options, "--"]

@@ -2,16 +2,21 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from netpoll._serve.signals import Signals
+from netpoll._server.signals import Signals
 from tests.http.serving import SOURCE, children, serving
 from tests.server.conftest import wait_for
+from tests.support import SLOWNESS
 
 
 class Storm:
@@ -91,6 +96,83 @@ def test_a_signal_for_a_new_child_is_the_childs() -> None:
     finally:
         signals.close()
         signal.signal(signal.SIGTERM, before)
+
+
+def test_an_interrupt_while_they_are_taken_leaves_all_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    take = signal.signal
+
+    def interrupted(number: int, handler: Any) -> Any:
+        if number == signal.SIGUSR2:
+            raise KeyboardInterrupt
+        return take(number, handler)
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Signals([signal.SIGUSR1, signal.SIGUSR2])
+    assert signal.getsignal(signal.SIGUSR1) is before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_another_thread_cannot_take_them() -> None:
+    def take() -> None:
+        with pytest.raises(ValueError, match="main thread"), warnings.catch_warnings():
+            warnings.simplefilter("error", ResourceWarning)
+            Signals([signal.SIGUSR1])
+        done.set()
+
+    done = threading.Event()
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    assert done.is_set()
+
+
+def test_whoever_heard_of_signals_before_still_does() -> None:
+    hears, told = socket.socketpair()
+    with hears, told:
+        told.setblocking(False)
+        assert signal.set_wakeup_fd(told.fileno()) == -1
+        signals = Signals([signal.SIGUSR1])
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            signals.wake()
+            assert signals.wait() == [signal.SIGUSR1, 0]
+        finally:
+            signals.close()
+            assert signal.set_wakeup_fd(-1) == told.fileno()
+        assert hears.recv(8) == bytes([signal.SIGUSR1])
+
+
+SERVE = """
+import os, signal, sys, netpoll
+take = signal.signal
+handlers = []
+
+def stormy(number, handler):
+    result = take(number, handler)
+    handlers.append(number)
+    if handlers.count(signal.SIGTERM) == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return result
+
+signal.signal = stormy
+netpoll.serve(lambda conn: None, "127.0.0.1", 0, backend=sys.argv[1])
+print("ended")
+"""
+
+
+def test_serve_hears_of_a_stop_while_it_begins(backend: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, backend],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": SOURCE},
+        timeout=60 * SLOWNESS,
+    )
+    assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
 
 
 SLOW_FORK = """

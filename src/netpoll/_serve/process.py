@@ -20,7 +20,7 @@ from netpoll import http
 from netpoll._native.server.seats import Seats
 from netpoll._serve import systemd
 from netpoll._serve.application import AppError, load_app, make_server
-from netpoll._serve.signals import Signals
+from netpoll._server.signals import Signals
 from netpoll.loop import EventLoop
 from netpoll.server import Server
 

@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 from netpoll._native.server.seats import Seats
 from netpoll._serve import process, systemd
 from netpoll._serve.application import AppError, runs_threads
-from netpoll._serve.signals import Signals
 from netpoll._serve.watch import Watch
+from netpoll._server.signals import Signals
 
 __all__ = ["Supervisor"]
 

@@ -51,15 +51,16 @@ class Watch:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self.fd = self._reader.fileno()
-        self._previous = {signum: signal.signal(signum, self._on_signal) for signum in SIGNALS}
+        # The handlers come after the socket and go before it, so that none is without it.
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous = {signum: signal.signal(signum, self._on_signal) for signum in SIGNALS}
         self._start = time.monotonic()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        signal.set_wakeup_fd(self._previous_fd)
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        signal.set_wakeup_fd(self._previous_fd)
         self._reader.close()
         self._writer.close()
         self.fd = -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterable
@@ -12,26 +13,45 @@ __all__ = ["Signals"]
 
 
 class Signals:
-    """Takes these signals from now until close(). Main thread only.
+    """Takes these signals from now until close(). Main thread only: elsewhere ValueError.
 
     A handler in Python that does the work would run anywhere in the program, within any lock.
+    Whoever had signal.set_wakeup_fd() before hears of all signals as before, when they are taken.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self.reader, self._writer = socket.socketpair()
         self.reader.setblocking(False)
         self._writer.setblocking(False)
+        self._before: dict[int, object] = {}
+        self._fd_before: int | None = None
         # The handlers come after the socket, and go before it: between the two steps a signal with
         # a handler and no socket would be lost.
-        self._fd_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, _leave_it) for number in numbers}
+        try:
+            self._fd_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+            for number in numbers:
+                self._before[number] = signal.signal(number, _leave_it)
+        except BaseException:  # not in the main thread; or KeyboardInterrupt, of the last moment
+            self.close()
+            raise
 
     def take(self) -> list[int]:
         """The numbers of those that came, and 0 for wake()."""
         try:
-            return list(self.reader.recv(256))
+            numbers = self.reader.recv(256)
         except BlockingIOError:
             return []
+        if self._fd_before not in (None, -1):
+            with contextlib.suppress(OSError):  # its end has gone, or is full
+                os.write(self._fd_before, numbers.replace(b"\0", b""))
+        return list(numbers)
+
+    def wait(self) -> list[int]:
+        """take(), when something has come."""
+        poll = select.poll()
+        poll.register(self.reader, select.POLLIN)
+        poll.poll()
+        return self.take()
 
     def wake(self) -> None:
         """From any thread: whoever waits for a signal looks."""
@@ -54,8 +74,9 @@ class Signals:
 
     def close(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._fd_before, warn_on_full_buffer=False)
+            signal.signal(number, handler)  # type: ignore[arg-type]  # as signal.signal() gave it
+        if self._fd_before is not None:
+            signal.set_wakeup_fd(self._fd_before, warn_on_full_buffer=False)
         self.reader.close()
         self._writer.close()
 
