@@ -55,8 +55,54 @@ def test_figures_of_the_text() -> None:
         assert words.format(f"{MEDIANS['hello', arm]:.3g}") in text
 
 
-def test_each_recorded_run_tells_its_command() -> None:
-    assert len(TABLE) == 8
-    for run in RECORDED["runs"]:
-        assert run["command"].startswith("python -m netpoll bench http ")
+ECHO = json.loads((ROOT / "benchmarks" / "results" / "echo.json").read_text())
+RATIOS = {
+    (row["mode"], row["arm"]): row for row in ECHO["runs"][0]["rows"] if row["cell"] == "64 × 64 B"
+}
+README = (ROOT / "README.md").read_text()
+MODES = {"protocol": "protocols", "streams": "streams", "sock": "`sock_recv`, `sock_sendall`"}
+
+
+def ratio(mode: str, arm: str, to: str = "uvloop") -> str:
+    return f"{RATIOS[mode, arm][f'cpu_vs_{to}']:.2f}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_loops_figures_are_the_same_everywhere(mode: str) -> None:
+    uring, epoll = ratio(mode, "netpoll-uring"), ratio(mode, "netpoll-epoll")
+    assert f"| {MODES[mode]} | {uring} | {epoll} |\n" in README
+    index = (ROOT / "docs" / "index.md").read_text()
+    picture = (ROOT / "docs" / "assets" / "cost.svg").read_text()
+    for backend, figure in {"uring": uring, "epoll": epoll}.items():
+        word = backend.replace("uring", "io_uring")
+        assert f'class="{backend}" style="--cost: {figure}"></i>{figure} {word}<' in index
+        assert f">{figure} {word}</text>" in picture
+        assert (
+            f'width="{round(440 * RATIOS[mode, f"netpoll-{backend}"]["cpu_vs_uvloop"])}"' in picture
+        )
+    said = {"protocol": "of uvloop's", "sock": "with socket calls"}.get(mode, "with streams")
+    for page in (README, index, (ROOT / "docs" / "faq.md").read_text()):
+        assert f"{uring} {said}" in " ".join(page.split())
+
+
+def test_the_floor_and_the_server_are_those_of_the_run() -> None:
+    assert f"is at {ratio('-', 'floor-epoll')} in the first line" in README
+    ours = [ratio("on_data", f"server-{backend}", "floor_epoll") for backend in ("uring", "epoll")]
+    assert (
+        "takes {} times the CPU of that echo in C on io_uring, {} on epoll".format(*ours) in README
+    )
+
+
+@pytest.mark.parametrize("recorded", [RECORDED, ECHO], ids=["http", "echo"])
+def test_each_recorded_run_tells_its_command(recorded: dict[str, Any]) -> None:
+    for run in recorded["runs"]:
+        assert run["command"].startswith("python -m netpoll bench ")
         assert all(row["rounds"] >= 5 for row in run["rows"])
+
+
+def test_the_control_of_the_loops_figures_was_kept() -> None:
+    control = ECHO["runs"][0]["control"]
+    assert control["is_trustworthy"]
+    small = [pair["ratio"] for pair in control["pairs"] if pair["where"].startswith("64 × 64 B")]
+    assert len(small) == 3 and all(0.985 < found < 1.005 for found in small)
+    assert len(TABLE) == 8
