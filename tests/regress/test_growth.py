@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import resource
@@ -14,12 +15,19 @@ from ..support import SLOWNESS, Echo, Recorder, pair, unix_pair
 
 pytestmark = pytest.mark.control
 
+LIBC = ctypes.CDLL(None)
 # What may come and go by itself. A leak of 100 bytes a cycle is more; sanitizers keep freed memory.
 SLACK_BYTES = (1 << 20) * (16 if SLOWNESS > 1 else 1)
 
 
 def rss_bytes() -> int:
-    """What this process has in memory now."""
+    """What this process has in memory now, without what its allocator keeps for later.
+
+    That differs by megabytes from one look to the next, and most where blocks of hundreds of
+    kilobytes come and go: a leak would drown in it.
+    """
+    if hasattr(LIBC, "malloc_trim"):  # glibc's
+        LIBC.malloc_trim(0)
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
