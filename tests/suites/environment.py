@@ -6,6 +6,7 @@ project itself is installed as users install it, so that the built release is te
 not installed: a .pth file leads to this tree, and to the module that puts the loop in.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 from .projects import ROOT, Project
@@ -103,6 +106,8 @@ def _source(project: Project) -> Path:
         fetched.mkdir()
         if project.source.startswith("debian:"):
             _fetch_from_debian(project, Path(name), fetched)
+        elif project.source == "index":
+            _fetch_from_index(project, fetched)
         else:
             # pip asks the project's build system for its name; what that needs comes as wheels.
             command = [sys.executable, "-m", "pip", "download", "--no-deps"]
@@ -135,6 +140,29 @@ def _fetch_from_debian(project: Project, scratch: Path, target: Path) -> None:
     _run(what, [*apt, "update"])
     download = [*apt, "source", "--only-source", "--tar-only", "--download-only", package]
     _run(what, download, cwd=target)
+
+
+def _fetch_from_index(project: Project, target: Path) -> None:
+    """The source distribution of a project whose build system does not install here. pip would ask
+    that system for the project's name first."""
+    asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    found = subprocess.run(asked, capture_output=True, text=True)
+    index = os.environ.get("PIP_INDEX_URL") or found.stdout.strip() or "https://pypi.org/simple"
+    page = f"{index.rstrip('/')}/{project.index_name}/"
+    try:
+        with urllib.request.urlopen(page, timeout=60) as answer:
+            text = answer.read().decode()
+        name = re.escape(f"{project.index_name}-{project.version}.tar.gz")
+        link = re.search(rf'href="([^"#]*/{name})#sha256=([0-9a-f]+)"', text)
+        if link is None:
+            raise NotToBeHad(f"no source distribution of {project.name} {project.version}")
+        with urllib.request.urlopen(urllib.parse.urljoin(page, link[1]), timeout=60) as answer:
+            archive = answer.read()
+    except OSError as error:
+        raise NotToBeHad(f"the source distribution of {project.name}: {error}") from None
+    if hashlib.sha256(archive).hexdigest() != link[2]:
+        raise NotToBeHad(f"the source distribution of {project.name} is not what the index says")
+    (target / link[1].rpartition("/")[2]).write_bytes(archive)
 
 
 def debian_archive() -> str:

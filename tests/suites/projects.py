@@ -26,7 +26,7 @@ class Project:
     requires: tuple[str, ...] = ()  # for pip, besides the project itself
     package: str = ""  # the name on the index, where two entries are of one project
     install: str = ""  # what pip installs; the default is package==version
-    source: str = ""  # "debian:SUITE/PACKAGE"; the default is the source distribution
+    source: str = ""  # "debian:SUITE/PACKAGE", "index"; see projects.toml
     keep: tuple[str, ...] = ("tests", "pyproject.toml")  # copied out of it: patterns
     left_out: tuple[dict[str, Any], ...] = ()  # tests run on no loop: {tests = [...], reason}
     setup: str = ""  # Python: a pytest plugin, for what the project's own test runner sets
