@@ -46,7 +46,7 @@ INCLUDE_ALLOWED = {
     "liburing.h": {"np_prep.h", "np_uring.h", "np_probe.c", "np_floor.c"},
     "sys/epoll.h": {
         *("np_epoll.c", "np_probe.c", "np_floor.c", "np_floor_http.c", "np_floor_udp.c"),
-        *("np_loadgen.c", "np_loadhttp.c"),
+        *("np_loadgen.c", "np_loadhttp.c", "closed_loop.c"),
     },
     "Python.h": set(),
 }

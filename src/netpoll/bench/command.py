@@ -193,7 +193,7 @@ def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) 
         _write(kind, document, options, console)
     if wants_log:
         _write_log(options.hdr, document, console)
-    return _exit_code(document)
+    return _exit_code(kind, document)
 
 
 def _write(kind: Kind, document: Document, options: argparse.Namespace, console: Console) -> None:
@@ -219,9 +219,9 @@ def _write_log(path: Path, document: Document, console: Console) -> None:
     console.print(f"latencies: {path}", highlight=False, soft_wrap=True)
 
 
-def _exit_code(document: Document) -> int:
+def _exit_code(kind: Kind, document: Document) -> int:
     if document["stopped"] == INTERRUPTED:
         return EXIT_INTERRUPTED
     rows = document["rows"]
     failed = any(row["fault"] for row in rows) or not any(row["rounds"] for row in rows)
-    return EXIT_FAILED if failed else EXIT_OK
+    return EXIT_FAILED if failed or kind.wrong(document) else EXIT_OK

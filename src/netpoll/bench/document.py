@@ -92,6 +92,7 @@ def problems(document: Document) -> list[str]:
             where = f" at {row['cell']}" if "cell" in row else ""
             lines.append(f"failed: {what}{where}: {row['fault']}.")
     lines = list(dict.fromkeys(lines)) + control.sentences(document.get("control") or NO_CONTROL)
+    lines += kind_of(document).wrong(document)
     if document.get("stopped"):
         lines.append(f"not complete: {document['stopped']}; what was measured is above.")
     return lines

@@ -53,11 +53,12 @@ def _words(kind: Kind, options: argparse.Namespace) -> list[str]:
 
 
 def run_all(kinds: dict[str, Kind], parse: Parse, options: argparse.Namespace) -> int:
-    """Runs every kind. One that cannot be run here is said, and the others are run. Returns the
-    worst exit code. `parse`: of the words of one command."""
+    """Runs every kind that is in it. One that cannot be run here is said, and the others are run.
+    Returns the worst exit code. `parse`: of the words of one command."""
     require_packages()
     start_s = time.monotonic()
     codes = {}
+    kinds = {name: kind for name, kind in kinds.items() if kind.is_in_all}
     for kind in kinds.values():
         print(f"\nnetpoll bench {kind.name}", flush=True)
         one = parse(_words(kind, options))

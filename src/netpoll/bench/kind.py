@@ -51,6 +51,7 @@ class Kind(ABC):
     controls: arms that are another one a second time, and which (`control.py`).
     rounds, quick_rounds: how many there are, without and with --quick.
     pinned: servers and load run on cores that can be chosen.
+    is_in_all: `bench all` runs it.
     """
 
     name: ClassVar[str]
@@ -74,6 +75,7 @@ class Kind(ABC):
     rounds: ClassVar[int] = 5
     quick_rounds: ClassVar[int] = 3
     pinned: ClassVar[bool] = True
+    is_in_all: ClassVar[bool] = True
 
     # ---- before the run
 
@@ -128,6 +130,10 @@ class Kind(ABC):
     def more(self, run: Run) -> Facts:
         """What else belongs into the document."""
         return {}
+
+    def wrong(self, document: Document) -> list[str]:
+        """What makes the run a failure although all was measured, one sentence each."""
+        return []
 
     def owns(self, document: Document) -> bool:
         """Whether this kind wrote the document."""
