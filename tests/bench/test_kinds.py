@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from math import comb
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ pytest.importorskip("psutil")
 from netpoll.bench import cli, kinds
 from netpoll.bench.kind import Kind
 from netpoll.bench.registry import all_kinds
+from netpoll.bench.verdicts import LEVEL
 
 # Two arms that are programs; what is measured is how much CPU one connection costs them.
 TOY = '''
@@ -193,6 +195,8 @@ def test_a_kind_is_complete(kind: Kind) -> None:
     assert set(kind.default_arms) | set(kind.peers) <= set(kind.arms)
     assert not set(kind.default_arms) & set(kind.peers)
     assert kind.quick_rounds <= kind.rounds
+    # So many rounds can tell, when a run is compared with another.
+    assert 2 / comb(2 * kind.rounds, kind.rounds) <= LEVEL
 
 
 def test_no_two_kinds_own_a_document() -> None:

@@ -24,7 +24,7 @@ __all__ = ["LoadPlan", "Servers", "Subject", "calls_of", "fitted", "samples_of"]
 
 START_S = 0.25  # a server child, until it listens
 SETTLE_S = 0.02  # connections, readings, the last answers of a window
-SHORTEST_WINDOW_S, USUAL_WINDOW_S = 0.05, 1.0
+SHORTEST_WINDOW_S, USUAL_WINDOW_S = 0.05, 0.4
 WARMUP_S, QUICK_WARMUP_S = 0.2, 0.08
 QUICK_STALL_S = 2.0
 END_S = 0.5  # of patience with a server that seems to have ended

@@ -53,7 +53,7 @@ WAYS = {
     "registered": (2, False),
     "registered, 4K": (2, True),
 }
-TOTAL_MIN_BYTES, TOTAL_MAX_BYTES = 16 << 20, 256 << 20
+TOTAL_MIN_BYTES, TOTAL_MAX_BYTES = 16 << 20, 160 << 20
 SENDS_COUNT = 16384  # per run, between those bounds
 
 CHILD = ("-m", "netpoll.bench.sendpaths")

@@ -145,5 +145,5 @@ def differences(before: Document, after: Document) -> list[str]:
             lines.append(f"different setting: {key.replace('_', ' ')}")
     for name, document in (("first", before), ("second", after)):
         if (document.get("control") or {}).get("is_trustworthy") is False:
-            lines.append(f"the control of the {name} run leaves its own spread")
+            lines.append(f"by its control the {name} run is not to be trusted")
     return lines

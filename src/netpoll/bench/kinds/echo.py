@@ -357,7 +357,6 @@ ratios round by round, so that what slows the whole machine for a while cancels 
     arms = ARMS
     default_arms = DEFAULT_ARMS
     peers = PEER_ARMS
-    rounds = 3
     takes_guests = True
     has_latencies = True
     loop_guest_help = "the factory takes no arguments"

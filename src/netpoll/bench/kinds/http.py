@@ -52,7 +52,6 @@ from netpoll.bench.httparms import (
 from netpoll.bench.httpworks import WORKS
 from netpoll.bench.kind import Kind, Terms, distinct, measured
 from netpoll.bench.loaded import (
-    USUAL_WINDOW_S,
     LoadPlan,
     Servers,
     Subject,
@@ -84,6 +83,7 @@ __all__ = ["KIND", "HttpPlan"]
 
 CONNECTIONS = 64
 PACED_PERCENT = 50.0
+WINDOW_S = 0.25  # there are two of them, and five rounds
 WARMUP_S = 0.5  # Node.js compiles what is called often
 QUICK_WORKS = ("hello",)
 START_S = 1.2  # a program, until it answers
@@ -353,7 +353,6 @@ by round, so that what slows the whole machine for a while cancels out.
     default_arms = tuple(name for name in HTTP_ARMS if name not in PEERS)
     peers = PEERS
     controls = {UVICORN_AGAIN: "uvicorn-asyncio"}
-    rounds = 3
     takes_guests = True
     has_latencies = True
     loop_guest_help = "uvicorn runs on it; the factory takes no arguments"
@@ -384,7 +383,7 @@ by round, so that what slows the whole machine for a while cancels out.
             "--duration-s",
             type=number_in(0.01, 3600, float, " seconds"),
             metavar="S",
-            help=f"length of a window; default: {USUAL_WINDOW_S:g} (with --quick: what fits)",
+            help=f"length of a window; default: {WINDOW_S:g} (with --quick: what fits)",
         )
         parser.add_argument(
             "--warmup-s",
@@ -409,7 +408,7 @@ by round, so that what slows the whole machine for a while cancels out.
             **vars(terms),
             cells=tuple(name for name in works if name not in skipped),
             connections=options.connections,
-            duration_s=options.duration_s or USUAL_WINDOW_S,
+            duration_s=options.duration_s or WINDOW_S,
             warmup_s=WARMUP_S if options.warmup_s is None else options.warmup_s,
             pace=openloop.chosen(options),
             skipped=skipped,

@@ -115,7 +115,7 @@ is one round.
         name for name in DEFAULT_ARMS if ARMS[name].kind in ("loop", "server", "floor")
     )
     peers = PEER_ARMS
-    rounds = 3
+    rounds = 4
     quick_rounds = 1
 
     def add_options(self, parser: argparse._ArgumentGroup) -> None:

@@ -33,7 +33,7 @@ from netpoll.bench.watch import Watch
 __all__ = ["KIND", "summarize"]
 
 SIZES_BYTES = (1024, 4096, 16384, 65536, 262144, 1048576)
-SIZE_S = 0.6  # about, of one size in all ways
+SIZE_S = 0.4  # about, of one size in all ways
 START_S = 0.5
 
 
@@ -142,7 +142,6 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
     arms_option = "--paths"
     arm_noun = "path"
     default_arms = tuple(arms)
-    rounds = 3
     quick_rounds = 1
 
     def add_options(self, parser: argparse._ArgumentGroup) -> None:
@@ -158,7 +157,7 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
             type=parse_size,
             default=TOTAL_MAX_BYTES,
             metavar="N",
-            help="sent at most, per size, way and round; default: 256MiB",
+            help="sent at most, per size, way and round; default: 160MiB",
         )
 
     def check(self, arms: Sequence[str]) -> dict[str, Facts]:
