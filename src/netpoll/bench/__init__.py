@@ -16,6 +16,9 @@ so, is written in benchmarks/README.md. The parts, each of which uses only those
     cells, loaded   which loads a server gets; servers under load, window by window
     windows         figures, columns and charts of such windows
     kind            what a kind has to say
+    agent, hosts    the other machine: what it does; who asks it
+    wire            how the two know each other
+    otherloads      wrk, and a closed loop in C: what the load is verified by
     rounds          the interleaved run
     blocks          what a result consists of, to look at
     arguments       types of arguments

@@ -1,4 +1,4 @@
-"""``python -m netpoll bench``: one command for each kind, `all`, `compare`, `show`; how they end.
+"""``python -m netpoll bench``: one command for each kind, and `all`, `compare`, `show`, `agent`.
 
 Exit codes: 0 everything asked for was measured (what is not installed is skipped, and said);
 1 something failed or nothing could be measured; 2 wrong usage; 130 interrupted (what was measured
@@ -12,7 +12,7 @@ import functools
 import sys
 from pathlib import Path
 
-from netpoll.bench import compare, everything
+from netpoll.bench import agent, compare, everything
 from netpoll.bench.command import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -55,6 +55,14 @@ def parser() -> argparse.ArgumentParser:
     )
     compare.add_options(both)
     both.set_defaults(run=compare.run_compare)
+    other = commands.add_parser(
+        "agent",
+        help="the other machine of `bench echo` and `bench zerocopy`: runs their arms when asked",
+        description="Waits for a harness on another machine that has the same token, and runs the "
+        "servers or the load for it: its own arms, and nothing else.",
+    )
+    agent.add_options(other)
+    other.set_defaults(run=agent.run_agent)
     every = commands.add_parser("all", help="every benchmark; with --quick within six minutes")
     everything.add_options(every)
     every.set_defaults(run=functools.partial(everything.run_all, all_kinds(), whole.parse_args))

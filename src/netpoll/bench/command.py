@@ -11,10 +11,12 @@ import importlib.util
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netpoll.bench import guests, hdr
+from netpoll.bench import guests, hdr, hosts
 from netpoll.bench.arguments import list_of, number_in, one_of
 from netpoll.bench.blocks import counted
 from netpoll.bench.cores import choose_pinning
@@ -75,6 +77,8 @@ def _add_arms(group: argparse._ArgumentGroup, kind: Kind) -> None:
         )
     if kind.takes_guests:
         guests.add_options(group, kind)
+    if kind.takes_hosts:
+        hosts.add_options(group)
     if kind.pinned:
         cpu = number_in(0, CPU_MAX)
         group.add_argument("--server-cpu", type=cpu, metavar="N", help="the core of the servers")
@@ -160,8 +164,21 @@ def _announce(kind: Kind, plan: Plan, console: Console) -> None:
 def run_command(kind: Kind, options: argparse.Namespace) -> int:
     """Measures, shows and writes what the options ask for; returns the exit code. Raises UsageError
     or ValueError when they cannot be met."""
-    with guests.admitted(kind, options) as names:
+    with guests.admitted(kind, options) as names, _connected(kind, options):
         return _run(kind, options, names)
+
+
+@contextmanager
+def _connected(kind: Kind, options: argparse.Namespace) -> Iterator[None]:
+    """The other machines that take part, if the kind takes any."""
+    if not kind.takes_hosts:
+        yield
+        return
+    with hosts.connected(options) as kind.hosts:
+        try:
+            yield
+        finally:
+            kind.hosts = hosts.HERE
 
 
 def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) -> int:
@@ -179,6 +196,7 @@ def _run(kind: Kind, options: argparse.Namespace, guest_names: tuple[str, ...]) 
     cpus = (options.server_cpu, options.load_cpu) if kind.pinned else ()
     pinning = choose_pinning(*cpus)
     environment = describe(pinning)
+    environment["pinning"]["sentence"] = kind.hosts.sentence(pinning)
     checked = kind.check(asked)
     able = _able(checked, kind.arm_noun, console)
     rounds = options.rounds or (kind.quick_rounds if options.quick else kind.rounds)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from netpoll.bench.arms import AGAIN, Arm
 from netpoll.bench.blocks import Block, Table
 from netpoll.bench.cores import Pinning
+from netpoll.bench.hosts import HERE, Hosts
 from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Plan, Run
 from netpoll.bench.watch import Watch
@@ -47,6 +48,8 @@ class Kind(ABC):
     arms_option, arm_noun: how the command line calls them.
     takes_guests: it has `--loop` and `--server` (`guests.py`); loop_guest_help, server_guest_help:
     what these have to be, for the command line.
+    takes_hosts: it has `--server-host` and `--load-host` (`hosts.py`); hosts: who is elsewhere, for
+    the length of a run.
     has_latencies: its rows have histograms, which `--hdr` writes.
     controls: arms that are another one a second time, and which (`control.py`).
     rounds, quick_rounds: how many there are, without and with --quick.
@@ -68,6 +71,8 @@ class Kind(ABC):
     arms_option: ClassVar[str] = "--arms"
     arm_noun: ClassVar[str] = "arm"
     takes_guests: ClassVar[bool] = False
+    takes_hosts: ClassVar[bool] = False
+    hosts: Hosts = HERE
     has_latencies: ClassVar[bool] = False
     loop_guest_help: ClassVar[str] = ""
     server_guest_help: ClassVar[str] = ""

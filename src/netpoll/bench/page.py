@@ -202,6 +202,18 @@ def _probe_text(probe: Facts) -> str:
     )
 
 
+def _machines(settings: Facts) -> dict[str, str]:
+    """Those that took part beside the one that wrote the document."""
+    terms = {}
+    for name, facts in settings.get("hosts", {}).items():
+        e = facts["environment"]
+        terms[f"Machine of the {name}"] = (
+            f"{facts['agent']}: Linux {e['kernel']}, {e['cpu_model']}, {e['cpu_count']} CPUs, "
+            f"Python {e['python']}"
+        )
+    return terms
+
+
 def _facts(document: Document) -> str:
     """Everything the figures depend on, as a list of terms."""
     e, settings = document["environment"], document["settings"]
@@ -227,8 +239,9 @@ def _facts(document: Document) -> str:
         "Settings": "; ".join(
             f"{name} {' '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
             for name, value in settings.items()
-            if name != "cells" and value is not None
+            if name not in ("cells", "hosts") and value is not None
         ),
+        **_machines(settings),
         "Command": "python -m netpoll " + " ".join(document["command"]),
     }
     items = "".join(_tag("dt", escape(k)) + _tag("dd", escape(str(v))) for k, v in terms.items())

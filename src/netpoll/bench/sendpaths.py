@@ -8,6 +8,8 @@ reports it for each send (IORING_NOTIF_USAGE_ZC_COPIED). The paths that a machin
     device     to a device that swallows packets, as a network card does once it has sent them
                (needs root): the only one of the three where nobody on this machine reads the bytes
 
+and `network`, to another machine, where an agent reads (`agent.py`).
+
 The peer behind that device (dummy, or else ifb) does not exist. The connection is put into the
 established state with TCP_REPAIR, and a thread sends the acknowledgements that the peer would send;
 so the sender runs the whole of the kernel's TCP, with segmentation offload, as it would in front of
@@ -34,7 +36,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netpoll.bench import _native
 from netpoll.bench.clocks import cpu_time
@@ -43,9 +45,20 @@ from netpoll.bench.records import Row
 from netpoll.bench.rounds import rotated
 from netpoll.bench.tcp import tune
 
-__all__ = ["PATHS", "WAYS", "measure", "why_not"]
+__all__ = [
+    "NETWORK",
+    "PATHS",
+    "TOTAL_MAX_BYTES",
+    "WAYS",
+    "listening_sink",
+    "measure",
+    "measure_to",
+    "sink_address",
+    "why_not",
+]
 
-PATHS = ("loopback", "veth", "device")
+NETWORK = "network"
+PATHS = ("loopback", "veth", "device", NETWORK)
 # name: (the number of _native.send_stream, plain pages instead of huge ones)
 WAYS = {
     "plain": (0, False),
@@ -101,8 +114,25 @@ def measure(
     the cores of the sender and of the peer. Raises ServerError when it cannot be measured."""
     words = [path, str(round_number), str(max_bytes), *map(str, cpus), *map(str, sizes_bytes)]
     command = [sys.executable, *CHILD, *words]
-    if path != "loopback":
+    if path in ("veth", "device"):
         command = ["unshare", "-n", "--", *command]
+    return _rows_of(command)
+
+
+def measure_to(
+    address: tuple[str, int],
+    sizes_bytes: Sequence[int],
+    round_number: int,
+    max_bytes: int,
+    cpus: tuple[int, int],
+) -> list[Row]:
+    """One round of sends to a sink on another machine, whose CPU time is not known here."""
+    numbers = [str(round_number), str(max_bytes), *map(str, cpus), *map(str, sizes_bytes)]
+    path = "{}={}:{}".format(NETWORK, *address)
+    return _rows_of([sys.executable, *CHILD, path, *numbers])
+
+
+def _rows_of(command: list[str]) -> list[Row]:
     try:
         child = subprocess.run(
             command, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, process_group=0
@@ -132,9 +162,9 @@ def _add_swallowing_device(name: str) -> None:
     raise ServerError(f"this kernel has neither dummy nor ifb devices: {done.stderr.strip()}")
 
 
-def _sink(address: str) -> None:
-    """Reads all that its connections send; "veth": first waits until the device is there."""
-    if address != "127.0.0.1":
+def _sink(address: str, is_there: bool) -> None:
+    """Reads all that its connections send; with the path "veth" the device is not there yet."""
+    if not is_there:
         sys.stdin.readline()
         _ip("addr", "add", f"{address}/{PREFIX}", "dev", "peer")
         _ip("link", "set", "peer", "up")
@@ -146,6 +176,21 @@ def _sink(address: str) -> None:
             with connection:
                 while connection.recv_into(buffer):
                     pass
+
+
+def listening_sink(host: str) -> subprocess.Popen[str]:
+    """A process that reads what other machines send to this address."""
+    command = [sys.executable, *CHILD, "sink", host, "here"]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+
+
+def sink_address(sink: subprocess.Popen[str], host: str) -> tuple[str, int]:
+    """Where it listens. Raises ServerError when it has ended."""
+    assert sink.stdout
+    port = sink.stdout.readline()
+    if not port:
+        raise ServerError(f"nobody can listen on {host}")
+    return host, int(port)
 
 
 @contextmanager
@@ -329,16 +374,20 @@ def _child(told: Round) -> None:
         ports = iter(range(20000, 60000))
         _sends(told, lambda: _unreal_peer(next(ports), told.peer_cpu), None)
         return
+    if told.path.startswith(NETWORK):
+        host, _, port = told.path.removeprefix(NETWORK + "=").rpartition(":")
+        _sends(replace(told, path=NETWORK), lambda: _connected((host, int(port))), None)
+        return
     with _sink_process("127.0.0.1" if told.path == "loopback" else PEER_ADDRESS) as (peer, address):
         os.sched_setaffinity(peer, {told.peer_cpu})
         _sends(told, lambda: _connected(address), peer)
 
 
 def main(argv: list[str]) -> int:
-    """The child's entry: "sink ADDRESS", or PATH ROUND MAX_BYTES CPU PEER_CPU SIZE..."""
+    """The child's entry: "sink ADDRESS [here]", or PATH ROUND MAX_BYTES CPU PEER_CPU SIZE..."""
     _native.die_with_parent(signal.SIGTERM)
     if argv[0] == "sink":
-        _sink(argv[1])
+        _sink(argv[1], is_there=argv[1] == "127.0.0.1" or argv[2:] == ["here"])
         return 0
     try:
         _child(Round.parse(argv))

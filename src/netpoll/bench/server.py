@@ -37,12 +37,19 @@ READ_BULK_BYTES = 256 * 1024
 DATAGRAMS_BYTES = 8 << 20  # receive buffer of a datagram server
 
 
+def host_of(address: str) -> str | None:
+    """Of "tcp" (127.0.0.1) or "tcp:HOST"; None for the path of a Unix socket."""
+    word, _, host = address.partition(":")
+    return (host or "127.0.0.1") if word == "tcp" else None
+
+
 def listening_socket(address: str) -> socket.socket:
-    """`address` is "tcp" (a free port of 127.0.0.1) or the path of a Unix socket."""
-    if address == "tcp":
+    """`address` is "tcp" or "tcp:HOST" (a free port there) or the path of a Unix socket."""
+    host = host_of(address)
+    if host is not None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         tune(sock)
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((host, 0))
     else:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(address)
@@ -53,9 +60,10 @@ def listening_socket(address: str) -> socket.socket:
 
 def datagram_socket(address: str) -> socket.socket:
     """As `listening_socket`, for datagrams."""
-    if address == "tcp":
+    host = host_of(address)
+    if host is not None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((host, 0))
     else:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sock.bind(address)
@@ -293,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arm", required=True)
     parser.add_argument("--factory", help="of a loop that is not among the arms: module:factory")
     parser.add_argument("--mode", default="-")
-    parser.add_argument("--listen", default="tcp", help='"tcp" or the path of a Unix socket')
+    parser.add_argument("--listen", default="tcp", help='"tcp", "tcp:HOST" or a path')
     parser.add_argument("--bulk", action="store_true", help="messages are larger than 64 KiB")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)

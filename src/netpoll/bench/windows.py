@@ -106,7 +106,7 @@ def measure(server: Measured, load: Load, duration_s: float, round_number: int) 
         cpu_ns=cpu.total_ns,
         cpu_user_ns=cpu.user_ns,
         cpu_system_ns=cpu.system_ns,
-        load_cpu_ns=load_cpu,
+        load_cpu_ns=result.get("load_cpu_ns", load_cpu),  # told by a load on another machine
         wait_ns=wait_ns,
         latency_max_ns=result["latency_max_ns"],
         histogram=result["histogram"],

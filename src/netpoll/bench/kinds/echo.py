@@ -60,6 +60,7 @@ from netpoll.bench.cells import (
 from netpoll.bench.cores import on_cpu
 from netpoll.bench.document import malloc_note
 from netpoll.bench.errors import UsageError
+from netpoll.bench.hosts import HERE, Hosts, RemoteLoad, RemoteServer
 from netpoll.bench.kind import Kind, Terms, distinct, measured
 from netpoll.bench.loaded import (
     USUAL_WINDOW_S,
@@ -109,8 +110,19 @@ class EchoPlan(LoadPlan):
         return entries(self.arms, self.modes)
 
 
-def start_server(plan: EchoPlan, subject: Subject) -> Server | Program:
+AnyServer = Server | Program | RemoteServer
+
+
+def start_server(plan: EchoPlan, hosts: Hosts, subject: Subject) -> AnyServer:
     arm = ARMS[subject.entry.arm]
+    if hosts.server:
+        return RemoteServer(
+            hosts.server,
+            arm=arm.name,
+            mode=subject.entry.mode,
+            bulk=subject.cell.is_bulk,
+            malloc=plan.malloc,
+        )
     if arm.command:
         return Program(arm.program(), cpu=plan.pinning.server_cpu, malloc=plan.malloc)
     return Server(
@@ -118,12 +130,26 @@ def start_server(plan: EchoPlan, subject: Subject) -> Server | Program:
         subject.entry.mode,
         cpu=plan.pinning.server_cpu,
         bulk=subject.cell.is_bulk,
+        listen=hosts.listen,
         malloc=plan.malloc,
     )
 
 
-def connect_load(plan: EchoPlan, stop_fd: int, server: Server | Program, subject: Subject) -> Load:
+def connect_load(
+    plan: EchoPlan, hosts: Hosts, stop_fd: int, server: AnyServer, subject: Subject
+) -> Load | RemoteLoad:
     cell, mode = subject.cell, subject.entry.mode
+    if hosts.load:
+        return RemoteLoad(
+            hosts.load,
+            stop_fd,
+            address=server.address,
+            connections=cell.connections,
+            size_bytes=cell.size_bytes,
+            stall_s=plan.stall_s,
+            datagrams=mode == UDP_MODE,
+            tls=mode == TLS_MODE,
+        )
     return Load(
         server.address,
         cell.connections,
@@ -358,6 +384,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
     default_arms = DEFAULT_ARMS
     peers = PEER_ARMS
     takes_guests = True
+    takes_hosts = True
     has_latencies = True
     loop_guest_help = "the factory takes no arguments"
     server_guest_help = "it sends back what it is sent, on that port of 127.0.0.1"
@@ -383,6 +410,8 @@ ratios round by round, so that what slows the whole machine for a while cancels 
         modes, cells = chosen_modes(options), chosen_cells(options)
         if modes == (UDP_MODE,) and max(cell.size_bytes for cell in cells) > MAX_DATAGRAM_BYTES:
             raise UsageError(f"a datagram of UDP has at most {MAX_DATAGRAM_BYTES} bytes")
+        if self.hosts != HERE and (options.loop or options.server):
+            raise UsageError("--loop and --server take part on this machine only")
         return tuple(name for name in super().chosen_arms(options) if entries([name], modes))
 
     def loop_guest(self, name: str, factory: str) -> SocketArm:
@@ -392,9 +421,13 @@ ratios round by round, so that what slows the whole machine for a while cancels 
         return SocketArm(name, "program", shlex.join(command), udp=False, command=command)
 
     def check(self, arms: Sequence[str]) -> dict[str, Facts]:
+        if self.hosts.server:
+            return self.hosts.check(arms)
         return check_arms(ARMS[name] for name in arms)
 
     def plan(self, options: argparse.Namespace, terms: Terms) -> EchoPlan:
+        if self.hosts.server and options.syscalls:
+            raise UsageError("system calls are counted where the servers are, not from here")
         plan = EchoPlan(
             **vars(terms),
             modes=chosen_modes(options),
@@ -418,8 +451,8 @@ ratios round by round, so that what slows the whole machine for a while cancels 
         raise_fd_limit(max(cell.connections for cell in plan.cells) + SPARE_FDS)
         servers = Servers(
             plan,
-            start=functools.partial(start_server, plan),
-            load=functools.partial(connect_load, plan, watch.fd),
+            start=functools.partial(start_server, plan, self.hosts),
+            load=functools.partial(connect_load, plan, self.hosts, watch.fd),
             shared_by=lambda subject: (subject.entry, subject.cell.is_bulk),
         )
         with no_garbage_collection(), on_cpu(plan.pinning.load_cpu), servers:
@@ -438,6 +471,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
             "malloc": plan.malloc,
             **plan.pace.facts(),
             "syscall_counter": plan.counter.name if plan.counter else None,
+            **self.hosts.facts(),
         }
 
     def rows(self, run: Run) -> list[Row]:

@@ -24,10 +24,18 @@ from netpoll.bench.blocks import (
     judged,
 )
 from netpoll.bench.cells import parse_size, size_text
+from netpoll.bench.errors import UsageError
 from netpoll.bench.kind import Kind, Terms, distinct, measured
 from netpoll.bench.records import Document, Facts, Row
 from netpoll.bench.rounds import Measure, Plan, Run
-from netpoll.bench.sendpaths import TOTAL_MAX_BYTES, WAYS, measure, why_not
+from netpoll.bench.sendpaths import (
+    NETWORK,
+    TOTAL_MAX_BYTES,
+    WAYS,
+    measure,
+    measure_to,
+    why_not,
+)
 from netpoll.bench.watch import Watch
 
 __all__ = ["KIND", "summarize"]
@@ -101,8 +109,8 @@ def _reported(key: str) -> Callable[[Row], Figure]:
 
 
 def _of_peer(row: Row) -> Figure:
-    """Behind the device nobody reads."""
-    return Figure("" if row["path"] == "device" else f"{row['peer_cpu_ns_per_kib']:.0f}")
+    """Behind the device nobody reads; on another machine nobody here knows."""
+    return Figure("" if row["path"] in ("device", NETWORK) else f"{row['peer_cpu_ns_per_kib']:.0f}")
 
 
 COLUMNS = (
@@ -138,10 +146,12 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
         "loopback": Arm("loopback", "path", "to another process of this machine"),
         "veth": Arm("veth", "path", "to another network namespace"),
         "device": Arm("device", "path", "to a device that swallows packets"),
+        NETWORK: Arm(NETWORK, "path", "to another machine, over the network"),
     }
+    takes_hosts = True
     arms_option = "--paths"
     arm_noun = "path"
-    default_arms = tuple(arms)
+    default_arms = ("loopback", "veth", "device")
     quick_rounds = 1
 
     def add_options(self, parser: argparse._ArgumentGroup) -> None:
@@ -160,11 +170,20 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
             help="sent at most, per size, way and round; default: 160MiB",
         )
 
+    def chosen_arms(self, options: argparse.Namespace) -> tuple[str, ...]:
+        if self.hosts.load and not options.arms:
+            return (NETWORK,)
+        return super().chosen_arms(options)
+
     def check(self, arms: Sequence[str]) -> dict[str, Facts]:
-        reasons = {path: why_not(path) for path in arms}
+        reasons = {path: why_not(path) for path in arms if path != NETWORK}
+        if NETWORK in arms:
+            reasons[NETWORK] = None if self.hosts.load else "it needs a --load-host to send to"
         return {path: {"unavailable": why} if why else {} for path, why in reasons.items()}
 
     def plan(self, options: argparse.Namespace, terms: Terms) -> ZerocopyPlan:
+        if self.hosts.server and terms.arms != (NETWORK,):
+            raise UsageError(f"from another machine there is the path {NETWORK} alone")
         return ZerocopyPlan(**vars(terms), sizes_bytes=options.sizes, max_bytes=options.max_bytes)
 
     def size(self, plan: ZerocopyPlan) -> str:
@@ -174,7 +193,18 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
     @contextmanager
     def measuring(self, plan: ZerocopyPlan, watch: Watch) -> Iterator[Measure]:
         cpus = plan.pinning.server_cpu, plan.pinning.load_cpu
-        yield lambda path, number: measure(path, plan.sizes_bytes, number, plan.max_bytes, cpus)
+        sizes, max_bytes = plan.sizes_bytes, plan.max_bytes
+
+        def one(path: str, number: int) -> list[Row]:
+            if path != NETWORK:
+                return measure(path, sizes, number, max_bytes, cpus)
+            if self.hosts.server:
+                return self.hosts.sends(sizes, number, max_bytes, plan.measurement_s)
+            assert self.hosts.load, "a path that cannot be measured is skipped"
+            host, port = self.hosts.load.ask("receive")
+            return measure_to((host, port), sizes, number, max_bytes, cpus)
+
+        yield one
 
     # ---- the document
 
@@ -183,6 +213,7 @@ copied by a report that cannot be trusted. Figures are medians over the rounds; 
             "rounds": plan.rounds,
             "sizes_bytes": plan.sizes_bytes,
             "max_bytes": plan.max_bytes,
+            **self.hosts.facts(),
         }
 
     def rows(self, run: Run) -> list[Row]:
