@@ -4,11 +4,15 @@ A wheel depends on no other package, so an installer's list does not show what i
 extensions. The bill of a wheel does, and lies where PEP 770 puts it (NAME.dist-info/sboms). It has
 no random number and no clock in it: two builds have the same bytes. The bill of a release is made
 of those of its wheels.
+
+    python scripts/sbom.py WHEEL PREFIX     puts a bill into a wheel that was built with the
+                                            liburing in PREFIX (scripts/build-wheels does it itself)
 """
 
 import hashlib
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -141,3 +145,15 @@ def of_release(version: str, date_s: int, distributions: Iterable[Path]) -> Bill
     whole["components"] += parts.values()
     whole["dependencies"] += contents
     return whole
+
+
+def main() -> None:
+    wheel, prefix = map(Path, sys.argv[1:])
+    with zipfile.ZipFile(wheel) as files:
+        first = datetime(*files.infolist()[0].date_time, tzinfo=UTC)
+    version = wheel.name.split("-")[1]
+    put_into(wheel, bill(version, int(first.timestamp()), [liburing(prefix)], []))
+
+
+if __name__ == "__main__":
+    main()

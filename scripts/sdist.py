@@ -1,4 +1,7 @@
-"""The source distribution of a tree, the same bytes from the same files and the same date."""
+"""The source distribution of a tree, the same bytes from the same files and the same date.
+
+python scripts/sdist.py DIR     of this tree, with the date of its commit
+"""
 
 import gzip
 import io
@@ -7,6 +10,8 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+from debian import output
 
 
 def build(tree: Path, out: Path, date_s: int) -> Path:
@@ -41,3 +46,8 @@ def in_order(archive: bytes, date_s: int) -> bytes:
             member.pax_headers = {}
             new.addfile(member, old.extractfile(member) if member.isreg() else None)
     return gzip.compress(plain.getvalue(), mtime=date_s)
+
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parent.parent
+    print(build(root, Path(sys.argv[1]), int(output("git", "log", "-1", "--format=%ct", cwd=root))))

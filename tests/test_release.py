@@ -199,10 +199,25 @@ def test_a_release(repository: Repository) -> None:
     kept = {"README.md", "template.md.jinja"}
     assert {path.name for path in (repository.folder / "changes").iterdir()} == kept
     assert_files(repository.folder / "dist" / VERSION, repository.git("rev-parse", "HEAD"))
+    assert_papers_alone(repository)
     for version in (VERSION, "7.0.9", "7.1.0rc1"):
         again = repository.release(version)
         assert again.returncode == 1
         assert f"{version} is " in again.stdout
+
+
+def assert_papers_alone(repository: Repository) -> None:
+    """What the forge asks for, whose files come from another machine: the same papers."""
+    folder = repository.folder / "dist" / VERSION
+    bill = (folder / f"netpoll-{VERSION}.cdx.json").read_bytes()
+    for path in (*folder.glob("*.json"), folder / "SHA256SUMS"):
+        path.unlink()
+    done = repository.release(VERSION, "--papers", str(folder))
+    assert done.returncode == 0, done.stdout
+    assert_files(folder, repository.git("rev-parse", "HEAD"))
+    assert (folder / f"netpoll-{VERSION}.cdx.json").read_bytes() == bill
+    done = repository.release("7.2.0", "--papers", str(folder))
+    assert done.stdout == f"netpoll: this tree is of version {VERSION}, not 7.2.0.\n"
 
 
 @pytest.mark.parametrize(
