@@ -375,8 +375,7 @@ static void epoll_forget(struct np_backend *be, int fd)
         e->head.counts.submissions++;
         epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     }
-    memset(entry, 0, sizeof(*entry));
-    entry->seq = e->seq; /* readiness taken before this is an earlier registration's */
+    memset(entry, 0, sizeof(*entry)); /* the next registration has another seq */
 }
 
 /* ---- completion ---------------------------------------------------------------------------- */

@@ -106,6 +106,8 @@ void np_skip(const char *what, const char *reason)
 
 int np_test_main(const char *name, const struct CMUnitTest *tests, size_t count)
 {
+    if (getenv("NP_TEST_FILTER"))
+        cmocka_set_test_filter(getenv("NP_TEST_FILTER"));
     int failed = _cmocka_run_group_tests(name, tests, count, NULL, NULL);
     if (failed == 0)
         printf("%s: %zu tests passed, %d skipped\n", name, count - (size_t)skipped_count,

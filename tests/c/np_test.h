@@ -65,7 +65,8 @@ int np_count_fds(void);
 /* Leaves the test as skipped, says why, and counts it for the closing line. */
 void np_skip(const char *what, const char *reason);
 
-/* Runs the group; the last line is "test_xyz: 7 tests passed, 0 skipped" or "... FAILED". */
+/* Runs the group; the last line is "test_xyz: 7 tests passed, 0 skipped" or "... FAILED".
+ * NP_TEST_FILTER: only the tests whose names are like this (* and ?). */
 int np_test_main(const char *name, const struct CMUnitTest *tests, size_t count);
 
 #define NP_TEST_MAIN(name, tests) np_test_main(name, tests, sizeof(tests) / sizeof(tests[0]))

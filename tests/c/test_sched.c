@@ -1,7 +1,7 @@
 /* test_sched.c - the scheduler's queues and its sleeping. Also built with ThreadSanitizer.
  *
  * NP_SOAK=1 runs the same with 10^7 tasks. NP_STORM_S=600 makes the storms of parking and waking
- * last ten minutes together instead of some seconds. NP_TEST_FILTER: only these tests (* and ?).
+ * last ten minutes together instead of some seconds.
  */
 #include "np_test.h"
 
@@ -652,7 +652,5 @@ int main(void)
         cmocka_unit_test(no_wake_up_is_lost_on_the_way_into_a_ring),
         cmocka_unit_test(alarms_wake_who_sleeps),
     };
-    if (getenv("NP_TEST_FILTER"))
-        cmocka_set_test_filter(getenv("NP_TEST_FILTER"));
     return NP_TEST_MAIN("test_sched", tests);
 }

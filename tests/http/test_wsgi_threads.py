@@ -1,6 +1,7 @@
 """WSGI applications in threads: the pool, peers that do not read, stopping."""
 
 import asyncio
+import concurrent.futures
 import gc
 import logging
 import socket
@@ -433,3 +434,27 @@ def test_it_runs_in_one_process_or_many(http_serving: HttpServing) -> None:
 def test_threads_must_not_be_negative() -> None:
     with pytest.raises(ValueError, match="threads"):
         http.Server(hello, "127.0.0.1", 0, threads=-1)
+
+
+def test_the_loops_own_thread_may_not_wait_for_a_body(http_serving: HttpServing) -> None:
+    """It would have to bring what it waits for (bug class 64)."""
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        said: concurrent.futures.Future[bytes] = concurrent.futures.Future()
+
+        def read() -> None:
+            try:
+                said.set_result(environ["wsgi.input"].read())
+            except RuntimeError as error:
+                said.set_result(str(error).encode())
+
+        server._loops()[0].call_soon_threadsafe(read)
+        start_response("200 OK", TEXT)
+        return [said.result(5), environ["wsgi.input"].read()]
+
+    server = http_serving(app, threads=1)
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n")
+    time.sleep(0.05)
+    client.send(b"body")
+    assert client.answer().body == b"the loop's own thread would wait for itself herebody"

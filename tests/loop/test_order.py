@@ -7,11 +7,13 @@ begin. What fails is made smaller and printed as a literal: paste it into PROGRA
 
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from .order_making import Program, make_program, smallest, step_names
-from .orders import Comparison
+from .orders import Comparison, Search
 
 PROGRAMS_COUNT = int(os.environ.get("NETPOLL_ORDER_PROGRAMS", "2000"))
 FIRST_SEED = int(os.environ.get("NETPOLL_ORDER_SEED", "1"))
@@ -448,3 +450,12 @@ def test_a_listed_difference_is_still_there(
     backends, program, _ = DIFFERENCES[name]
     if backend in backends:
         assert comparison.difference(program, is_strict=True) is not None, "take it off the list"
+
+
+def test_a_search_looks_labels_up() -> None:
+    """Also where a label is the number of another one's descriptor (bug class 50)."""
+    readers = [("reader", 7, 0, "once", []), ("reader", 5, 2, "once", [])]
+    search = Search({"idle": False, "bursts": [readers]}, ["turn 0", "7 reader 1", "5 reader 1"])
+    run: Any = SimpleNamespace(turn=0, trace=[], early=None, end_number={0: 5, 2: 7}.__getitem__)
+    search.begin(run)
+    assert search.likely_order([5, 7]) == [0, 1]

@@ -618,3 +618,4 @@ cdef class Sent(Awaitable):
 
 install_awaitable_slots(Sent, "WebSocket.send")
 seal_types(globals(), (SocketRules, Socket))
+# x
