@@ -655,11 +655,9 @@ static void an_endless_head_is_refused_in_time(void **state)
         np_http1_begin(&f.request);
         int result = NP_HTTP_MORE;
         for (size_t at = 0; result == NP_HTTP_MORE; at++) {
-            assert_true(at < bytes);
+            assert_true(at < bytes && at - f.request.at < 10); /* few are looked at again */
             chunk = (struct np_chunk){NULL, (const uint8_t *)made + at, 1};
             result = np_http1_read(&f.request, &iov, &taken_bytes);
-            if (result == NP_HTTP_MORE) /* only the last few bytes are looked at again */
-                assert_in_range(f.request.at, at < 9 ? 0 : at - 9, at + 1);
         }
         assert_int_equal(result, -NP_HTTP_E_HEAD_LARGE);
         assert_int_equal(f.request.own_bytes, NP_HTTP_HEAD_MAX_BYTES);

@@ -98,6 +98,34 @@ def test_a_signal_for_a_new_child_is_the_childs() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_signal_before_a_new_child_has_its_own_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bug class 65: it comes as soon as there is a child, whose handlers and socket are still its
+    parent's."""
+
+    def fork() -> int:
+        pid = actual_fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return pid
+
+    actual_fork = os.fork
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signals = Signals([signal.SIGTERM])
+    try:
+        monkeypatch.setattr(os, "fork", fork)
+        pid = signals.fork()
+        if pid == 0:
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+        assert signals.take() == []
+    finally:
+        signals.close()
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_an_interrupt_while_they_are_taken_leaves_all_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

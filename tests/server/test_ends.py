@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import netpoll
+from netpoll._native.server import ends
 from tests.conftest import open_fds
 from tests.support import SLOWNESS, run_child, until
 
@@ -331,6 +332,23 @@ def test_on_close_that_fails_does_not_keep_the_others_open(serving: Serving) -> 
     server.close(0.1)
     assert len(closed) == 4 and server.stats()["connections"] == 0
     assert all(ended(client) for client in clients)
+    serving.errors.clear()
+
+
+def test_a_step_of_a_threads_end_that_fails(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are taken: the loop is closed all the same (bug class 34)."""
+
+    def fail(worker: Any) -> None:
+        raise LookupError("a step")
+
+    monkeypatch.setattr(ends, "end_connections", fail)
+    server = serving(lambda conn: conn.forward())
+    loop = server._loops()[0]
+    server.close()
+    assert loop.is_closed()
+    assert "a step" in str(serving.errors)
     serving.errors.clear()
 
 
