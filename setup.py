@@ -91,8 +91,17 @@ def link_flags() -> list[str]:
     flags = ["-l:liburing.a", f"-Wl,--version-script={EXPORTS}"]
     if not SYMBOLS:
         # docs/decisions/small-extensions.md: what it saves, and what else was tried.
-        flags += ["-Wl,--strip-all", "-Wl,-z,noseparate-code"]
+        flags.append("-Wl,--strip-all")
     return flags + ([f"-fsanitize={SANITIZE}"] if SANITIZE else [])
+
+
+def shared_pages() -> list[str]:
+    """What makes read-only data and code share pages, where the linker has to be told.
+
+    LLVM's does it by itself, and Zig's driver of it refuses the flag.
+    """
+    flag = "-Wl,-z,noseparate-code"
+    return [flag] if not SYMBOLS and compiles("int main(void) { return 0; }\n", flag) else []
 
 
 # What cffi's C sees before the declarations of csrc/io/uring/liburing.cdef.
@@ -291,6 +300,9 @@ class BuildExt(build_ext):
         check_compiler()
         check_python_headers()
         check_liburing()
+        shared = shared_pages()
+        for extension in self.extensions:
+            extension.extra_link_args += shared
         self.translate(check_cython())
         Path(EXPORTS).write_text("{ global: PyInit_*; local: *; };\n")
         super().run()

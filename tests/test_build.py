@@ -94,6 +94,16 @@ def test_an_old_liburing(build_script, monkeypatch, capsys, tmp_path) -> None:
     assert "older than 2.3" in words
 
 
+def test_a_linker_that_shares_pages_by_itself(build_script, monkeypatch, tmp_path) -> None:
+    """Zig's refuses to be told."""
+    monkeypatch.setattr(build_script, "SYMBOLS", False)
+    monkeypatch.setenv("CC", fake_compiler(tmp_path, "noseparate-code"))
+    assert build_script.shared_pages() == []
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(build_script, "SYMBOLS", True)
+    assert build_script.shared_pages() == []
+
+
 def test_the_sentence_is_all_that_a_build_prints(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "setup.py"), "-q", "build_ext"]
     command += ["--build-lib", str(tmp_path), "--build-temp", str(tmp_path)]
