@@ -1,6 +1,7 @@
 """Wheels: what scripts/build-wheels finds wrong with one, and README's programs."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -122,3 +123,28 @@ def test_a_program_that_answers_something_else(monkeypatch: pytest.MonkeyPatch) 
     wrong = PROGRAMS[1].replace("conn.forward(conn.lease())", "conn.write(conn.take().upper())")
     with pytest.raises(AssertionError):
         readme.talk(wrong)
+
+
+# ---- chroots --------------------------------------------------------------------------------
+
+
+def test_a_system_is_copied_without_reading_its_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe in the place of /dev/full, which anybody can make: who reads it waits for ever."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import debian
+
+    def run(_log: str, *command: str) -> None:
+        subprocess.run(command, check=True, timeout=30)
+
+    root = tmp_path / "root"
+    (root / "dev").mkdir(parents=True)
+    os.mkfifo(root / "dev" / "full")
+    (root / "etc").mkdir()
+    (root / "etc" / "hosts").write_text("127.0.0.1 here\n")
+    copied = debian.copy_system(root, tmp_path / "copied", run)
+    assert (copied / "dev" / "full").is_fifo()
+    assert (copied / "etc" / "hosts").read_text() == "127.0.0.1 here\n"
+    (copied / "new").touch()
+    assert debian.copy_system(root, copied, run) == copied and (copied / "new").exists()
