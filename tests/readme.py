@@ -51,18 +51,25 @@ def serving(code: str) -> Iterator[int]:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "program.py")
         program.write_text(PORT.sub(str(port), code))
-        process = subprocess.Popen([sys.executable, str(program)])
-        try:
-            connect(port).close()
+        with running([sys.executable, str(program)], port):
             yield port
-            assert process.poll() is None, "the program has ended"
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    """A command that listens on this port until it is told to stop."""
+    process = subprocess.Popen(command)
+    try:
+        connect(port).close()
+        yield
+        assert process.poll() is None, "the program has ended"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE_S)
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(PATIENCE_S)
-            finally:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
 
 def exchange(port: int, sent: bytes) -> bytes:
@@ -74,16 +81,21 @@ def exchange(port: int, sent: bytes) -> bytes:
 
 
 def talk(code: str) -> None:
-    """Asks a program what it is for: HTTP where it has that, else an echo."""
+    """Runs a program and asks it what it is for."""
     with serving(code) as port:
-        if "http" in code:
-            answer = exchange(port, b"GET /you HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-            head, _, body = answer.partition(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200 "), answer
-            assert b"/you" in body, answer
-        else:
-            sent = b"one line\n" * 1000
-            assert exchange(port, sent) == sent
+        ask(code, port)
+
+
+def ask(code: str, port: int) -> None:
+    """HTTP where a program has that, else an echo."""
+    if "http" in code:
+        answer = exchange(port, b"GET /you HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), answer
+        assert b"/you" in body, answer
+    else:
+        sent = b"one line\n" * 1000
+        assert exchange(port, sent) == sent
 
 
 def main() -> None:

@@ -73,6 +73,7 @@ ROOMS: dict[str, set[str]] = {
     "_serve": {"_native/server", "_server", "config", "http", "loop", "server"},
     "_server": {"_native/server", "loop"},
     "_http": {"_native/http", "stats"},
+    "_pyinstaller": set(),
     "bench": {"__init__", "loop", "offload", "sched"},
     "bench/kinds": {"__init__", "bench"},
     "bench/programs": {"bench", "http"},
