@@ -54,6 +54,19 @@ SCENES = {
         "class connection:\n    write = staticmethod(lambda data: sent.append(bytes(data)))",
         "assert sent == [header]",
     ),
+    ("observing.md", "telemetry.PrometheusCollector"): Scene(
+        "import netpoll\nfrom netpoll import telemetry\n"
+        "server = netpoll.Server(print, '127.0.0.1', 0)\nscheduler = netpoll.Scheduler(1)",
+        "scheduler.close()",
+        needs="prometheus_client",
+    ),
+    ("observing.md", "with telemetry.Window"): Scene(
+        "import os, tempfile, netpoll\nfrom netpoll import telemetry\n"
+        "os.environ['XDG_RUNTIME_DIR'] = tempfile.mkdtemp()\n"
+        "server = netpoll.Server(print, '127.0.0.1', 0)\nscheduler = netpoll.Scheduler(1)\n"
+        "def serve_for_ever(): assert os.listdir(os.environ['XDG_RUNTIME_DIR'] + '/netpoll')",
+        "scheduler.close()",
+    ),
     ("datagrams.md", "class Echo"): Scene(
         "import asyncio, netpoll\nloop = asyncio.get_running_loop()", "transport.close()"
     ),

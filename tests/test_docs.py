@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from netpoll._telemetry.metrics import METRICS
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 FOLDERS = "docs deploy src csrc tests benchmarks bench changes examples scripts .github".split()
@@ -202,6 +204,8 @@ def words_of_the_code() -> frozenset[str]:
             if path.suffix in {".py", ".c", ".h", ".toml"} and path != Path(__file__).resolve():
                 texts.append(path.read_text())
     texts += [(ROOT / name).read_text() for name in ("setup.py", "test", "pyproject.toml")]
+    for row in METRICS:  # tests/telemetry compares the pages' names with these
+        names |= {row.prometheus_name, f"{row.prometheus_name}_total"}
     return frozenset(names.union(*(re.findall(r"\w+", text) for text in texts)))
 
 
@@ -226,6 +230,9 @@ def test_named_modules_are_there() -> None:
     package = ROOT / "src" / "netpoll"
     exported = set(re.findall(r"\w+", (package / "__init__.py").read_text()))
     there = exported | {path.stem for path in package.iterdir()}
+    attributes = {name for row in METRICS for one in row.keys.values() for name in one}
+    for name in ["netpoll.source", "netpoll.worker", *attributes, *(row.name for row in METRICS)]:
+        there.add(name.split(".")[1])
     named = re.compile(r"(?<![\w./-])netpoll\.([A-Za-z_]\w*)(?![\w/]|\.(?:html|json))")
     missing = [
         f"{name}: netpoll.{word}"

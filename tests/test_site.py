@@ -27,6 +27,7 @@ PAGES = {
     "sched": "sched",
     "server": "server",
     "stats": "stats",
+    "telemetry": "telemetry",
     "testing": "testing",
     "tls": "tls",
     "uring": "uring",

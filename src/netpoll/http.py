@@ -25,7 +25,7 @@ import time
 from asyncio import events
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Self, TextIO, Unpack
+from typing import TYPE_CHECKING, Any, Self, TextIO, Unpack
 
 from netpoll._former import FormerLimits, limits_of
 from netpoll._http import deflate
@@ -47,6 +47,9 @@ from netpoll._native.server.networks import Networks
 from netpoll.config import LoopConfig, ServerLimits, check_limits
 from netpoll.loop import EventLoop
 from netpoll.server import Server as _StreamServer
+
+if TYPE_CHECKING:  # of the stub alone
+    from netpoll._native.http.meter import _Reading
 
 __all__ = [
     "Compression",
@@ -157,7 +160,7 @@ class Server(_StreamServer):
         second. access_log_format: "common", "combined" or "json".
     compression: how answers are compressed for clients that accept it; None: not.
     health_path: of a page that answers 200 as long as the server serves. metrics_path: of a page
-        with counters for Prometheus; needs `pip install netpoll[metrics]`.
+        with counters for Prometheus; needs `pip install netpoll[prometheus]`.
     request_id_header: a field that gives each request a name: taken from the client if it is sane,
         else made; for the application to read, and in the answer.
 
@@ -221,7 +224,7 @@ class Server(_StreamServer):
         self._access_log = AccessLog(access_log) if access_log else None
         self._access_log_format = access_log_format
         self._equipment = Equipment(
-            self.stats, report, compression, health_path, metrics_path, request_id_header
+            self, report, compression, health_path, metrics_path, request_id_header
         )
         super().__init__(
             app,
@@ -289,6 +292,13 @@ class Server(_StreamServer):
     def requests(self) -> int:
         """How many requests were read until now."""
         return sum(protocol.requests for protocol in self._protocols)
+
+    def _measure(self) -> None:
+        """Requests are counted from the start on."""
+        self._equipment.is_measured = True
+
+    def _meter_readings(self) -> list[_Reading]:
+        return self._equipment.readings()
 
     def own_page(self, request: Request) -> Response:
         """A handler that answers health_path and metrics_path of this server, for another one that

@@ -50,6 +50,7 @@ from netpoll._native.transport.pipe import (
     make_write_transport,
 )
 from netpoll._native.transport.stream import StreamTransport, make_transport
+from netpoll._telemetry.shown import show
 from netpoll.config import LoopConfig
 from netpoll.errors import BackendUnavailableError
 from netpoll.probe import choose_again, choose_backend
@@ -114,6 +115,7 @@ class EventLoop(Host):
         self._at_close: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._ssock: socket.socket | None = None
         self._csock: socket.socket | None = None
+        show(self)
 
     def __repr__(self) -> str:
         return (

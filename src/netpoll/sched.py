@@ -43,6 +43,7 @@ from netpoll._native.sched.alarm import Alarm, Sleep
 from netpoll._native.sched.run import SchedulerCore, work
 from netpoll._native.sched.task import Join, Task, current_scheduler, current_task
 from netpoll._native.sched.worker_loop import RingLoop
+from netpoll._telemetry.shown import show
 from netpoll.config import LoopConfig
 from netpoll.loop import EventLoop
 from netpoll.stats import SchedulerStats
@@ -153,6 +154,7 @@ class Scheduler(SchedulerCore):
             self._threads.append(thread)
             thread.start()
         _running.add(self)
+        show(self)
 
     def __enter__(self) -> Scheduler:
         return self

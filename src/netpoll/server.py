@@ -49,6 +49,7 @@ from netpoll._server.worker_thread import (
     take_each,
     tell,
 )
+from netpoll._telemetry.shown import show
 from netpoll.config import BufferConfig, LoopConfig, ServerLimits
 from netpoll.loop import EventLoop
 from netpoll.stats import ServerStats, ServerWorkerStats
@@ -213,6 +214,7 @@ class Server:
         """Listens and serves; returns when it does. RuntimeError when it was started before."""
         if self._state != "new":
             raise RuntimeError("a server is started once; make another one")
+        show(self)
         running = events._get_running_loop()
         self._pid = os.getpid()
         try:

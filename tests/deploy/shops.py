@@ -39,7 +39,7 @@ class Shop:
     """`python deploy/shop.py`: its process and its two ports."""
 
     def __init__(self, backend: str, *before: str) -> None:
-        pytest.importorskip("prometheus_client", reason="needs pip install netpoll[metrics]")
+        pytest.importorskip("prometheus_client", reason="needs pip install netpoll[prometheus]")
         command = [*before, sys.executable, str(DEPLOY / "shop.py"), "--host", "127.0.0.1"]
         self.process = subprocess.Popen(
             [*command, "--port", "0", "--pages-port", "0"],

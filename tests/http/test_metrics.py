@@ -83,30 +83,49 @@ def test_metrics(http_serving: HttpServing, prometheus: Any) -> None:
     bad.send(b"GET / HTTP/1.1\r\n\r\n")
     assert bad.answer().status == 400
     found = metrics_of(http_serving.client())
-    assert found['netpoll_http_requests_total{method="GET",status="2xx"}'] == 2
-    assert found['netpoll_http_requests_total{method="GET",status="4xx"}'] == 1
-    assert found['netpoll_http_requests_total{method="GET",status="5xx"}'] == 2
-    assert found['netpoll_http_requests_total{method="POST",status="2xx"}'] == 1
-    assert found['netpoll_http_requests_total{method="other",status="2xx"}'] == 1
-    assert found['netpoll_http_refused_total{reason="host_missing",status="400"}'] == 1
-    assert found["netpoll_http_in_flight"] == 1  # this one
-    assert found["netpoll_http_duration_seconds_count"] == 7
-    assert found['netpoll_http_duration_seconds_bucket{le="+Inf"}'] == 7
-    assert 0 < found["netpoll_http_duration_seconds_sum"] < 60
-    assert found["netpoll_connections"] >= 1
-    assert found["netpoll_connections_accepted_total"] == 9
-    assert found["netpoll_received_bytes_total"] > 7 * 30
-    assert found["netpoll_sent_bytes_total"] > 7 * 30
-    assert found["netpoll_connections_idle_closed_total"] == 0
-    assert found["netpoll_loop_enters_total"] > 0
-    assert found["netpoll_workers"] == 2
+    counts = {key: found[name] for name in found if (key := ended_key(name)) is not None}
+    assert counts == {
+        ("GET", "200", ""): 2,
+        ("GET", "404", ""): 1,
+        ("GET", "503", "503"): 1,
+        ("GET", "500", "500"): 1,
+        ("POST", "200", ""): 1,
+        ("_OTHER", "200", ""): 1,
+    }
+    assert sum_of(found, "netpoll_http_refused_total", 'error_type="host_missing"') == 1
+    assert sum_of(found, "http_server_active_requests") == 1  # this one
+    assert sum_of(found, "http_server_request_duration_seconds_bucket", 'le="+Inf"') == 7
+    assert 0 < sum_of(found, "http_server_request_duration_seconds_sum") < 60
+    assert sum_of(found, "netpoll_server_connections") >= 1
+    assert sum_of(found, "netpoll_server_connections_accepted_total") == 9
+    assert sum_of(found, "netpoll_server_io_bytes_total", 'direction="receive"') > 7 * 30
+    assert sum_of(found, "netpoll_server_io_bytes_total", 'direction="transmit"') > 7 * 30
+    assert sum_of(found, "netpoll_server_connections_closed_total") == 0
+    assert sum_of(found, "netpoll_loop_enters_total") > 0
+    assert sum_of(found, "netpoll_server_workers") == 2
     assert len([name for name in found if name.startswith("netpoll_loop_lag_seconds")]) == 2
-    assert found["netpoll_http_stalled_total"] == 0
+    assert sum_of(found, "netpoll_http_stalled_total") == 0
     assert server.stats()["accepted"] == 9
 
 
+def sum_of(found: dict[str, float], name: str, label: str = "") -> float:
+    """Of all series of a name, or those with a label."""
+    values = [v for key, v in found.items() if key.partition("{")[0] == name and label in key]
+    assert values, f"there is no {name} with {label!r}"
+    return sum(values)
+
+
+def ended_key(name: str) -> tuple[str, str, str] | None:
+    """Of the number of requests: method, status, error."""
+    if not name.startswith("http_server_request_duration_seconds_count"):
+        return None
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
+    status = labels.get("http_response_status_code", "")
+    return labels["http_request_method"], status, labels.get("error_type", "")
+
+
 def test_the_names_are_documented(http_serving: HttpServing, prometheus: Any) -> None:
-    page = (pathlib.Path(__file__).parents[2] / "docs" / "http-deployment.md").read_text()
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "observing.md").read_text()
     http_serving(hello, metrics_path="/metrics")
     client = http_serving.client()
     client.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -115,9 +134,10 @@ def test_the_names_are_documented(http_serving: HttpServing, prometheus: Any) ->
     ours = {
         re.sub(r"_(bucket|sum|count|created)$", "", name)
         for name in names
-        if name.startswith("netpoll_")
+        if name.startswith(("netpoll_", "http_"))
     }
-    assert {name for name in ours if f"`{name}" not in page} == set()
+    assert len(ours) > 30
+    assert {name for name in ours if f"| `{name}` |" not in page} == set()
 
 
 def test_an_application_has_metrics_of_its_own(http_serving: HttpServing, prometheus: Any) -> None:
@@ -154,17 +174,17 @@ def test_requests_in_flight(http_serving: HttpServing, prometheus: Any) -> None:
         client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
     broken.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
     watcher = http_serving.client()
-    wait_for(lambda: metrics_of(watcher)["netpoll_http_in_flight"] == 4)
+    wait_for(lambda: sum_of(metrics_of(watcher), "http_server_active_requests") == 4)
     for client in (leaving, broken):  # with a reset: who only ends its side may still read
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
     wait_for(lambda: server.stats()["connections"] == 2)
     go_on.set()
     assert waiting.answer().body == b"done"
-    wait_for(lambda: metrics_of(watcher)["netpoll_http_in_flight"] == 1)
+    wait_for(lambda: sum_of(metrics_of(watcher), "http_server_active_requests") == 1)
     found = metrics_of(watcher)
-    none = found['netpoll_http_requests_total{method="GET",status="none"}']
-    assert none + found.get('netpoll_http_requests_total{method="POST",status="none"}', 0) == 2
+    count = "http_server_request_duration_seconds_count"
+    assert sum_of(found, count, 'error_type="no_answer"') == 2
 
 
 def test_pages_on_a_port_of_their_own(
@@ -176,7 +196,7 @@ def test_pages_on_a_port_of_their_own(
         with urllib.request.urlopen(f"{where}/healthz", timeout=20) as answer:
             assert answer.read() == b"ok\n"
         with urllib.request.urlopen(f"{where}/metrics", timeout=20) as answer:
-            assert b"netpoll_http_requests_total" in answer.read()
+            assert b"http_server_active_requests" in answer.read()
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{where}/", timeout=20)
 
@@ -200,7 +220,7 @@ def test_a_page_that_fails(http_serving: HttpServing, errors_logged: Any, promet
 
 def test_metrics_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "prometheus_client", None)
-    with pytest.raises(RuntimeError, match=r"netpoll\[metrics\]"):
+    with pytest.raises(RuntimeError, match=r"netpoll\[prometheus\]"):
         http.Server(hello, "127.0.0.1", 0, metrics_path="/metrics")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from netpoll._http.codings import CODINGS, PACKAGES, Coder, maker_of
 from netpoll._http.metrics import Metrics
@@ -16,7 +17,10 @@ from netpoll._native.http.own_pages import OwnPages
 from netpoll._native.http.protocol import HttpProtocol
 from netpoll._native.http.request_id import RequestIds
 from netpoll._native.http.wire import Application
-from netpoll.stats import ServerStats
+from netpoll._telemetry.sources import Source
+
+if TYPE_CHECKING:  # of the stub alone
+    from netpoll._native.http.meter import _Reading
 
 __all__ = ["Compression", "Equipment"]
 
@@ -92,11 +96,11 @@ class Compression:
 
 
 class Equipment:
-    """Of one server. stats: its stats()."""
+    """Of one server."""
 
     def __init__(
         self,
-        stats: Callable[[], ServerStats],
+        server: Source,
         report: Report,
         compression: Compression | None,
         health_path: str | None,
@@ -109,10 +113,9 @@ class Equipment:
         self._request_id_header = request_id_header
         if health_path is not None:
             self._pages[path_of("health_path", health_path)] = healthy
-        self._has_metrics = metrics_path is not None
+        self.is_measured = metrics_path is not None
         if metrics_path is not None:
-            metrics = Metrics(stats, lambda: self._meters)
-            self._pages[path_of("metrics_path", metrics_path)] = metrics.page
+            self._pages[path_of("metrics_path", metrics_path)] = Metrics(server).page
         if request_id_header is not None:
             RequestIds(request_id_header.encode("latin-1"))  # says what is wrong with it
         self._compression = compression
@@ -124,7 +127,7 @@ class Equipment:
 
     def equip(self, protocol: HttpProtocol) -> None:
         meter = ids = coding = None
-        if self._has_metrics:
+        if self.is_measured:
             meter = Meter()
             self._meters.append(meter)
         if self._request_id_header is not None:
@@ -140,6 +143,10 @@ class Equipment:
                 self._compression.thread_min_bytes,
             )
         protocol.equip(meter, ids, coding)
+
+    def readings(self) -> list[_Reading]:
+        """What the workers have counted; empty where nothing asked for it."""
+        return [meter.read() for meter in self._meters]
 
     def page(self, path: str, accept: str | None) -> Answer | None:
         """One of the server's own pages, for another server that shows them."""

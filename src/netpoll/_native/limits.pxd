@@ -150,10 +150,12 @@ cdef enum:
     # Values of Content-Type of which it is remembered whether to compress them: an application has
     # a dozen.
     HTTP_MEDIA_TYPES_MAX_COUNT = 256
-    # What requests are counted by: the first digit of their status, 0 for those that ended without
-    # an answer; how long they took, but for the longest.
-    METER_CLASSES_COUNT = 6
-    METER_BUCKETS_COUNT = 14
+    # What requests are counted by: the method with the status, 0 for those that ended without an
+    # answer; how long they took, but for the longest. What comes after so many pairs of a method
+    # and a status is counted together: an application has a dozen.
+    METER_STATUSES_COUNT = 600
+    METER_SERIES_COUNT = 64
+    METER_BUCKETS_COUNT = 16
 
     # ---- the scheduler ------------------------------------------------------------------------
     # Tasks between two looks at the clock.

@@ -442,6 +442,7 @@ def _add_logs(group: Group) -> None:
         metavar="LEVEL",
         help=", ".join(LOG_LEVELS) + " (default info)",
     )
+    _switch(group, "--top", help="let `netpoll top PID` of the same user look at the loops")
 
 
 def _add_sources(group: Group) -> None:

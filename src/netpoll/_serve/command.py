@@ -18,6 +18,7 @@ from netpoll._serve import process, systemd
 from netpoll._serve.application import AppError, load_app, make_server
 from netpoll._serve.supervisor import Supervisor
 from netpoll._server.listening import UnixFile, inet_sockets, unix_socket
+from netpoll._telemetry.shown import VARIABLE
 
 __all__ = ["main"]
 
@@ -62,6 +63,8 @@ def prepare(options: argparse.Namespace) -> None:
     for setting in options.env or ():
         name, _, value = setting.partition("=")
         os.environ[name] = value
+    if options.top:
+        os.environ[VARIABLE] = "1"
 
 
 def open_log(options: argparse.Namespace) -> None:

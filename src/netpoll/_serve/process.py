@@ -21,6 +21,7 @@ from netpoll._native.server.seats import Seats
 from netpoll._serve import systemd
 from netpoll._serve.application import AppError, load_app, make_server
 from netpoll._server.signals import Signals
+from netpoll._telemetry.shown import close_window
 from netpoll.loop import EventLoop
 from netpoll.server import Server
 
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace, place: Place) -> int:
         grace_s = 0.0 if end.is_quick else options.timeout_graceful_shutdown
         _stop(server, grace_s, signals)
         signals.close()
+        close_window()
     return 0
 
 

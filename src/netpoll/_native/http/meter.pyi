@@ -2,15 +2,23 @@
 
 from typing import TypedDict
 
-class _Reading(TypedDict):
-    answers: dict[tuple[str, str], int]
-    refused: dict[tuple[str, str], int]
-    in_flight: int
-    durations: list[tuple[float, int]]
-    durations_more: int
+class _Ended(TypedDict):
+    """Requests of one method (None: of many, or of none that is known) that ended with one status
+    (0: without an answer)."""
+
+    method: str | None
+    status: int
+    durations: list[int]
     duration_s: float
+
+class _Reading(TypedDict):
+    """durations of ended: counts by `ends_s`, the upper ends of the buckets, and one beyond."""
+
+    ended: list[_Ended]
+    ends_s: list[float]
+    refused: dict[tuple[str, int], int]
+    active: int
     stalled: int
-    lag_s: float
 
 class Meter:
     def read(self) -> _Reading: ...

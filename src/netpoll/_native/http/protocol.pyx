@@ -94,8 +94,6 @@ cdef class HttpProtocol(Protocol):
         cdef uint32_t i
         self.service.now_tick += 1
         self.flush_lines()
-        if self.service.meter is not None:
-            self.service.meter.tick()
         for i in range(host.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&host.slab, i)
             if not conn.flags & NP_CONN_OPEN or conn.fd < 0:
