@@ -26,7 +26,7 @@ KNOWN_ERRNOS = [
     errno.ENFILE,
     errno.EACCES,
 ]
-GRANTED = {"setup": 0, "enter": 0, "ext_arg": 0, "buf_ring": 0}
+GRANTED = {"setup": 0, "enable": 0, "enter": 0, "ext_arg": 0, "buf_ring": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_a_passing_refusal_is_not_remembered(monkeypatch: pytest.MonkeyPatch, co
     assert choose_backend("auto")[0] == "uring"
 
 
-@pytest.mark.parametrize("question", ["setup", "enter", "ext_arg", "buf_ring"])
+@pytest.mark.parametrize("question", ["setup", "enable", "enter", "ext_arg", "buf_ring"])
 def test_uring_by_name_raises_why(monkeypatch: pytest.MonkeyPatch, question: str) -> None:
     kernel_answers(monkeypatch, **{question: errno.ENOSYS})
     with pytest.raises(netpoll.BackendUnavailableError) as caught:

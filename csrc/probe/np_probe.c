@@ -18,10 +18,13 @@
 #define NP_PROBE_PAGE_BYTES 4096
 #define NP_PROBE_BUF_COUNT 8
 #define NP_PROBE_BUF_GROUP 7
+#define NP_PROBE_INC_GROUP 8
+#define NP_PROBE_BUFS_BYTES (3 * NP_PROBE_PAGE_BYTES)
 #define NP_PROBE_SMALL_ENTRIES 8
+#define NP_PROBE_OPCODES_COUNT 256 /* as many as there can be */
 
 struct np_probe_bufs {
-    struct io_uring_buf_ring *entries; /* one page, followed by the buffers' page */
+    struct io_uring_buf_ring *entries; /* a page for each group, then the buffers' page */
     uint8_t *memory;
 };
 
@@ -37,9 +40,9 @@ static void set_all(struct np_probe *facts, int32_t value)
 static int open_loop_ring(struct io_uring *ring, struct io_uring_params *params)
 {
     memset(params, 0, sizeof(*params));
-    params->flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                    IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
-                    IORING_SETUP_SUBMIT_ALL;
+    params->flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
+                    IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE |
+                    IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL;
     params->cq_entries = NP_CQ_DEFAULT_ENTRIES;
     return io_uring_queue_init_params(NP_SQ_DEFAULT_ENTRIES, ring, params);
 }
@@ -93,38 +96,37 @@ static int try_enter(struct io_uring *ring)
 
 static int open_bufs(struct np_probe_bufs *bufs)
 {
-    void *base = mmap(NULL, 2 * NP_PROBE_PAGE_BYTES, PROT_READ | PROT_WRITE,
+    void *base = mmap(NULL, NP_PROBE_BUFS_BYTES, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED)
         return -errno;
     bufs->entries = base;
-    bufs->memory = (uint8_t *)base + NP_PROBE_PAGE_BYTES;
+    bufs->memory = (uint8_t *)base + 2 * NP_PROBE_PAGE_BYTES;
     return 0;
 }
 
 static void close_bufs(struct np_probe_bufs *bufs)
 {
-    munmap(bufs->entries, 2 * NP_PROBE_PAGE_BYTES);
+    munmap(bufs->entries, NP_PROBE_BUFS_BYTES);
 }
 
-static int register_bufs(struct io_uring *ring, struct np_probe_bufs *bufs, uint16_t flags)
+static int register_bufs(struct io_uring *ring, void *entries, uint16_t group, uint16_t flags)
 {
     struct np_buf_reg reg;
     memset(&reg, 0, sizeof(reg));
-    reg.ring_addr = (uintptr_t)bufs->entries;
+    reg.ring_addr = (uintptr_t)entries;
     reg.ring_entries = NP_PROBE_BUF_COUNT;
-    reg.bgid = NP_PROBE_BUF_GROUP;
+    reg.bgid = group;
     reg.flags = flags;
     return io_uring_register_buf_ring(ring, (struct io_uring_buf_reg *)&reg, 0);
 }
 
-/* Leaves the plain buffer ring registered when it can be had: the receive test uses it. */
+/* Two groups: a filter may refuse to take one back. The receive test uses the plain one. */
 static void ask_buf_rings(struct io_uring *ring, struct np_probe_bufs *bufs, struct np_probe *facts)
 {
-    facts->buf_inc_err = register_bufs(ring, bufs, NP_IOU_PBUF_RING_INC);
-    if (facts->buf_inc_err == 0)
-        io_uring_unregister_buf_ring(ring, NP_PROBE_BUF_GROUP);
-    facts->buf_ring_err = register_bufs(ring, bufs, 0);
+    facts->buf_inc_err = register_bufs(ring, (uint8_t *)bufs->entries + NP_PROBE_PAGE_BYTES,
+                                       NP_PROBE_INC_GROUP, NP_IOU_PBUF_RING_INC);
+    facts->buf_ring_err = register_bufs(ring, bufs->entries, NP_PROBE_BUF_GROUP, 0);
     if (facts->buf_ring_err)
         return;
     io_uring_buf_ring_init(bufs->entries);
@@ -216,12 +218,15 @@ static int try_buffers(struct io_uring *ring, struct np_probe_bufs *bufs)
 
 static void ask_opcodes(struct io_uring *ring, struct np_probe *facts)
 {
-    struct io_uring_probe *ops = io_uring_get_probe_ring(ring);
-    if (!ops)
-        return;
-    facts->send_zc_err = io_uring_opcode_supported(ops, IORING_OP_SEND_ZC) ? 0 : -EINVAL;
-    facts->sendmsg_zc_err = io_uring_opcode_supported(ops, IORING_OP_SENDMSG_ZC) ? 0 : -EINVAL;
-    io_uring_free_probe(ops);
+    struct io_uring_probe *ops = calloc(1, sizeof(*ops) +
+                                               NP_PROBE_OPCODES_COUNT * sizeof(ops->ops[0]));
+    int err = ops ? io_uring_register_probe(ring, ops, NP_PROBE_OPCODES_COUNT) : -ENOMEM;
+    facts->send_zc_err = facts->sendmsg_zc_err = err;
+    if (err == 0) {
+        facts->send_zc_err = io_uring_opcode_supported(ops, IORING_OP_SEND_ZC) ? 0 : -EINVAL;
+        facts->sendmsg_zc_err = io_uring_opcode_supported(ops, IORING_OP_SENDMSG_ZC) ? 0 : -EINVAL;
+    }
+    free(ops);
 }
 
 /* The system call itself: the C library may be older than the kernel. */
@@ -261,7 +266,8 @@ static void probe(struct np_probe *facts, int everything)
         return;
     const uint32_t needed = IORING_FEAT_EXT_ARG | IORING_FEAT_NODROP;
     facts->ext_arg_err = (params.features & needed) == needed ? 0 : -EINVAL;
-    if (facts->ext_arg_err == 0)
+    facts->enable_err = io_uring_enable_rings(&ring);
+    if (facts->ext_arg_err == 0 && facts->enable_err == 0)
         facts->enter_err = try_enter(&ring);
     facts->buf_ring_err = open_bufs(&bufs);
     if (facts->buf_ring_err) {

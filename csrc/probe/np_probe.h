@@ -21,6 +21,7 @@
 
 struct np_probe {
     int32_t setup_err;    /* io_uring_setup as a loop does it: SINGLE_ISSUER, DEFER_TASKRUN */
+    int32_t enable_err;   /* io_uring_register: the ring may be used from now on */
     int32_t enter_err;    /* io_uring_enter: submits one request and takes its completion */
     int32_t ext_arg_err;  /* a time-out can be given to io_uring_enter; completions not lost */
     int32_t buf_ring_err; /* a ring of receive buffers, 5.19 */

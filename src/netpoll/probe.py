@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from netpoll._native import probe as native
-from netpoll.errors import BackendUnavailableError
+from netpoll.errors import REFUSED_ERRNOS, BackendUnavailableError
 
 __all__ = ["Feature", "HugePages", "ProbeResult", "choose_again", "choose_backend", "probe"]
 
@@ -237,6 +237,11 @@ def _verdict(facts: dict[str, int | None], system: System, release: str) -> tupl
         return facts["setup"], why_refused(facts["setup"], system, release)
     if facts["ext_arg"]:
         return errno.ENOSYS, "this io_uring cannot wait with a time-out; run on Linux 6.1 or newer"
+    if facts["enable"]:
+        return facts["enable"], (
+            f"a ring can be made, but not enabled ({named(facts['enable'])}); allow "
+            "io_uring_register in the seccomp profile or sandbox"
+        )
     if facts["enter"]:
         return facts["enter"], (
             f"a ring can be made, but io_uring_enter is refused ({named(facts['enter'])}); "
@@ -307,14 +312,17 @@ def choose_backend(requested: str = "auto") -> tuple[str, str]:
 def choose_again(requested: str, refusal: OSError) -> tuple[str, str]:
     """What to do when the ring that `choose_backend` promised is refused after all.
 
-    Other loops may have used up the lockable memory since. "auto" falls back to epoll, as
-    `choose_backend` does; anything else that failed is raised as it is, and "uring" by name as
-    BackendUnavailableError.
+    Other loops may have used up the lockable memory since, or the process has put itself behind a
+    filter. "auto" falls back to epoll, as `choose_backend` does; anything else that failed is
+    raised as it is, and "uring" by name as BackendUnavailableError.
     """
+    global _remembered
     requested, who = _requested(requested)
-    if requested == "epoll" or refusal.errno not in TRANSIENT_ERRNOS:
+    if requested == "epoll" or refusal.errno not in TRANSIENT_ERRNOS | REFUSED_ERRNOS:
         raise refusal
     reason = why_refused(refusal.errno, System(), platform.release())
+    if refusal.errno not in TRANSIENT_ERRNOS:
+        _remembered = refusal.errno, reason
     return _decide(requested, who, refusal.errno, reason)
 
 

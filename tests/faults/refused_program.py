@@ -1,11 +1,13 @@
 """A small program that uses all of netpoll, in processes that were refused a system call.
 
-    refused_program.py SYSCALL[+SYSCALL...] ERRNO...
+    refused_program.py [--backends NAME,...] SYSCALL[+SYSCALL...] ERRNO...
 
-Prints, as JSON, {"backend errno": {part: "ok" or "ErrorType: message"}}. One process for each
-backend and errno, forked from this one, which has imported everything and made no loop.
+Prints, as JSON, {"backend errno": {part: "ok" or "ErrorType: message"}}; the part "backend" is the
+one that the loop took. One process for each backend and errno, forked from this one, which has
+imported everything and made no loop. The errno "KILL" ends a process that makes the call.
 """
 
+import argparse
 import asyncio
 import contextlib
 import errno
@@ -14,7 +16,6 @@ import json
 import logging
 import os
 import socket
-import sys
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
@@ -70,6 +71,43 @@ async def tcp() -> None:
         assert await reader.read() == b"line\n"
         writer.close()
         await writer.wait_closed()
+
+
+async def abort() -> None:
+    """What is given up while the kernel waits for it is closed: the other side reads the end."""
+
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(leave, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"line\n")
+        assert await reader.read() == b""
+        writer.close()
+    with socket.socket() as sock:
+        assert sock.connect_ex(address) == errno.ECONNREFUSED
+
+
+async def pool() -> None:
+    """Memory to send from, registered or not."""
+    loop = asyncio.get_running_loop()
+    with netpoll.BufferPool(1 << 20, hugepages="off") as memory:
+        memory.attach(loop)
+
+        def give(conn: netpoll.Connection) -> None:
+            conn.take()
+            with memory.reserve(65536) as buffer:
+                buffer.write(b"p" * 65536)
+                buffer.commit()
+                conn.write(buffer)
+
+        async with netpoll.Server(give, "127.0.0.1", 0) as running:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(b"line\n")
+            assert await reader.readexactly(65536) == b"p" * 65536
+            writer.close()
 
 
 async def socks() -> None:
@@ -174,6 +212,8 @@ PARTS: list[Callable[[], Awaitable[None]]] = [
     timer,
     thread,
     tcp,
+    abort,
+    pool,
     socks,
     datagrams,
     files,
@@ -199,9 +239,12 @@ def run_refused(call: str, code: str, backend: str) -> dict[str, str]:
     lines = Lines()
     logging.getLogger().addHandler(lines)
     results: dict[str, str] = {}
-    refuse(dict.fromkeys(call.split("+"), getattr(errno, code)))
+    refuse(dict.fromkeys(call.split("+"), 0 if code == "KILL" else getattr(errno, code)))
     try:
-        netpoll.run(all_parts(results), backend=backend)
+        loop = netpoll.new_event_loop(backend=backend)
+        results["backend"] = loop.backend
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(all_parts(results))
     except Exception as error:
         results["loop"] = f"{type(error).__name__}: {error}"
     results["lines"] = f"{len(lines.texts)}: {lines.texts[-1][-400:]}" if lines.texts else "ok"
@@ -224,11 +267,15 @@ def in_child(call: str, code: str, backend: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    call, *codes = sys.argv[1:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--backends", default="auto,epoll")
+    parser.add_argument("call")
+    parser.add_argument("codes", nargs="+")
+    options = parser.parse_args()
     os.environ.pop("NETPOLL_BACKEND", None)
     found = {}
-    for backend in ("auto", "epoll"):
-        running = {code: in_child(call, code, backend) for code in codes}
+    for backend in options.backends.split(","):
+        running = {code: in_child(options.call, code, backend) for code in options.codes}
         for code, (pid, fd) in running.items():
             with open(fd, "rb") as stream:
                 text = stream.read()

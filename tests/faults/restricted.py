@@ -1,8 +1,9 @@
 """Runs Python code in a process that was refused something: what containers do to us.
 
-    restricted.py [--refuse SYSCALL=ERRNO]... [--memlock-kib N] CODE
+    restricted.py [--refuse SYSCALL=ERRNO]... [--kill SYSCALL]... [--memlock-kib N] CODE
 
 --refuse      a seccomp filter answers the system call with that error
+--kill        a seccomp filter ends the process that makes the system call
 --memlock-kib RLIMIT_MEMLOCK, and no CAP_IPC_LOCK that would lift it
 """
 
@@ -53,13 +54,29 @@ OLDER_SYSCALLS = {
     },
 }
 SYSCALLS |= OLDER_SYSCALLS.get(platform.machine(), {})
-# waitid as such is old; waiting for a pidfd came with Linux 5.4: the call's first argument.
+# Calls that are told apart by an argument: the call, which argument, its value. waitid as such is
+# old, waiting for a pidfd came with Linux 5.4. Each opcode of io_uring_register does another thing.
 P_PIDFD = 3
-FIRST_ARGUMENT = {"waitid_pidfd": ("waitid", P_PIDFD)}
-FIRST_ARGUMENT_OFFSET = 16  # in struct seccomp_data; its lower half, on little-endian machines
+REGISTER_OPCODES = {
+    "buffers": 0, "unregister_buffers": 1, "files": 2, "unregister_files": 3, "eventfd": 4,
+    "unregister_eventfd": 5, "files_update": 6, "eventfd_async": 7, "probe": 8, "personality": 9,
+    "unregister_personality": 10, "restrictions": 11, "enable_rings": 12, "files2": 13,
+    "files_update2": 14, "buffers2": 15, "buffers_update": 16, "iowq_aff": 17,
+    "unregister_iowq_aff": 18, "iowq_max_workers": 19, "ring_fds": 20, "unregister_ring_fds": 21,
+    "pbuf_ring": 22, "unregister_pbuf_ring": 23, "sync_cancel": 24, "file_alloc_range": 25,
+    "pbuf_status": 26, "napi": 27, "unregister_napi": 28, "clock": 29, "clone_buffers": 30,
+    "send_msg_ring": 31, "zcrx_ifq": 32, "resize_rings": 33, "mem_region": 34, "query": 35,
+    "zcrx_ctrl": 36, "bpf_filter": 37,
+}  # fmt: skip
+BY_ARGUMENT = {"waitid_pidfd": ("waitid", 0, P_PIDFD)} | {
+    f"io_uring_register_{name}": ("io_uring_register", 1, opcode)
+    for name, opcode in REGISTER_OPCODES.items()
+}
+ARGUMENTS_OFFSET = 16  # in struct seccomp_data; 8 bytes each, little-endian: the lower half first
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x0005_0000, 0x7FFF_0000
+SECCOMP_RET_KILL_PROCESS = 0x8000_0000
 BPF_LOAD_WORD, BPF_JUMP_IF_EQUAL, BPF_RETURN = 0x20, 0x15, 0x06
 CAP_IPC_LOCK = 14
 CAPABILITY_VERSION_3 = 0x2008_0522
@@ -77,7 +94,7 @@ def check(result: int) -> None:
 
 
 def refuse(syscalls: dict[str, int]) -> None:
-    """Installs a filter that answers each system call with its errno and allows all others."""
+    """A filter that answers each of these with its errno, or ends the process with a 0."""
 
     def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("HBBI", code, if_true, if_false, value)
@@ -85,10 +102,11 @@ def refuse(syscalls: dict[str, int]) -> None:
     program = instruction(BPF_LOAD_WORD, 0)  # the system call's number
     for what, code in syscalls.items():
         name = what
-        refusal = instruction(BPF_RETURN, SECCOMP_RET_ERRNO | code)
-        if name in FIRST_ARGUMENT:
-            name, value = FIRST_ARGUMENT[name]
-            refusal = instruction(BPF_LOAD_WORD, FIRST_ARGUMENT_OFFSET) + (
+        answer = SECCOMP_RET_ERRNO | code if code else SECCOMP_RET_KILL_PROCESS
+        refusal = instruction(BPF_RETURN, answer)
+        if name in BY_ARGUMENT:
+            name, index, value = BY_ARGUMENT[name]
+            refusal = instruction(BPF_LOAD_WORD, ARGUMENTS_OFFSET + 8 * index) + (
                 instruction(BPF_JUMP_IF_EQUAL, value, 0, 1) + refusal
             )
             refusal += instruction(BPF_LOAD_WORD, 0)
@@ -115,14 +133,16 @@ def limit_memlock(kib: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--refuse", action="append", default=[])
+    parser.add_argument("--kill", action="append", default=[])
     parser.add_argument("--memlock-kib", type=int)
     parser.add_argument("code")
     options = parser.parse_args()
     if options.memlock_kib is not None:
         limit_memlock(options.memlock_kib)
-    if options.refuse:
-        pairs = [pair.split("=") for pair in options.refuse]
-        refuse({name: getattr(errno, code) for name, code in pairs})
+    pairs = [pair.split("=") for pair in options.refuse]
+    refused = {name: getattr(errno, code) for name, code in pairs} | dict.fromkeys(options.kill, 0)
+    if refused:
+        refuse(refused)
     exec(compile(options.code, "restricted", "exec"), {"__name__": "__main__"})
 
 

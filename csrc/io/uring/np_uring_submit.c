@@ -257,6 +257,19 @@ static int ask_for_cancel(struct np_uring *u, np_udata target)
     return 0;
 }
 
+/* Where a filter refuses the register call, or it has no memory. An entry is carried out as it is
+ * submitted, and ends all that waits for a file; it does not wait for what is being worked on. */
+static int settle_by_entry(struct np_uring *u, struct np_op *op)
+{
+    int err = ask_for_cancel(u, np_op_udata(op));
+    int n = err < 0 ? err : np_uring_submit_queue(u);
+    np_uring_wait_read(u, 0);
+    if (n < 0)
+        return n;
+    np_uring_after_submit(u);
+    return 0;
+}
+
 /* Only an operation that the kernel works on keeps its file; of any other there is nothing to wait
  * for. */
 static int settle(struct np_uring *u, struct np_op *op)
@@ -267,6 +280,8 @@ static int settle(struct np_uring *u, struct np_op *op)
     if (n >= 0)
         np_uring_after_submit(u);
     int err = sync_cancel(u, np_op_udata(op), true);
+    if (NP_UNLIKELY(err < 0))
+        err = settle_by_entry(u, op);
     /* Its completion is posted; running the deferred work frees the request and its file. */
     io_uring_get_events(&u->ring);
     return err;

@@ -4,6 +4,7 @@ cdef extern from "probe/np_probe.h" nogil:
     int NP_PROBE_UNTRIED
     struct np_probe:
         int setup_err
+        int enable_err
         int enter_err
         int ext_arg_err
         int buf_ring_err
@@ -36,6 +37,7 @@ def ring_facts(bint everything=False):
             np_probe_ring(&facts)
     answers = {
         "setup": facts.setup_err,
+        "enable": facts.enable_err,
         "enter": facts.enter_err,
         "ext_arg": facts.ext_arg_err,
         "buf_ring": facts.buf_ring_err,
