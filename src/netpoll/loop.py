@@ -204,8 +204,14 @@ class EventLoop(Host):
         """asyncio's; in a forked child the threads are the parent's, and not waited for."""
         if self._is_inherited:
             self._executor_shutdown_called = True
-        else:
+            return
+        try:
             await super().shutdown_default_executor(*args, **kwargs)
+        except RuntimeError:
+            # There is no thread to wait in: the interpreter waits for them at its end.
+            if self._default_executor is None:
+                raise
+            self._default_executor.shutdown(wait=False)
 
     def _forget_files(self) -> None:
         self._acceptors.clear()

@@ -151,8 +151,12 @@ class Scheduler(SchedulerCore):
             thread = threading.Thread(
                 target=work, args=([self], index), name=f"{self.name}-{index}"
             )
+            try:
+                thread.start()
+            except BaseException:  # the system has no more: those that run would run for ever
+                self.close()
+                raise
             self._threads.append(thread)
-            thread.start()
         _running.add(self)
         show(self)
 

@@ -256,6 +256,8 @@ class Server:
             for thread in self._threads:
                 if thread.worker is not None:
                     thread.stop(time.monotonic() + THREAD_TIMEOUT_S)
+            # What the system had no thread for never ran.
+            self._threads = [one for one in self._threads if one.thread.ident is not None]
             raise
 
     def _listen(self, loop: EventLoop) -> None:

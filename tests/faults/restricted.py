@@ -17,6 +17,7 @@ import struct
 
 # Numbers from 424 on are the same on all machines; the others are those of x86_64 and aarch64.
 SYSCALLS = {
+    "clone3": 435,
     "pidfd_send_signal": 424,
     "io_uring_setup": 425,
     "io_uring_enter": 426,
@@ -28,6 +29,7 @@ SYSCALLS = {
 OLDER_SYSCALLS = {
     "x86_64": {
         "accept4": 288,
+        "clone": 56,
         "epoll_create1": 291,
         "eventfd2": 290,
         "getrandom": 318,
@@ -41,6 +43,7 @@ OLDER_SYSCALLS = {
     },
     "aarch64": {
         "accept4": 242,
+        "clone": 220,
         "epoll_create1": 20,
         "eventfd2": 19,
         "getrandom": 278,

@@ -201,7 +201,12 @@ class ApartOp(ThreadOp[_T]):
 
     def _submit(self) -> None:
         self.in_flight = True
-        threading.Thread(target=self._run_apart, name="netpoll-file", daemon=True).start()
+        try:
+            threading.Thread(target=self._run_apart, name="netpoll-file", daemon=True).start()
+        except RuntimeError as error:  # the system has none
+            outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            outcome.set_exception(error)
+            ThreadOp._ended(self, outcome)
 
     def _run_apart(self) -> None:
         outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from netpoll._http.codings import CODINGS, PACKAGES, Coder, maker_of
 from netpoll._http.metrics import Metrics
 from netpoll._http.negotiate import best_coding
+from netpoll._http.pool import ThreadPool
 from netpoll._native.http.compression import Compression as NativeCompression
 from netpoll._native.http.meter import Meter
 from netpoll._native.http.own_pages import OwnPages
@@ -26,6 +27,7 @@ __all__ = ["Compression", "Equipment"]
 
 KIB = 1024
 COMPRESS_THREADS_COUNT = 2
+COMPRESS_END_S = 10.0
 TYPES = (
     "text/*",
     "*/*+json",
@@ -120,7 +122,7 @@ class Equipment:
             RequestIds(request_id_header.encode("latin-1"))  # says what is wrong with it
         self._compression = compression
         self._makers = compression._makers() if compression is not None else {}
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = ThreadPool(COMPRESS_THREADS_COUNT, "netpoll-compress")
 
     def around(self, application: Application) -> Application:
         return OwnPages(application, self._pages, self._report) if self._pages else application
@@ -154,14 +156,15 @@ class Equipment:
         return page(accept) if page is not None else None
 
     def close(self) -> None:
-        """All connections are over: waits for a part that is being compressed, and no more."""
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
+        """All connections are over: waits for the parts that are being compressed."""
+        self._threads.close()
+        self._threads.join(time.monotonic() + COMPRESS_END_S)
 
     def _submit(self, job: Callable[[], None]) -> None:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(COMPRESS_THREADS_COUNT, "netpoll-compress")
-        self._threads.submit(job)
+        try:
+            self._threads.submit(job)
+        except RuntimeError:  # the system has no thread: the loop's own does it
+            job()
 
 
 def healthy(accept: str | None) -> Answer:

@@ -51,8 +51,9 @@ class ThreadPool:
     The threads are daemons: one that an application blocks for ever does not hold the process.
     """
 
-    def __init__(self, threads_max_count: int) -> None:
+    def __init__(self, threads_max_count: int, name: str = "netpoll-wsgi") -> None:
         self.threads_max_count = threads_max_count
+        self.name = name
         self.threads: set[threading.Thread] = set()
         # Of all that follows. A signal handler or a finaliser may stop the server meanwhile.
         self._lock = threading.RLock()
@@ -66,12 +67,13 @@ class ThreadPool:
         self._long_until_s = 0.0
         self._long_s = LONG_S
 
-    def submit(self, job: Callable[[], object], clock: Clock) -> None:
-        """clock: the loop that runs in this thread. RuntimeError: there is no thread, and the
-        system has none; the job does not run."""
+    def submit(self, job: Callable[[], object], clock: Clock | None = None) -> None:
+        """clock: the loop that runs in this thread; None: such jobs are never short. RuntimeError:
+        there is no thread, and the system has none; the job does not run."""
         with self._lock:
             self._jobs.append(job)
-            if len(self._parked) == len(self.threads) or not self._is_short(clock):
+            is_idle = len(self._parked) == len(self.threads)
+            if clock is None or is_idle or not self._is_short(clock):
                 self._wake(job)
                 return
             if self._is_looking:
@@ -114,7 +116,7 @@ class ThreadPool:
             return
         if len(self.threads) >= self.threads_max_count:
             return
-        thread = threading.Thread(target=self._run, name="netpoll-wsgi", daemon=True)
+        thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self.threads.add(thread)
         try:
             thread.start()

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import random
-import select
 import signal
 import socket
 import sys
@@ -20,7 +19,7 @@ from netpoll import http
 from netpoll._native.server.seats import Seats
 from netpoll._serve import systemd
 from netpoll._serve.application import AppError, load_app, make_server
-from netpoll._server.signals import Signals
+from netpoll._server.signals import Signals, readable
 from netpoll._telemetry.shown import close_window
 from netpoll.loop import EventLoop
 from netpoll.server import Server
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace, place: Place) -> int:
             server.start()
         except http.LifespanError as exc:
             raise AppError(f"{options.app} does not start: {exc}", 3) from exc
-        except OSError as exc:
+        except (OSError, RuntimeError) as exc:  # RuntimeError: the system has no thread for it
             raise AppError(f"it cannot serve: {exc}") from exc
         if place.seats is not None:
             Pulse(place.seats, server._loops()).start()
@@ -137,7 +136,7 @@ class Watcher:
         waited = [self._signals.reader] if channel is None else [self._signals.reader, channel]
         looks = self._requests_max or self._memory_max_bytes
         while True:
-            readable, _, _ = select.select(waited, [], [], LOOK_S if looks else None)
+            found = readable(waited, LOOK_S if looks else None)
             numbers = self._signals.take()
             if signal.SIGUSR1 in numbers:
                 reopen(self._server)
@@ -145,7 +144,7 @@ class Watcher:
                 return End(is_quick=True)
             if {signal.SIGTERM, signal.SIGINT, 0}.intersection(numbers):
                 return End()  # 0: a thread of the server has failed
-            if channel in readable:
+            if channel in found:
                 assert channel is not None
                 # Of a supervisor that has died, the end; else it asks to make room.
                 return End(drains=channel.recv(64) == DRAIN)
@@ -190,11 +189,11 @@ def _drain(server: Server, patience_s: float, signals: Signals, channel: socket.
     while time.monotonic() < until_s and not all(
         worker.is_empty for worker in server._live_workers()
     ):
-        readable, _, _ = select.select([signals.reader, channel], [], [], DRAIN_LOOK_S)
+        found = readable([signals.reader, channel], DRAIN_LOOK_S)
         numbers = STOPS.intersection(signals.take())
         if numbers:
             return End(is_quick=signal.SIGQUIT in numbers)
-        if channel in readable and channel.recv(64) != DRAIN:
+        if channel in found and channel.recv(64) != DRAIN:
             break
     return End()
 
@@ -209,14 +208,23 @@ def _stop(server: Server, grace_s: float, signals: Signals) -> None:
         except BaseException as exc:
             failures.append(exc)
 
-    stopping = [threading.Thread(target=stop, args=(grace_s,))]
-    stopping[0].start()
-    while stopping[0].is_alive():
-        stopping[0].join(0.01)
+    def begin(within_s: float) -> threading.Thread:
+        thread = threading.Thread(target=stop, args=(within_s,))
+        try:
+            thread.start()
+        except RuntimeError:  # the system has none: then nobody listens for a second signal
+            thread.run()
+        else:
+            stopping.append(thread)
+        return thread
+
+    stopping: list[threading.Thread] = []
+    first = begin(grace_s)
+    while first.is_alive():
+        first.join(0.01)
         if STOPS.intersection(signals.take()):
             log.warning("a second signal: what is in progress ends now")
-            stopping.append(threading.Thread(target=stop, args=(0.0,)))
-            stopping[-1].start()
+            begin(0.0)
     for thread in stopping:
         thread.join()
     sys.stdout.flush()

@@ -16,7 +16,6 @@ import faulthandler
 import logging
 import math
 import os
-import select
 import signal
 import socket
 import sys
@@ -29,7 +28,7 @@ from netpoll._native.server.seats import Seats
 from netpoll._serve import process, systemd
 from netpoll._serve.application import AppError, runs_threads
 from netpoll._serve.watch import Watch
-from netpoll._server.signals import Signals
+from netpoll._server.signals import Signals, readable
 
 __all__ = ["Supervisor"]
 
@@ -123,7 +122,7 @@ class Supervisor:
         wake_s = min(now_s + LOOK_S, *(worker.kill_at_s for worker in self._workers), math.inf)
         if len(self._current()) < self._wanted and self._code is None:
             wake_s = min(wake_s, self._next_start_s)
-        select.select(waited, [], [], max(0.0, wake_s - now_s))
+        readable(waited, max(0.0, wake_s - now_s))
 
     def _look_at_files(self) -> None:
         if self._watch is None:
@@ -187,8 +186,8 @@ class Supervisor:
             return
         current = self._current()
         if time.monotonic() >= self._next_start_s:
-            while len(current) < self._wanted:
-                current.append(self._start())
+            while len(current) < self._wanted and (worker := self._start()) is not None:
+                current.append(worker)
         if len(current) >= self._wanted and all(worker.is_ready for worker in current):
             self._are_ready(current)
 
@@ -247,22 +246,25 @@ class Supervisor:
         elif worker.is_ready:
             log.error("worker %d has ended with exit status %d", pid, code)
         if time.monotonic() - worker.ready_s < YOUNG_S or not worker.is_ready:
-            self._pause_s = min(PAUSE_MAX_S, max(PAUSE_MIN_S, 2 * self._pause_s))
-            self._next_start_s = time.monotonic() + self._pause_s
+            self._pause()
         else:
             self._pause_s = 0.0
         if not worker.is_ready:
-            self._not_started(worker, code)
+            self._not_started(worker.generation, worker.reason, code)
 
-    def _not_started(self, worker: Worker, code: int) -> None:
-        """A worker has died before it was ready."""
-        is_newer = worker.generation == self._generation != self._served_generation
+    def _pause(self) -> None:
+        self._pause_s = min(PAUSE_MAX_S, max(PAUSE_MIN_S, 2 * self._pause_s))
+        self._next_start_s = time.monotonic() + self._pause_s
+
+    def _not_started(self, generation: int, reason: str, code: int) -> None:
+        """A worker has died before it was ready, or there is no process for it."""
+        is_newer = generation == self._generation != self._served_generation
         if not is_newer:
-            if worker.reason:
-                log.error("a worker does not start: %s", worker.reason)
+            if reason:
+                log.error("a worker does not start: %s", reason)
             return
-        if worker.reason:
-            print(f"netpoll: {worker.reason}", file=sys.stderr, flush=True)
+        if reason:
+            print(f"netpoll: {reason}", file=sys.stderr, flush=True)
         for other in self._current():
             self._let_go(other)
         if self._served_generation >= 0:
@@ -303,21 +305,37 @@ class Supervisor:
         else:
             self._stop(worker, is_quick=False)
 
-    def _start(self) -> Worker:
+    def _start(self) -> Worker | None:
+        """None: there is no process or descriptor for it. It is tried again after a pause."""
         used = {worker.seat for worker in self._workers}
         seat = min(set(range(self._seats.count)) - used)
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = self._fork()
-        if pid == 0:
-            ours.close()
-            os._exit(self._be_worker(its, seat))
-        its.close()
+        try:
+            ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with its:
+                pid = self._fork_with(ours)
+                if pid == 0:
+                    os._exit(self._be_worker(its, seat))
+        except OSError as exc:
+            self._pause()
+            reason = f"no process for a worker: {exc.strerror or exc}"
+            self._not_started(self._generation, reason, 1)
+            return None
         ours.setblocking(False)
         worker = Worker(pid, ours, self._generation, seat)
         self._workers.append(worker)
         return worker
+
+    def _fork_with(self, channel: socket.socket) -> int:
+        try:
+            pid = self._fork()
+        except OSError:
+            channel.close()
+            raise
+        if pid == 0:
+            channel.close()
+        return pid
 
     def _fork(self) -> int:
         """What a terminal sends to all processes is the supervisor's business alone."""

@@ -1,15 +1,19 @@
-"""Signals as bytes of a socket, so that they are waited for with everything else."""
+"""Signals as bytes of a socket, so that they are waited for with everything else; the waiting."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["Signals"]
+__all__ = ["Signals", "readable"]
+
+# poll(2) takes milliseconds as an int.
+WAIT_MAX_S = 86400.0
 
 
 class Signals:
@@ -48,9 +52,7 @@ class Signals:
 
     def wait(self) -> list[int]:
         """take(), when something has come."""
-        poll = select.poll()
-        poll.register(self.reader, select.POLLIN)
-        poll.poll()
+        readable([self.reader])
         return self.take()
 
     def wake(self) -> None:
@@ -79,6 +81,20 @@ class Signals:
             signal.set_wakeup_fd(self._fd_before, warn_on_full_buffer=False)
         self.reader.close()
         self._writer.close()
+
+
+def readable(waited: Sequence[socket.socket], timeout_s: float | None = None) -> set[socket.socket]:
+    """Those that have something to read, or their end. timeout_s: at most so long; None: no limit.
+
+    Not by select.select(), which knows no descriptor above 1023: programs start this one with
+    as many as they have themselves.
+    """
+    by_number = {sock.fileno(): sock for sock in waited}
+    poll = select.poll()
+    for number in by_number:
+        poll.register(number, select.POLLIN)
+    timeout_ms = None if timeout_s is None else math.ceil(1e3 * min(timeout_s, WAIT_MAX_S))
+    return {by_number[number] for number, _ in poll.poll(timeout_ms)}
 
 
 def _leave_it(signum: int, frame: object) -> None:
