@@ -1,4 +1,4 @@
-"""Hostile machines for children of a test: a program as a string, in a process that lacks something.
+"""Hostile machines for children of a test: a program as a string, in a process that lacks much.
 
 What a test sets belongs to its children; what it makes on the machine (a cgroup) it removes.
 """

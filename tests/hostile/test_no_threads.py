@@ -3,7 +3,6 @@
 What needs one says so; what runs goes on; nothing waits for ever for who was never started.
 """
 
-import contextlib
 import os
 import signal
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 
 from tests.http.serving import children, serving
 from tests.server.conftest import wait_for
-from tests.support import SLOWNESS
 
 from .machines import cgroup, output, run_program
 
@@ -156,8 +154,6 @@ def test_large_answers_are_compressed_in_the_loop(backend: str) -> None:
 # ---- netpoll serve ------------------------------------------------------------------------------
 
 
-
-
 SERVE = """
 import errno, sys
 from restricted import refuse
@@ -218,4 +214,3 @@ def test_a_worker_is_replaced_when_there_is_room_again(tmp_path: Path, backend: 
         group.limit(1)  # a worker that ends has a thread for it, usually
         assert running.ended() == 0
         assert "Traceback" not in running.errors.read_text()
-

@@ -6,6 +6,7 @@ netpoll.loop imports them, so they cannot import it: its class derives from this
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ class Host(_core.Loop, asyncio.SelectorEventLoop):
         def _watched_number(self, fd: Any) -> int: ...
 
         # Inherited from asyncio, which gives types only to what it documents.
+        _default_executor: concurrent.futures.Executor | None
+
         def _check_closed(self) -> None: ...
         def _check_running(self) -> None: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...

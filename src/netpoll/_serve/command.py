@@ -17,7 +17,7 @@ from netpoll._serve import options as _options
 from netpoll._serve import process, systemd
 from netpoll._serve.application import AppError, load_app, make_server
 from netpoll._serve.supervisor import Supervisor
-from netpoll._server.listening import UnixFile, inet_sockets, unix_socket
+from netpoll._server.listening import UnixFile, inet_sockets, inherited_socket, unix_socket
 from netpoll._telemetry.shown import VARIABLE
 
 __all__ = ["main"]
@@ -126,7 +126,7 @@ def open_way(way: str, reuse_port: bool) -> tuple[list[socket.socket], UnixFile 
         sock, file = unix_socket(way.removeprefix("unix:").removeprefix("//"))
         return [sock], file
     if match := re.fullmatch(r"fd://([0-9]+)", way):
-        return [socket.socket(fileno=int(match[1]))], None
+        return [inherited_socket(int(match[1]))], None
     match = re.fullmatch(r"(\[[^]]*\]|[^]:[]*)(?::([0-9]{1,5}))?", way)
     if match is None or int(match[2] or 0) > 65535:
         raise ValueError(f"--bind is HOST:PORT, [HOST]:PORT, unix:PATH or fd://N, not {way!r}")

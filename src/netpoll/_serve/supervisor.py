@@ -186,8 +186,8 @@ class Supervisor:
             return
         current = self._current()
         if time.monotonic() >= self._next_start_s:
-            while len(current) < self._wanted and (worker := self._start()) is not None:
-                current.append(worker)
+            while len(current) < self._wanted and (started := self._start()) is not None:
+                current.append(started)
         if len(current) >= self._wanted and all(worker.is_ready for worker in current):
             self._are_ready(current)
 

@@ -10,6 +10,8 @@ import os
 import socket
 import time
 
+from netpoll._server.listening import inherited_socket
+
 __all__ = ["inherited_sockets", "notify", "watchdog_s"]
 
 FIRST_FD = 3
@@ -21,11 +23,7 @@ def inherited_sockets() -> list[socket.socket]:
     pid, count, _ = (os.environ.pop(name, "") for name in names)
     if pid != str(os.getpid()) or not count.isdigit():
         return []
-    found = []
-    for fd in range(FIRST_FD, FIRST_FD + int(count)):
-        os.set_inheritable(fd, False)
-        found.append(socket.socket(fileno=fd))
-    return found
+    return [inherited_socket(fd) for fd in range(FIRST_FD, FIRST_FD + int(count))]
 
 
 def notify(state: str) -> None:

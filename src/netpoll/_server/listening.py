@@ -10,7 +10,7 @@ import stat
 from asyncio.log import logger
 from typing import Any
 
-__all__ = ["UnixFile", "inet_sockets", "unix_socket"]
+__all__ = ["UnixFile", "inet_sockets", "inherited_socket", "unix_socket"]
 
 # With port 0 a free port of the first address may be taken at the next: another is tried.
 PORT_TRIES_MAX_COUNT = 10
@@ -36,6 +36,12 @@ class UnixFile:
             pass
         except OSError as exc:
             logger.error("netpoll.Server: cannot remove its Unix socket %r: %s", self.path, exc)
+
+
+def inherited_socket(fd: int) -> socket.socket:
+    """One that was opened for this process: what it starts does not inherit it again."""
+    os.set_inheritable(fd, False)
+    return socket.socket(fileno=fd)
 
 
 def unix_socket(path: str | bytes) -> tuple[socket.socket, UnixFile | None]:
