@@ -54,5 +54,8 @@ def test_every_kind_of_file_is_looked_at(lint: ModuleType) -> None:
     assert {"setup.py", "scripts/lint", "src/netpoll/_core.pyx", "csrc/io/np_op.c"} <= seen
     python = lint.files_of(lint.PYTHON)
     scripts = [name for name in seen if "." not in Path(name).name]
-    with_python = [n for n in scripts if "python" in (ROOT / n).read_text("utf-8").split("\n")[0]]
+    first_lines = {name: (ROOT / name).read_bytes().split(b"\n")[0] for name in scripts}
+    with_python = [
+        name for name, line in first_lines.items() if line.startswith(b"#!") and b"python" in line
+    ]
     assert with_python and set(with_python) <= set(python)

@@ -3,20 +3,14 @@
  * Purpose   One input is a stream of requests. It is read in one piece and in pieces of random
  *           sizes, each in memory of its own size, so that the sanitizers see a byte too much. Both
  *           ways have to give the same heads, the same data and the same end.
- * Two ways  As a program: samples, mutated by a seeded generator; some of them in `make test`,
- *           FUZZ_S seconds of them in `make fuzz`. With clang (-fsanitize=fuzzer) `make fuzz` lets
- *           libFuzzer find the inputs instead (NP_LIBFUZZER).
  */
-#include "np_test.h"
+#include "np_fuzz.h"
 
-#include <time.h>
-
-#include "base/np_assert.h"
 #include "base/np_limits.h"
 #include "http/np_body.h"
 #include "http/np_http1.h"
 
-enum { SPANS_COUNT = 4, INPUT_MAX_BYTES = 4096, CHECK_MAX_COUNT = 1024, SHORT_RUN_COUNT = 200000 };
+enum { SPANS_COUNT = 4, INPUT_MAX_BYTES = NP_FUZZ_INPUT_MAX_BYTES };
 
 /* What a reader saw of a stream: sums that tell two of them apart. */
 struct seen {
@@ -59,7 +53,7 @@ static void open_stream(struct stream *stream, const uint8_t *input, size_t byte
     stream->iov.chunks = stream->chunks;
     stream->iov.cap = INPUT_MAX_BYTES;
     while (bytes) {
-        size_t part = random ? 1 + np_random_below(random, 1u << np_random_below(random, 9))
+        size_t part = random ? 1 + np_random_below(random, 1u << np_random_below(random, 12))
                              : bytes;
         part = part < bytes ? part : bytes;
         uint8_t *piece = malloc(part);
@@ -106,7 +100,7 @@ static int read_body(struct stream *stream, const struct np_http1 *request, stru
 
 static struct seen read_stream(const uint8_t *input, size_t bytes, struct np_random *random)
 {
-    static const struct np_http_limits limits = {512, 1024, 8, 2048};
+    static const struct np_http_limits limits = {512, 3000, 8, 2048};
     struct np_http_field fields[8];
     struct np_http1 request;
     struct seen seen = {0};
@@ -130,8 +124,6 @@ static struct seen read_stream(const uint8_t *input, size_t bytes, struct np_ran
     return seen;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes);
-
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
 {
     struct np_random random = np_random_seeded(bytes + 1);
@@ -147,104 +139,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
     NP_ASSERT(whole.data_sum == cut.data_sum);
     return 0;
 }
-
-#ifndef NP_LIBFUZZER
-
-static const char *const SAMPLES[] = {
-    "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\n\r\n",
-    "POST /%41 HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 5\r\n\r\nhelloGET / HTTP/1.0\r\n\r\n",
-    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    "5;a=b\r\nhello\r\n1 ; c=\"d\\\"\"\r\n \r\n0\r\nTrailer-A: x\r\n\r\n",
-    "GET http://a:80/ HTTP/1.1\r\nHost: a:80\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-    "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nExpect: 100-continue\r\nTE: trailers\r\n\r\n",
-    "\r\nOPTIONS * HTTP/1.1\r\nhost:\ta \r\nX-A_b: \xc3\xa9\tc\r\n\r\n",
-};
-static const char *const WORDS[] = {"\r\n",
-                                    "\r",
-                                    "\n",
-                                    " ",
-                                    "\t",
-                                    ":",
-                                    "0",
-                                    ";",
-                                    "\"",
-                                    "%",
-                                    "#",
-                                    "?",
-                                    "*",
-                                    "chunked",
-                                    "Content-Length: 3\r\n",
-                                    "Host: b\r\n",
-                                    "Transfer-Encoding: chunked\r\n",
-                                    "HTTP/1.0",
-                                    "\x80",
-                                    "\x7f"};
-
-enum {
-    SAMPLES_COUNT = sizeof(SAMPLES) / sizeof(SAMPLES[0]),
-    WORDS_COUNT = sizeof(WORDS) / sizeof(WORDS[0])
-};
-
-/* Puts `count` bytes in the place of `old` bytes at `at`. */
-static size_t splice(uint8_t *input, size_t bytes, size_t at, size_t old, const void *put,
-                     size_t count)
-{
-    if (bytes - old + count > INPUT_MAX_BYTES)
-        return bytes;
-    memmove(input + at + count, input + at + old, bytes - at - old);
-    memcpy(input + at, put, count);
-    return bytes - old + count;
-}
-
-static size_t mutate(uint8_t *input, size_t bytes, struct np_random *random)
-{
-    size_t at = np_random_below(random, (uint32_t)bytes + 1);
-    size_t old = np_random_below(random, 8);
-    uint8_t byte = (uint8_t)np_random_next(random);
-    uint8_t again[64];
-    old = old < bytes - at ? old : bytes - at;
-    switch (np_random_below(random, 4)) {
-    case 0:
-        return splice(input, bytes, at, old ? 1 : 0, &byte, 1);
-    case 1:
-        return splice(input, bytes, at, old, &byte, 0);
-    case 2: {
-        const char *word = WORDS[np_random_below(random, WORDS_COUNT)];
-        return splice(input, bytes, at, old / 4, word, strlen(word));
-    }
-    default: {
-        size_t count = bytes - at < sizeof(again) ? bytes - at : sizeof(again);
-        memcpy(again, input + at, count);
-        return splice(input, bytes, at, 0, again, count);
-    }
-    }
-}
-
-static void fuzz_once(uint64_t seed)
-{
-    static const uint8_t end[] = "\r\n\r\n";
-    struct np_random random = np_random_seeded(seed);
-    uint8_t input[INPUT_MAX_BYTES];
-    size_t bytes = 0;
-    for (uint32_t n = 1 + np_random_below(&random, 3); n > 0; n--) {
-        const char *sample = SAMPLES[np_random_below(&random, SAMPLES_COUNT)];
-        bytes = splice(input, bytes, bytes, 0, sample, strlen(sample));
-    }
-    for (uint32_t n = np_random_below(&random, 5); n > 0; n--)
-        bytes = mutate(input, bytes, &random);
-    bytes = splice(input, bytes, bytes, 0, end, sizeof(end) - 1);
-    LLVMFuzzerTestOneInput(input, bytes);
-}
-
-int main(void)
-{
-    const char *seconds = getenv("NP_FUZZ_S");
-    time_t until_s = time(NULL) + (seconds ? atoi(seconds) : 0);
-    uint64_t seed = 0;
-    for (; seed < SHORT_RUN_COUNT || time(NULL) < until_s; seed++)
-        fuzz_once(seed);
-    printf("fuzz_http1: %llu streams, none of them read in two ways\n", (unsigned long long)seed);
-    return 0;
-}
-
-#endif
