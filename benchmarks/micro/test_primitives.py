@@ -13,6 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from netpoll.bench.primitives import WORKLOADS, run_workload
 
+from .costs import record
+
 PART_OF_THE_USUAL = 10  # a round of some milliseconds
 
 
@@ -20,11 +22,4 @@ PART_OF_THE_USUAL = 10  # a round of some milliseconds
 def test_primitive(name: str, loop: asyncio.AbstractEventLoop, benchmark: BenchmarkFixture) -> None:
     workload = WORKLOADS[name]
     count = max(workload.count // PART_OF_THE_USUAL, 1000)
-    benchmark.group = workload.title
-    figures = []
-
-    def one_round() -> None:
-        figures.append(run_workload(loop, workload, count))
-
-    benchmark.pedantic(one_round, rounds=10, warmup_rounds=2)
-    benchmark.extra_info["ns_per_operation"] = round(min(figures), 1)
+    record(benchmark, workload.title, lambda: run_workload(loop, workload, count))
