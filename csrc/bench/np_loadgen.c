@@ -1,5 +1,6 @@
 #include "bench/np_loadgen.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -22,6 +23,7 @@
 #define EVENTS_PER_WAIT 128
 #define WAIT_MS 50 /* how often a silent server's patience is looked at */
 #define STOP_TAG UINT32_MAX
+#define CONNS_PER_SOURCE 20000 /* of the ports that the kernel gives to one address, 28232 */
 
 struct load_conn {
     int fd;
@@ -141,6 +143,23 @@ static int set_stream_options(const struct np_load_config *config, int fd)
     return 0;
 }
 
+/* An address has ports for some thousand connections to one server. Over loopback there are more
+ * addresses to come from: 127.0.0.2 and so on for those beyond. */
+static int choose_source(const struct np_load_config *config, int fd, uint32_t index)
+{
+    const struct sockaddr_in *to = (const struct sockaddr_in *)&config->address;
+    struct sockaddr_in from = {.sin_family = AF_INET};
+    int one = 1;
+    if (to->sin_family != AF_INET || to->sin_addr.s_addr != htonl(INADDR_LOOPBACK))
+        return 0;
+    if (index < CONNS_PER_SOURCE)
+        return 0;
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + index / CONNS_PER_SOURCE);
+    if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one)) < 0)
+        return -errno;
+    return bind(fd, (const struct sockaddr *)&from, sizeof(from)) < 0 ? -errno : 0;
+}
+
 static int open_conn(struct np_load *load, uint32_t index)
 {
     const struct np_load_config *config = &load->config;
@@ -156,6 +175,9 @@ static int open_conn(struct np_load *load, uint32_t index)
         return -errno;
     if (!config->datagrams) {
         int err = set_stream_options(config, conn->fd);
+        if (err < 0)
+            return err;
+        err = choose_source(config, conn->fd, index);
         if (err < 0)
             return err;
     } else if (config->address.ss_family == AF_UNIX) {

@@ -228,7 +228,8 @@ class LineOf:
 
 @dataclass(frozen=True)
 class Lines:
-    """A chart of a quantity against another; the vertical axis is logarithmic."""
+    """A chart of a quantity against another; the vertical axis is logarithmic, and so is the other
+    one with `is_log_x`."""
 
     identity: str
     title: str
@@ -236,6 +237,7 @@ class Lines:
     note: str = ""
     x_unit: str = ""
     y_unit: str = ""
+    is_log_x: bool = False
 
 
 Block = Heading | Note | Table | Choice | Bars | Curves | Lines

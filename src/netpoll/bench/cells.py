@@ -45,7 +45,7 @@ MODE_TITLES = {
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20}
 MAX_SIZE_BYTES = 64 << 20
 MAX_DATAGRAM_BYTES = 65507  # of UDP over IPv4
-MAX_CONNECTIONS = 100_000
+MAX_CONNECTIONS = 1_000_000
 BULK_ABOVE_BYTES = 64 * 1024
 
 

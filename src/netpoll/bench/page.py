@@ -178,6 +178,7 @@ def _data(blocks: Sequence[Block]) -> Facts:
                     "id": block.identity,
                     "x_unit": block.x_unit,
                     "y_unit": block.y_unit,
+                    "is_log_x": block.is_log_x,
                     "rows": [
                         {"arm": line.arm, "points": line.points, "where": line.where}
                         for line in block.lines

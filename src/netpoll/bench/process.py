@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Self
 
@@ -84,12 +84,17 @@ def die_with_parent(signum: int = signal.SIGKILL) -> None:
 class Child:
     """A Python child that answers with one line of JSON and is killed at the end.
 
-    Use it as a context manager. `args` are the interpreter's; `cpu` pins it (None: not at all);
+    Use it as a context manager. `args` are the interpreter's; `cpu` pins it, to one core or to some
+    (None: not at all);
     `commands`: it listens to its standard input.
     """
 
     def __init__(
-        self, args: Iterable[str], env: dict[str, str], cpu: int | None, commands: bool = False
+        self,
+        args: Iterable[str],
+        env: dict[str, str],
+        cpu: int | Collection[int] | None,
+        commands: bool = False,
     ):
         self.process = subprocess.Popen(
             [sys.executable, *args],
@@ -101,7 +106,8 @@ class Child:
         )
         if cpu is not None:
             # Threads started later inherit it, and an interpreter that has just begun has none.
-            os.sched_setaffinity(self.process.pid, {cpu})
+            cpus = {cpu} if isinstance(cpu, int) else cpu
+            os.sched_setaffinity(self.process.pid, cpus)
 
     @property
     def pid(self) -> int:
@@ -191,12 +197,15 @@ class Server(Child):
         arm: SocketArm,
         mode: str,
         *,
-        cpu: int | None,
+        cpu: int | Collection[int] | None,
         bulk: bool = False,
         listen: str = "tcp",
         malloc: str = "none",
+        workers: int = 1,
     ):
         args = [*server_words(arm), "--mode", mode, "--listen", listen]
+        if workers > 1:
+            args += ["--workers", str(workers)]
         if bulk:
             args.append("--bulk")
         env = child_environment(arm, malloc)

@@ -175,8 +175,11 @@ async def echo_session(conn: netpoll.Connection) -> None:
 SERVER_HANDLERS = {"on_data": echo_on_data, "session": echo_session}
 
 
-async def serve_netpoll(listener: socket.socket, handler: Callable[..., object]) -> None:
-    async with netpoll.Server(handler, sockets=[listener]):
+async def serve_netpoll(
+    listener: socket.socket, handler: Callable[..., object], backend: str, workers: int
+) -> None:
+    """One worker is the running loop; more of them are threads with loops of their own."""
+    async with netpoll.Server(handler, sockets=[listener], backend=backend, workers=workers):
         await asyncio.Event().wait()
 
 
@@ -268,12 +271,16 @@ def check(arm: SocketArm) -> Facts:
     return facts
 
 
-def serve(arm: SocketArm, mode: str, listener: socket.socket, read_bytes: int) -> None:
+def serve(
+    arm: SocketArm, mode: str, listener: socket.socket, read_bytes: int, workers: int
+) -> None:
     if arm.kind == "loop":
         loop = arm.new_loop()
         loop.run_until_complete(MODES[mode](listener, read_bytes))
     elif arm.kind == "server":
-        arm.new_loop().run_until_complete(serve_netpoll(listener, SERVER_HANDLERS[mode]))
+        backend = arm.loop_options["backend"]
+        serving = serve_netpoll(listener, SERVER_HANDLERS[mode], backend, workers)
+        arm.new_loop().run_until_complete(serving)
     elif arm.name == "sockets-threads":
         serve_threads(listener, read_bytes)
     elif arm.name == "sockets-selectors":
@@ -303,6 +310,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--mode", default="-")
     parser.add_argument("--listen", default="tcp", help='"tcp", "tcp:HOST" or a path')
     parser.add_argument("--bulk", action="store_true", help="messages are larger than 64 KiB")
+    parser.add_argument("--workers", type=int, default=1, help="threads of netpoll.Server")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
     if options.arm not in ARMS and not options.factory:
@@ -324,7 +332,8 @@ def main(argv: list[str] | None = None) -> int:
     make_socket = datagram_socket if options.mode == UDP_MODE else listening_socket
     listener = make_socket(options.listen)
     say(facts | {"address": listener.getsockname()})
-    serve(arm, options.mode, listener, READ_BULK_BYTES if options.bulk else READ_BYTES)
+    read_bytes = READ_BULK_BYTES if options.bulk else READ_BYTES
+    serve(arm, options.mode, listener, read_bytes, options.workers)
     return 0
 
 

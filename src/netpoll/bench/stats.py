@@ -9,7 +9,16 @@ from statistics import median
 
 from netpoll.bench.records import Facts
 
-__all__ = ["PERCENTILES", "Offered", "Sample", "Spread", "merge", "paired_ratio", "percentile_ns"]
+__all__ = [
+    "PERCENTILES",
+    "Fit",
+    "Offered",
+    "Sample",
+    "Spread",
+    "merge",
+    "paired_ratio",
+    "percentile_ns",
+]
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
@@ -123,6 +132,31 @@ class Spread:
 
     def as_dict(self) -> Facts:
         return asdict(self) | {"spread_percent": self.percent}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A straight line through points, by least squares. `r2`: how much of what the points differ by
+    lies on it, 1 at most."""
+
+    slope: float
+    start: float
+    r2: float
+
+    @classmethod
+    def of(cls, points: Sequence[tuple[float, float]]) -> Fit | None:
+        """None when fewer than two points lie at different places."""
+        if len({x for x, _ in points}) < 2:
+            return None
+        count = len(points)
+        middle_x = sum(x for x, _ in points) / count
+        middle_y = sum(y for _, y in points) / count
+        across = sum((x - middle_x) ** 2 for x, _ in points)
+        slope = sum((x - middle_x) * (y - middle_y) for x, y in points) / across
+        start = middle_y - slope * middle_x
+        whole = sum((y - middle_y) ** 2 for _, y in points)
+        left = sum((y - start - slope * x) ** 2 for x, y in points)
+        return cls(slope, start, 1 - left / whole if whole else 1.0)
 
 
 def paired_ratio(values: Mapping[int, float], reference: Mapping[int, float]) -> float | None:
