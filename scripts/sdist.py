@@ -14,11 +14,11 @@ from pathlib import Path
 from debian import output
 
 
-def build(tree: Path, out: Path, date_s: int) -> Path:
-    """NAME-VERSION.tar.gz in `out`. The interpreter of this process needs setuptools and Cython."""
+def build(tree: Path, out: Path, date_s: int, python: str = sys.executable) -> Path:
+    """NAME-VERSION.tar.gz in `out`, by an interpreter that has setuptools and Cython."""
     with tempfile.TemporaryDirectory() as scratch:
         done = subprocess.run(
-            [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", scratch],
+            [python, "setup.py", "-q", "sdist", "--dist-dir", scratch],
             cwd=tree,
             capture_output=True,
             text=True,

