@@ -1,8 +1,8 @@
-"""The command line: `netpoll probe`, `serve MODULE:APP`, `top PID` and `bench ...`.
+"""The command line: `netpoll probe`, `serve`, `top`, `trace` and `bench`.
 
 `probe` and `top` need nothing beyond netpoll; with `rich` installed they draw. `bench` belongs to
-netpoll.bench and comes with the extra of that name. `serve` is in netpoll._serve, `top` in
-netpoll._telemetry.
+netpoll.bench and comes with the extra of that name. `serve` is in netpoll._serve; `top` and
+`trace` are in netpoll._telemetry.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from netpoll._serve import command as serve_command
-from netpoll._telemetry import top
+from netpoll._telemetry import top, trace
 from netpoll.probe import ProbeResult, probe
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return serve_command.main(args[1:])
     if args[:1] == ["top"]:
         return top.main(args[1:])
+    if args[:1] == ["trace"]:
+        return trace.main(args[1:])
     parser = _parser()
     options = parser.parse_args(args)
     if options.command == "probe":
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     commands.add_parser("serve", help="serve an application: serve module:app (serve --help)")
     commands.add_parser("top", help="what a running program does: top PID (top --help)")
+    commands.add_parser("trace", help="what the kernel does with its rings (trace --help)")
     commands.add_parser("bench", help="measure servers against each other (bench --help)")
     return parser
 
