@@ -60,6 +60,16 @@ SCENES = {
         "scheduler.close()",
         needs="prometheus_client",
     ),
+    ("observing.md", "from opentelemetry.exporter"): Scene(
+        "import netpoll\nfrom netpoll import telemetry\n"
+        "server = netpoll.Server(print, '127.0.0.1', 0)\nscheduler = netpoll.Scheduler(1)\n"
+        "import os\nos.environ['OTEL_EXPORTER_OTLP_TIMEOUT'] = '1'",
+        "scheduler.close()",
+        needs="opentelemetry.exporter.otlp.proto.http",
+    ),
+    ("observing.md", "server = http.Server(telemetry.traced"): Scene(
+        HTTP + "from netpoll import telemetry\n", needs="opentelemetry.sdk"
+    ),
     ("observing.md", "with telemetry.Window"): Scene(
         "import os, tempfile, netpoll\nfrom netpoll import telemetry\n"
         "os.environ['XDG_RUNTIME_DIR'] = tempfile.mkdtemp()\n"

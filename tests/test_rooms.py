@@ -65,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
         "stats",
     },
     "stats": set(),
-    "telemetry": {"_telemetry"},
+    "telemetry": {"_telemetry", "http"},
     "testing": {"_native/sched", "sched"},
     "tls": {"_native/tls"},
     "uring": {"_files", "_native/loop", "errors"},

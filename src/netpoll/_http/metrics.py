@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from netpoll._telemetry.prometheus import client_module, collector_in, families
+from netpoll._telemetry.packages import prometheus_client
+from netpoll._telemetry.prometheus import collector_in, families
 from netpoll._telemetry.sources import Source, Sources
 
 __all__ = ["Metrics"]
@@ -22,13 +23,13 @@ class Metrics:
     def __init__(self, server: Source) -> None:
         self._server = server
         self._sources = Sources()
-        self._core = client_module("prometheus_client.core")
-        self._exposition = client_module("prometheus_client.exposition")
-        client = client_module()
+        self._core = prometheus_client("prometheus_client.core")
+        self._exposition = prometheus_client("prometheus_client.exposition")
+        client = prometheus_client()
         self._beside = client.REGISTRY
         self._registry = client.CollectorRegistry(auto_describe=False)
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # of the application's own metrics
-            multiprocess = client_module("prometheus_client.multiprocess")
+            multiprocess = prometheus_client("prometheus_client.multiprocess")
             multiprocess.MultiProcessCollector(self._registry)
         self._is_multiprocess = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry.register(self)

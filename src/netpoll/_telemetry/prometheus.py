@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from itertools import accumulate
 from typing import Any
 
 from netpoll._telemetry.metrics import METRICS, Row
+from netpoll._telemetry.packages import prometheus_client
 from netpoll._telemetry.sources import Histogram, Source, Sources
 
 __all__ = ["PrometheusCollector", "collector_in"]
 
-MISSING = (
-    "metrics for Prometheus need the package prometheus_client: pip install 'netpoll[prometheus]'"
-)
-
 _collectors: weakref.WeakKeyDictionary[Any, PrometheusCollector] = weakref.WeakKeyDictionary()
-
-
-def client_module(name: str = "prometheus_client") -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise RuntimeError(MISSING) from error
 
 
 def collector_in(registry: Any) -> PrometheusCollector | None:
@@ -44,8 +33,8 @@ class PrometheusCollector:
     """
 
     def __init__(self, *sources: Source, registry: Any = None) -> None:
-        self._core = client_module("prometheus_client.core")
-        self._registry = client_module().REGISTRY if registry is None else registry
+        self._core = prometheus_client("prometheus_client.core")
+        self._registry = prometheus_client().REGISTRY if registry is None else registry
         self.sources = Sources(sources)
         self._registry.register(self)
         _collectors[self._registry] = self
