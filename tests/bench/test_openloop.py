@@ -15,7 +15,7 @@ from netpoll.bench import _native, cli, hdr, openloop
 from netpoll.bench.errors import ServerError
 from netpoll.bench.openloop import CURVE_PERCENTS, Pace
 from netpoll.bench.page import page
-from netpoll.bench.stats import Sample
+from netpoll.bench.stats import Sample, percentile_ns
 
 from .conftest import exactly, scripted
 
@@ -205,7 +205,9 @@ def test_the_log_is_one_of_hdrhistogram(curve: dict, tmp_path: Path) -> None:
     (row,) = (row for row in curve["rows"] if row["arm"] == "asyncio")
     assert read[asyncio].get_total_count() == row["requests"]
     p99_us = read[asyncio].get_value_at_percentile(99) / 1e3
-    assert p99_us == pytest.approx(row["latency_us"]["p99"], rel=0.01)
+    # It rounds the place of a percentile, which here is the first one that is high enough.
+    next_lower = percentile_ns(row["histogram_ns"], 99 - 100 / row["requests"]) / 1e3
+    assert 0.99 * next_lower <= p99_us <= 1.01 * row["latency_us"]["p99"]
 
 
 def test_without_the_library_the_log_is_refused_first(

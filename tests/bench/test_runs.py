@@ -251,26 +251,6 @@ def test_a_saved_result_is_shown_again(
     assert "floor-epoll" in capsys.readouterr().out
 
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-@pytest.mark.skipif("NETPOLL_SANITIZED" in os.environ, reason="the browser is not ours to sanitize")
-def test_a_browser_draws_the_charts(echo_files: tuple[dict, Path], tmp_path: Path) -> None:
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000"]
-    command += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    done = subprocess.run(
-        [*command, echo_files[1].as_uri()], capture_output=True, text=True, timeout=120
-    )
-    assert 'data-charts="drawn"' in done.stdout, done.stderr[-2000:]
-    for figure in ("cpu", "rate", "latency"):
-        drawn = done.stdout.split(f'id="{figure}"')[1].split("</figure>")[0]
-        assert "main-svg" in drawn
-        assert "floor-epoll" in drawn
-
-
 # What the page's script asks of a browser; what it draws is told as JSON.
 BROWSER_STUB = """
 const page = require("fs").readFileSync(process.argv[2], "utf8");

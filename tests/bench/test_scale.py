@@ -167,7 +167,7 @@ def test_the_curves_are_on_the_page(run: tuple[dict[str, Any], str, Path]) -> No
     text = run[2].read_text()
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     charts = {chart["id"]: chart for chart in data["charts"]}
-    assert set(charts) == {f"scale-{axis}" for axis in AXES}
+    assert set(charts) == {f"{kind}-{axis}" for kind in ("scale", "each") for axis in AXES}
     assert charts["scale-connections"]["is_log_x"] and not charts["scale-load"]["is_log_x"]
     quantities = {row["where"]["quantity"] for row in charts["scale-size"]["rows"]}
     assert quantities == {"cost", "p99", "rate"}

@@ -133,7 +133,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     old.write_text(json.dumps(document()))
     new.write_text(json.dumps(document(1.5)))
     words = ["compare", str(old), str(new)]
-    assert cli.main([*words, "--json", str(result)]) == 0
+    html = tmp_path / "c.html"
+    assert cli.main([*words, "--json", str(result), "--html", str(html)]) == 0
+    assert 'id="ratios"' in html.read_text() and "careful" not in html.read_text()
     said = capsys.readouterr().out
     assert "better: 0; worse: 1; equal: 1; cannot tell: 0." in said
     written = json.loads(result.read_text())

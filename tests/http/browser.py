@@ -34,13 +34,15 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """commands, answers: the ends of its pipes, where a message ends with a NUL."""
+    """commands, answers: the ends of its pipes, where a message ends with a NUL. events: what it
+    told by itself."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self.commands = commands
         self.answers = answers
         self.received = b""
         self.number = 0
+        self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         self.number += 1
@@ -49,7 +51,7 @@ class Browser:
             command["sessionId"] = session
         os.write(self.commands, json.dumps(command).encode() + b"\0")
         while (message := self._next()).get("id") != self.number:
-            pass  # it tells of other things, too
+            self.events.append(message)  # it tells of other things, too
         return message
 
     def _next(self) -> dict[str, Any]:
@@ -72,6 +74,9 @@ class Page:
     def __init__(self, browser: Browser, session: str) -> None:
         self.browser = browser
         self.session = session
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        return self.browser.call(method, self.session, **params)
 
     def run(self, script: str) -> Any:
         """What an expression is in the page; None where it fails, as before the page is there."""

@@ -24,7 +24,10 @@ __all__ = [
     "Line",
     "LineOf",
     "Lines",
+    "Multiples",
     "Note",
+    "Ratio",
+    "Ratios",
     "Table",
     "counted",
     "judged",
@@ -240,4 +243,29 @@ class Lines:
     is_log_x: bool = False
 
 
-Block = Heading | Note | Table | Choice | Bars | Curves | Lines
+@dataclass(frozen=True)
+class Multiples(Lines):
+    """The same as small charts, one for each arm, with the others behind it."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """tone: "good", "bad" or none."""
+
+    name: str
+    value: float
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """A chart of ratios about 1, as they come. margin: what does not matter, on both sides."""
+
+    identity: str
+    title: str
+    ratios: Sequence[Ratio]
+    note: str = ""
+    margin: float = 0.0
+
+
+Block = Heading | Note | Table | Choice | Bars | Curves | Lines | Ratios

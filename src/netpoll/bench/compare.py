@@ -8,7 +8,21 @@ from collections import Counter
 from pathlib import Path
 
 from netpoll.bench.arguments import number_in
-from netpoll.bench.blocks import Column, Figure, Group, Line, Table, counted, number, ratio
+from netpoll.bench.blocks import (
+    Block,
+    Column,
+    Figure,
+    Group,
+    Heading,
+    Line,
+    Note,
+    Ratio,
+    Ratios,
+    Table,
+    counted,
+    number,
+    ratio,
+)
 from netpoll.bench.document import read_json, write_whole
 from netpoll.bench.errors import UsageError
 from netpoll.bench.records import Document, Row
@@ -25,7 +39,7 @@ from netpoll.bench.verdicts import (
     require_library,
 )
 
-__all__ = ["SCHEMA", "add_options", "comparison", "run_compare"]
+__all__ = ["SCHEMA", "add_options", "comparison", "page_of", "run_compare"]
 
 SCHEMA = "netpoll.bench.compare/1"
 WORDS = (BETTER, WORSE, EQUAL, CANNOT_TELL)
@@ -50,6 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"how often a verdict may be wrong; default: {100 * LEVEL:g}",
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="the verdicts")
+    parser.add_argument("--html", type=Path, metavar="PATH", help="the verdicts as a page")
     parser.add_argument(
         "--fail-on-worse", action="store_true", help="exit code 1 when something is worse"
     )
@@ -114,6 +129,36 @@ def sentences(document: Document) -> list[str]:
     ]
 
 
+def section(document: Document) -> list[Block]:
+    """The page: a chart of the ratios, the table, and how to read them."""
+    rows = sorted(document["rows"], key=lambda row: -row["ratio"])
+    ratios = [Ratio(_name(row), row["ratio"], TONES[row["verdict"]]) for row in rows]
+    chart = Ratios(
+        "ratios",
+        "The second run against the first,",
+        ratios,
+        "ratios of the medians; to the left is less. Coloured: better or worse. Shaded: what does "
+        "not matter.",
+        document["margin"],
+    )
+    notes = [Note(line) for line in sentences(document)]
+    return [Heading("All rows"), *notes, chart, Heading("Figures"), table(document)]
+
+
+def page_of(document: Document) -> str:
+    """The comparison as HTML."""
+    from netpoll.bench.page import whole
+
+    first, second = document["started"]
+    careful = [f"careful: {line}." for line in document["differences"]]
+    return whole(
+        "netpoll bench compare",
+        f"{document['of']}: {second} against {first}.",
+        careful,
+        section(document),
+    )
+
+
 def run_compare(options: argparse.Namespace) -> int:
     """Shows the verdicts; returns the exit code."""
     require_library()
@@ -127,6 +172,8 @@ def run_compare(options: argparse.Namespace) -> int:
         result = comparison(*documents, options.level / 100, options.margin / 100)
         if options.json:
             write_whole(options.json, json.dumps(result, indent=1) + "\n")
+        if options.html:
+            write_whole(options.html, page_of(result))
     except OSError as error:
         raise UsageError(f"cannot use {error.filename}: {error.strerror}") from None
     console = Console()

@@ -26,7 +26,9 @@ from netpoll.bench.blocks import (
     Heading,
     Line,
     Lines,
+    Multiples,
     Note,
+    Ratios,
     Table,
 )
 from netpoll.bench.document import problems
@@ -125,10 +127,12 @@ def _choice(choice: Choice) -> str:
     return _tag("div", buttons, class_="choices", data_key=choice.key)
 
 
-def _chart(chart: Bars | Curves | Lines) -> str:
+def _chart(chart: Bars | Curves | Lines | Ratios) -> str:
     note = f" {escape(chart.note)}" if chart.note else ""
     caption = _tag("figcaption", _tag("b", escape(chart.title)) + note)
-    return _tag("figure", caption + _tag("div", "", id=chart.identity), class_="card")
+    kind = "multiples" if isinstance(chart, Multiples) else ""
+    place = _tag("div", "", id=chart.identity, class_=kind)
+    return _tag("figure", caption + place, class_="card")
 
 
 DRAWN: dict[type, Callable[[Any], str]] = {
@@ -139,6 +143,8 @@ DRAWN: dict[type, Callable[[Any], str]] = {
     Bars: _chart,
     Curves: _chart,
     Lines: _chart,
+    Multiples: _chart,
+    Ratios: _chart,
 }
 
 
@@ -174,7 +180,7 @@ def _data(blocks: Sequence[Block]) -> Facts:
         elif isinstance(block, Lines):
             charts.append(
                 {
-                    "type": "lines",
+                    "type": "multiples" if isinstance(block, Multiples) else "lines",
                     "id": block.identity,
                     "x_unit": block.x_unit,
                     "y_unit": block.y_unit,
@@ -182,6 +188,18 @@ def _data(blocks: Sequence[Block]) -> Facts:
                     "rows": [
                         {"arm": line.arm, "points": line.points, "where": line.where}
                         for line in block.lines
+                    ],
+                }
+            )
+        elif isinstance(block, Ratios):
+            charts.append(
+                {
+                    "type": "ratios",
+                    "id": block.identity,
+                    "margin": block.margin,
+                    "rows": [
+                        {"arm": one.name, "value": one.value, "tone": one.tone, "where": {}}
+                        for one in block.ratios
                     ],
                 }
             )
@@ -249,8 +267,7 @@ def _facts(document: Document) -> str:
     return _tag("div", _tag("dl", items), class_="card")
 
 
-def _notices(document: Document) -> str:
-    lines = problems(document)
+def _notices(lines: Sequence[str]) -> str:
     if not lines:
         return ""
     items = "".join(_tag("li", escape(line)) for line in lines)
@@ -268,6 +285,24 @@ def _embedded(value: object) -> str:
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def whole(title: str, intro: str, notices: Sequence[str], blocks: Sequence[Block]) -> str:
+    """A page of these blocks. title: of its head; notices: what has to be seen first."""
+    parts = (
+        _tag("h1", escape(title)),
+        _tag("p", escape(intro), class_="soft small"),
+        _notices(notices),
+        *(DRAWN[type(block)](block) for block in blocks),
+    )
+    return _filled(title, "".join(parts), blocks)
+
+
+def _filled(title: str, body: str, blocks: Sequence[Block]) -> str:
+    template = Template(files("netpoll.bench").joinpath("page.html").read_text())
+    return template.safe_substitute(
+        title=escape(title), body=body, data=_embedded(_data(blocks)), plotly=_packed_plotly()
+    )
+
+
 def page(document: Document) -> str:
     """The HTML of any document. Raises ValueError when no kind wrote it."""
     kind = kind_of(document)
@@ -282,7 +317,7 @@ def page(document: Document) -> str:
                 f'<p class="soft small">netpoll bench {kind.name}, {escape(document["started"])}, '
                 f"{lasted}. {escape(intro)}</p>"
             ),
-            _notices(document),
+            _notices(problems(document)),
             *(DRAWN[type(block)](block) for block in blocks),
             "<h2>Method</h2>",
             *(_tag("p", escape(part)) for part in kind.method.strip().split("\n\n")),
@@ -290,10 +325,4 @@ def page(document: Document) -> str:
             _facts(document),
         )
     )
-    template = Template(files("netpoll.bench").joinpath("page.html").read_text())
-    return template.safe_substitute(
-        title=f"netpoll bench {kind.name}",
-        body=body,
-        data=_embedded(_data(blocks)),
-        plotly=_packed_plotly(),
-    )
+    return _filled(f"netpoll bench {kind.name}", body, blocks)

@@ -26,6 +26,7 @@ from netpoll.bench.blocks import (
     Line,
     LineOf,
     Lines,
+    Multiples,
     Note,
     Table,
     counted,
@@ -232,7 +233,8 @@ def axis_table(document: Document, axis: str) -> Table:
     return Table(head, [Group("", lines)], f"{axis}: {AXES[axis].title}")
 
 
-def axis_chart(document: Document, axis: str) -> Lines:
+def axis_chart(document: Document, axis: str, is_small: bool = False) -> Lines:
+    """is_small: a chart for each arm."""
     rows = [row for row in measured(document) if row["axis"] == axis]
     lines = [
         LineOf(
@@ -244,7 +246,10 @@ def axis_chart(document: Document, axis: str) -> Lines:
         for name in QUANTITIES
     ]
     one = AXES[axis]
-    return Lines(f"scale-{axis}", f"{axis}:", lines, one.title, one.x_unit, is_log_x=one.is_log_x)
+    kind = Multiples if is_small else Lines
+    identity = f"each-{axis}" if is_small else f"scale-{axis}"
+    title = f"{axis}, each arm before the others:" if is_small else f"{axis}:"
+    return kind(identity, title, lines, one.title, one.x_unit, is_log_x=one.is_log_x)
 
 
 LEGEND = (
@@ -428,6 +433,7 @@ due.
         blocks: list[Block] = [Choice("quantity", list(QUANTITIES), QUANTITIES)]
         for axis in document["settings"]["axes"]:
             blocks += [axis_chart(document, axis), axis_table(document, axis)]
+            blocks.append(axis_chart(document, axis, is_small=True))
         notes = [LEGEND, *self._skipped(document)]
         return [Heading("Scaling curves"), *blocks, *(Note(note) for note in notes)]
 
