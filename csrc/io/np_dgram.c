@@ -198,6 +198,7 @@ static int run_of(const struct np_dgram_out *out, int count, uint32_t gso_max_by
 
 static void set_segment(struct msghdr *hdr, union gso_control *control, uint16_t segment_bytes)
 {
+    *control = (union gso_control){0}; /* the kernel copies what lies behind the number, too */
     hdr->msg_control = control;
     hdr->msg_controllen = sizeof(*control);
     struct cmsghdr *c = CMSG_FIRSTHDR(hdr);

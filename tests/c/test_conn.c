@@ -200,6 +200,77 @@ static void shedding_gives_the_buffer_back(void **state)
     np_bufring_close(&br);
 }
 
+/* "bcdef" in three pieces, of which the first is cut. */
+static struct np_flow *in_pieces(struct np_conn_slab *slab)
+{
+    static const char text[] = "abcdef";
+    struct np_flow *flow = np_flow_get(slab);
+    for (int i = 0; i < 6; i += 2)
+        assert_int_equal(np_flow_push(flow, NULL, text + i, 2), 0);
+    np_iov_advance(&flow->iov, 1, NULL, 0);
+    return flow;
+}
+
+static int64_t find(const struct np_flow *flow, const char *wanted, size_t start_bytes)
+{
+    return np_flow_find(flow, (const uint8_t *)wanted, strlen(wanted), start_bytes);
+}
+
+static void bytes_are_found_and_copied_over_pieces(void **state)
+{
+    (void)state;
+    struct np_conn_slab slab;
+    char copy[8] = "";
+    np_conn_slab_init(&slab);
+    struct np_flow *flow = in_pieces(&slab);
+    assert_int_equal(find(flow, "b", 0), 1);
+    assert_int_equal(find(flow, "cd", 0), 3);
+    assert_int_equal(find(flow, "bcdef", 0), 5);
+    assert_int_equal(find(flow, "de", 2), 4);
+    assert_int_equal(find(flow, "de", 3), -1);
+    assert_int_equal(find(flow, "a", 0), -1);
+    assert_int_equal(find(flow, "ce", 0), -1);
+    assert_int_equal(find(flow, "efg", 0), -1);
+    assert_int_equal(find(flow, "", 0), -1);
+    np_flow_copy(flow, copy, 4);
+    assert_string_equal(copy, "bcde");
+    np_flow_copy(flow, copy, 5);
+    assert_string_equal(copy, "bcdef");
+    empty(flow);
+    np_flow_put(&slab, flow);
+    np_conn_slab_close(&slab, 0);
+}
+
+static void a_part_that_cannot_be_held_is_copied(void **state)
+{
+    (void)state;
+    struct np_conn_slab slab;
+    struct iovec iov[4];
+    size_t total_bytes;
+    np_conn_slab_init(&slab);
+    struct np_flow *from = in_pieces(&slab), *to = np_flow_get(&slab);
+    const uint8_t *second = from->iov.chunks[1].base;
+    np_fail_allocations(1);
+    assert_int_equal(np_flow_move(from, to, 2), -ENOMEM); /* no piece can be added */
+    np_fail_allocations(0);
+    assert_int_equal(from->iov.total_bytes, 5);
+    assert_int_equal(np_flow_move(from, to, 2), 0);
+    assert_int_equal(from->iov.total_bytes, 3);
+    assert_int_equal(np_flow_gather(to, iov, 4, &total_bytes), 2);
+    assert_ptr_equal(iov[0].iov_base, second - 1);
+    assert_ptr_not_equal(iov[1].iov_base, second);
+    assert_memory_equal(iov[1].iov_base, "c", 1);
+    np_fail_allocations(1);
+    assert_int_equal(np_flow_move(to, from, 1),
+                     0); /* there is room for it, and it is a whole one */
+    np_fail_allocations(0);
+    empty(from);
+    empty(to);
+    np_flow_put(&slab, from);
+    np_flow_put(&slab, to);
+    np_conn_slab_close(&slab, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +281,8 @@ int main(void)
         cmocka_unit_test(a_flow_moves_without_copying),
         cmocka_unit_test(a_piece_goes_before_the_others),
         cmocka_unit_test(shedding_gives_the_buffer_back),
+        cmocka_unit_test(bytes_are_found_and_copied_over_pieces),
+        cmocka_unit_test(a_part_that_cannot_be_held_is_copied),
     };
     return NP_TEST_MAIN("test_conn", tests);
 }

@@ -371,6 +371,32 @@ static void refused_memory_is_an_error_and_no_more(struct np_rig *rig)
     np_watch_free(&watch);
 }
 
+/* io_uring's POLL reports POLLRDHUP whatever was asked for (bug class 41). */
+static void a_half_closed_peer_makes_no_room(struct np_rig *rig)
+{
+    int fds[2];
+    char bytes[4096];
+    struct np_watch watch = {0}, other = {0};
+    np_socket_pair(fds);
+    np_write_until_full(fds[0]);
+    shutdown(fds[1], SHUT_WR);
+    np_rig_poll(rig, &watch, fds[0], POLLOUT);
+    np_rig_poll(rig, &other, fds[0], POLLOUT);
+    for (int i = 0; i < 3; i++)
+        np_rig_turn(rig, 0);
+    for (int i = 0; i < 3; i++)
+        assert_true(np_rig_idle_turn(rig, 10 * MS_NS) >= 10 * MS_NS);
+    assert_true(watch.armed && other.armed);
+    np_rig_stop(rig, &other);
+    while (read(fds[1], bytes, sizeof(bytes)) > 0)
+        ;
+    NP_UNTIL(rig, !watch.armed);
+    assert_true(watch.last_res & POLLOUT);
+    assert_int_equal(watch.events_count, 1);
+    np_rig_close_fd(rig, fds[0]);
+    close(fds[1]);
+}
+
 int main(void)
 {
     static const struct np_rig_test tests[] = {
@@ -388,6 +414,7 @@ int main(void)
         NP_RIG_TEST(a_turn_is_bounded),
         NP_RIG_TEST(accept_without_a_free_fd_ends_and_starts_again),
         NP_RIG_TEST(refused_memory_is_an_error_and_no_more),
+        NP_RIG_TEST(a_half_closed_peer_makes_no_room),
     };
     return NP_RIG_MAIN("test_pressure", tests);
 }

@@ -368,15 +368,15 @@ def test_a_body_that_cannot_be_sent_fails_before_the_head(
 ) -> None:
     path = tmp_path / "text"
     path.write_text("text")
+    body: Any = 5
+    if kind == "file":
+        body = path.open()
+    elif kind == "memory":
+        body = io.StringIO("text")
+    elif kind == "wrapped":
+        body = tempfile.NamedTemporaryFile("w+")
 
     def handler(request: http.Request) -> http.Response:
-        body: Any = 5
-        if kind == "file":
-            body = path.open()
-        elif kind == "memory":
-            body = io.StringIO("text")
-        elif kind == "wrapped":
-            body = tempfile.NamedTemporaryFile("w+")
         return http.Response(body)
 
     async def async_handler(request: http.Request) -> http.Response:
@@ -387,6 +387,8 @@ def test_a_body_that_cannot_be_sent_fails_before_the_head(
     assert (answer.status, answer.body) == (500, b"Internal Server Error")
     word = "the body of an answer is" if kind == "number" else "open it in binary mode"
     assert word in errors_logged.text
+    if kind != "number":
+        body.close()
 
 
 def test_pipelined_requests_are_answered_in_order(http_serving: HttpServing) -> None:

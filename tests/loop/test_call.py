@@ -74,15 +74,17 @@ def test_call_soon_does_not_keep_its_arguments(loop: Any) -> None:
         def use(self) -> None:
             pass
 
-    run, dropped = Thing(), Thing()
-    refs = [weakref.ref(run), weakref.ref(dropped)]
-    handle = loop.call_soon(dropped.use)
+    run, dropped, given, one, other = (Thing() for _ in range(5))
+    refs = [weakref.ref(thing) for thing in (run, dropped, given, one, other)]
+    handles = [loop.call_soon(dropped.use), loop.call_soon(print, given)]
+    handles.append(loop.call_soon(print, one, other))
     loop.call_soon(run.use)
-    handle.cancel()
-    del run, dropped
+    for handle in handles:
+        handle.cancel()
+    del run, dropped, given, one, other
     run_briefly(loop)
     gc.collect()
-    assert [ref() for ref in refs] == [None, None]
+    assert [ref() for ref in refs] == [None] * 5
 
 
 def test_callbacks_run_in_the_context_they_were_given(loop: Any) -> None:

@@ -365,6 +365,7 @@ async def test_connection_made_fails(loop: Any, errors: list[dict[str, Any]]) ->
     transport.close()
 
 
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # Popen's
 @pytest.mark.netpoll_only
 def test_running_when_the_loop_closes(loop_factory: Any) -> None:
     """Nobody will wait for it any more: it is killed, and a warning says so."""
