@@ -50,25 +50,34 @@ def chosen(everything: Catalogue, names: list[str], number: int | None) -> list[
 
 def run_all(mutations: list[Mutation], results: Results) -> Counter[str]:
     verdicts: Counter[str] = Counter()
-    is_ready = False
+    known = {one.name: results.find(one) for one in mutations}
+    pending = [one for one in mutations if known[one.name] is None]
     for one in mutations:
-        outcome = results.find(one)
-        began_s = time.monotonic()
-        if outcome is None:
-            if not is_ready:
-                run.refresh()
-                built = run.build_extensions()
-                if built.status != 0:
-                    raise SystemExit(f"netpoll: the source does not build\n{built.last_lines()}")
-                is_ready = True
+        if outcome := known[one.name]:
+            tell(one, outcome, 0.0, verdicts)
+    if not pending:
+        return verdicts
+    run.refresh()
+    built = run.build_extensions()
+    if built.status != 0:
+        raise SystemExit(f"netpoll: the source does not build\n{built.last_lines()}")
+    for together in run.rounds(pending):
+        if len(together) > 1 and together[0].file.endswith(".pyx"):
+            run.build_together(together)
+        for one in together:
+            began_s = time.monotonic()
             outcome = run.try_out(one)
-            results.keep(one, outcome, time.monotonic() - began_s)
-        taken_s = time.monotonic() - began_s
-        verdicts[outcome.verdict] += 1
-        print(f"{one.number:3}  {one.name:44} {outcome.verdict:16} {taken_s:5.0f} s", flush=True)
-        if outcome.verdict != KILLED:
-            print("\n".join(f"       {line}" for line in outcome.detail.splitlines()), flush=True)
+            taken_s = time.monotonic() - began_s
+            results.keep(one, outcome, taken_s)
+            tell(one, outcome, taken_s, verdicts)
     return verdicts
+
+
+def tell(one: Mutation, outcome: Outcome, taken_s: float, verdicts: Counter[str]) -> None:
+    verdicts[outcome.verdict] += 1
+    print(f"{one.number:3}  {one.name:44} {outcome.verdict:16} {taken_s:5.0f} s", flush=True)
+    if outcome.verdict != KILLED:
+        print("\n".join(f"       {line}" for line in outcome.detail.splitlines()), flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,8 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from .catalogue import ROOT, Mutation
 
 WORK = ROOT / "build" / "mutations"
 TREE = WORK / "tree"
+BUILT = WORK / "built"
 BUILD_TIMEOUT_S = 900
 TEST_TIMEOUT_S = 240
 NATIVE_TEST_TIMEOUT_S = 120  # as in tests/c/Makefile
@@ -94,7 +95,8 @@ def alone() -> Iterator[None]:
 
 
 def refresh() -> None:
-    """The copy has the sources of now; what has not changed keeps its date."""
+    """The copy has the sources of now; what has not changed keeps its date, for setup.py builds
+    again what is older than its source, and everything when setup.py itself is newer."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -107,11 +109,13 @@ def refresh() -> None:
         seed()
     for name in sorted(names):
         source, copy = ROOT / name, TREE / name
-        if copy.is_file() and copy.read_bytes() == source.read_bytes():
+        is_new = not copy.is_file()
+        if not is_new and copy.read_bytes() == source.read_bytes():
             continue
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, copy)
-        os.utime(copy)  # newer than what was built of its predecessor
+        if not is_new:
+            os.utime(copy)  # newer than what was built of its predecessor
     for folder in ("csrc", "src", "tests"):
         for path in (TREE / folder).rglob("*"):
             name = path.relative_to(TREE).as_posix()
@@ -155,7 +159,7 @@ def products(one: Mutation) -> list[Path]:
 def applied(one: Mutation, is_built: bool) -> Iterator[None]:
     """The tree with the mutation; afterwards all is as it was, dates included."""
     source = TREE / one.file
-    kept = WORK / "kept"
+    kept = WORK / "kept" / one.name
     shutil.rmtree(kept, ignore_errors=True)
     paths = [source, *(products(one) if is_built else [])]
     for path in paths:
@@ -170,6 +174,42 @@ def applied(one: Mutation, is_built: bool) -> Iterator[None]:
             shutil.copy2(kept / path.relative_to(TREE), path)
         if one.is_native:
             forget_native(one)
+
+
+def rounds(mutations: Iterable[Mutation]) -> Iterator[list[Mutation]]:
+    """Those that can be built together: each Cython module once in a round. The others first."""
+    left = [one for one in mutations if one.file.endswith(".pyx")]
+    yield [one for one in mutations if one not in left]
+    while left:
+        by_file = {one.file: one for one in reversed(left)}
+        yield [one for one in left if by_file[one.file] is one]
+        left = [one for one in left if by_file[one.file] is not one]
+
+
+def build_together(mutations: list[Mutation]) -> None:
+    """One build for a round: try_out puts each one's extension in its place. What does not build
+    together is built again one by one."""
+    shutil.rmtree(BUILT, ignore_errors=True)
+    BUILT.mkdir(parents=True)
+    with ExitStack() as stack:
+        for one in mutations:
+            stack.enter_context(applied(one, is_built=True))
+        if build_extensions().status == 0:
+            for one in mutations:
+                shutil.copy2(extension_of(one), BUILT / f"{one.name}.so")
+
+
+def extension_of(one: Mutation) -> Path:
+    return next(path for path in products(one) if path.is_relative_to(TREE / "src"))
+
+
+def put_built(one: Mutation) -> Done:
+    """The extension with this mutation into its place."""
+    ready = BUILT / f"{one.name}.so"
+    if not ready.is_file():
+        return build_extensions()
+    shutil.copy2(ready, extension_of(one))
+    return Done(0, "")
 
 
 def forget_native(one: Mutation) -> None:
@@ -196,7 +236,7 @@ def try_out(one: Mutation) -> Outcome:
         return Outcome(SKIPPED, "; ".join(outcome.detail for outcome in control.values()))
     is_built = not one.file.endswith(".py") and any(not is_native(test) for test in judging)
     with applied(one, is_built):
-        built = build_extensions() if is_built else Done(0, "")
+        built = put_built(one) if is_built else Done(0, "")
         if built.status != 0:
             return Outcome(UNBUILT, built.last_lines())
         outcomes = [judge(test) for test in judging]

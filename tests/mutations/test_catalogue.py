@@ -185,6 +185,38 @@ def test_what_was_built_goes_back_too(rig: Rig) -> None:
     assert other.read_text() == "mutated"
 
 
+def test_modules_are_built_together(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "BUILT", run.WORK / "built")
+    names = {"a": "handle", "b": "numbers", "c": "handle"}
+    mutations = [
+        replace(GOOD, name=name, file=f"src/netpoll/_native/{module}.pyx")
+        for name, module in names.items()
+    ]
+    python = replace(GOOD, name="d")
+    rounds = list(run.rounds([*mutations, python]))
+    assert [[one.name for one in one_round] for one_round in rounds] == [["d"], ["a", "b"], ["c"]]
+    for one in mutations:
+        rig.file(one.file, one.old)
+        rig.file(one.file.replace(".pyx", ".x.so"), "built")
+
+    def build() -> Done:
+        for module in ("handle", "numbers"):
+            source = rig.tree / f"src/netpoll/_native/{module}.pyx"
+            source.with_suffix(".x.so").write_text(
+                "mutated" if GOOD.new in source.read_text() else ""
+            )
+        return Done(0, "")
+
+    monkeypatch.setattr(run, "build_extensions", build)
+    run.build_together(rounds[1])
+    assert [run.extension_of(one).read_text() for one in mutations] == ["built"] * 3
+    for one in rounds[1]:
+        with run.applied(one, is_built=True):
+            assert run.put_built(one).status == 0
+            assert run.extension_of(one).read_text() == "mutated"
+        assert run.extension_of(one).read_text() == "built"
+
+
 def test_objects_of_c_tests_are_made_again(rig: Rig) -> None:
     kept = rig.file("build/c-tests/asan/np_iov.o")
     gone = [rig.file(f"build/c-tests/asan/{name}") for name in ("np_op.o", "test_op")]
