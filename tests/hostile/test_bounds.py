@@ -41,6 +41,7 @@ BUFFERS_BYTES = constant("NP_BUF_DEFAULT_COUNT", CORE_LIMITS) * constant(
     "NP_BUF_DEFAULT_BYTES", CORE_LIMITS
 )
 SERVER_READ_BYTES = max(constant("BULK_BUF_BYTES", LIMITS), BUFFERS_BYTES)
+REQUESTS = constant("HTTP_REQUESTS_TURN_COUNT", LIMITS)
 DATAGRAMS = constant("DATAGRAM_BUDGET_COUNT", LIMITS)
 FILE_BYTES = constant("FILE_BUDGET_BYTES", LIMITS)
 
@@ -312,7 +313,7 @@ async def test_a_connection_of_a_server_that_never_stops(loop: Any) -> None:
 
 
 async def test_requests_that_never_stop(loop: Any) -> None:
-    """HTTP pipelining: as many in a turn as one read holds."""
+    """HTTP pipelining: a read holds thousands, and some of them are answered in a turn."""
     from netpoll import http
 
     request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -337,7 +338,50 @@ async def test_requests_that_never_stop(loop: Any) -> None:
                 await until(lambda: seen[0] > 30_000)
                 assert all([await is_prompt(loop) for _ in range(5)])
             reading.join()
-    assert turns.highest <= SERVER_READ_BYTES // len(request) + 1
+    assert turns.highest <= REQUESTS
+
+
+@pytest.mark.parametrize("kind", ["raw", "asgi"])
+async def test_every_request_of_a_long_pipeline_is_answered(loop: Any, kind: str) -> None:
+    """Also of a peer that has shut its side by then."""
+    from netpoll import http
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": scope["query_string"]})
+
+    def raw(request: Any) -> str:
+        return str(request.query)
+
+    count = 10 * REQUESTS + 7
+    request = "GET /?{:04} HTTP/1.1\r\nhost: a\r\n\r\n"
+    app = raw if kind == "raw" else asgi
+    async with http.Server(app, "127.0.0.1", 0, interface=kind, lifespan="off") as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write("".join(request.format(number) for number in range(count)).encode())
+        writer.write_eof()
+        answers = await reader.read()
+        writer.close()
+    assert answers.count(b"HTTP/1.1 200") == count
+    found = [int(number) for number in re.findall(rb"(\d{4})(?:\r\n0)?(?=\r\n|HTTP|$)", answers)]
+    assert [number for number in found if number < count][-1] == count - 1
+
+
+async def test_requests_behind_a_full_connection(loop: Any) -> None:
+    """The peer has shut its side, and its answers are more than is kept unsent: none is lost."""
+    from netpoll import http
+
+    count, size = 60, 1 << 20
+    answer = b"x" * size
+
+    async with http.Server(lambda _request: answer, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * count)
+        writer.write_eof()
+        await asyncio.sleep(0.05)
+        received = len(await reader.read())
+        writer.close()
+    assert received // size == count
 
 
 async def test_a_file_that_is_taken_as_fast_as_it_is_sent(loop: Any) -> None:
@@ -462,7 +506,7 @@ def test_the_page_names_the_bounds() -> None:
     table = text.split("## Bounds", 1)[1].split("## ", 1)[0]
     said = {
         "NP_HARVEST_MAX_EVENTS": "256", "NP_EPOLL_ACCEPT_MAX_PER_TURN": "64",
-        "READ_BUDGET_BYTES": "1 MiB", "BULK_BUF_BYTES": "256 KiB",
+        "HTTP_REQUESTS_TURN_COUNT": "64", "READ_BUDGET_BYTES": "1 MiB", "BULK_BUF_BYTES": "256 KiB",
         "DATAGRAM_BUDGET_COUNT": "256", "SENDFILE_TURN_BYTES": "8 MiB",
         "FILE_BUDGET_BYTES": "1 MiB", "TURN_TASKS_COUNT": "64", "TURN_TASKS_NS": "200 µs",
     }  # fmt: skip

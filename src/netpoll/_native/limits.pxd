@@ -119,6 +119,10 @@ cdef enum:
     # Places of a body's data that one call finds: 1 KiB of stack, and a large receive of usual
     # chunks (4 KiB and more) at once.
     HTTP_SPANS_COUNT = 64
+    # Pipelined requests of one connection in one go: what follows waits for the next turn. Receive
+    # buffers hold thousands, and the other connections would wait for all of their answers. Clients
+    # that pipeline at all send some dozens at once.
+    HTTP_REQUESTS_TURN_COUNT = 64
     # A body of so many bytes is copied behind its head: one piece to send instead of two.
     HTTP_INLINE_BYTES = 2048
     # What a peer has to end its side after an answer that ends the connection with bytes unread.

@@ -26,7 +26,8 @@ from netpoll._native.http.encoder cimport Encoder
 from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.http.request_limits cimport set_limits
 from netpoll._native.limits cimport (
-    HTTP_INLINE_BYTES, HTTP_PENDING_MAX_BYTES, HTTP_SPANS_COUNT, HTTP_UNREAD_MAX_BYTES)
+    HTTP_INLINE_BYTES, HTTP_PENDING_MAX_BYTES, HTTP_REQUESTS_TURN_COUNT, HTTP_SPANS_COUNT,
+    HTTP_UNREAD_MAX_BYTES)
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
@@ -98,6 +99,12 @@ cdef class Service:
 
 # ---- one connection -----------------------------------------------------------------------------
 
+def resume(Connection face):
+    """It has waited for the others; what is unread is delivered at the end of this turn."""
+    if face.conn is not NULL:
+        face.resume_reading()
+
+
 cdef class Wire:
     def __cinit__(self, Service service):
         self.service = service
@@ -115,12 +122,18 @@ cdef class Wire:
         """Reads and answers what is there, until more has to come or an answer takes longer."""
         cdef Exchange exchange      # held: its request may end within the call
         cdef Connection face = self.face
+        cdef int left_count = HTTP_REQUESTS_TURN_COUNT
         if self.is_advancing:
             return 0  # whoever does it sees the next request, too
         self.is_advancing = True
         try:
             while self.stage == STAGE_HEAD and self.face is face and face.unread_bytes() \
                     and not face.closed and not face.conn.flags & NP_CONN_CHOKED:
+                if left_count == 0:
+                    face.pause_reading()
+                    face.host.loop.soon(resume, (face,))
+                    break
+                left_count -= 1
                 if not self.read_head():
                     break
         finally:

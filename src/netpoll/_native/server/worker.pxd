@@ -29,6 +29,7 @@ cdef class Worker(Host):
     cdef int arrived(self, np_conn *conn, int event_flags) except -1
     cdef int receive_ended(self, np_conn *conn, int res) except -1
     cdef int end_of_stream(self, np_conn *conn) except -1
+    cdef bint is_held_up(self, np_conn *conn) noexcept
     cdef int tell_eof(self, np_conn *conn) except -1
     cdef int deliver(self, np_conn *conn) except -1
     cdef int call_on_data(self, np_conn *conn) except -1

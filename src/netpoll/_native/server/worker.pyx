@@ -239,11 +239,14 @@ cdef class Worker(Host):
                 if face.reading is not None:
                     face.wake(face.reading)
             return 0
-        if conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED) and np_conn_in(conn) is not NULL:
-            return 0  # resume_reading() delivers what is there, and then this
-        if np_conn_in(conn) is not NULL:
+        if np_conn_in(conn) is not NULL and not self.is_held_up(conn):
             self.call_on_data(conn)
+        if np_conn_in(conn) is not NULL and self.is_held_up(conn):
+            return 0  # when reading goes on, what is there is delivered, and then this
         return self.tell_eof(conn)
+
+    cdef bint is_held_up(self, np_conn *conn) noexcept:
+        return conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED) != 0
 
     cdef int tell_eof(self, np_conn *conn) except -1:
         """All that the peer has sent was delivered: the connection closes, or what a protocol
@@ -265,7 +268,8 @@ cdef class Worker(Host):
             if conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CLOSING):
                 return 0
             self.call_on_data(conn)
-            if conn.flags & NP_CONN_EOF and not conn.flags & (NP_CONN_PAUSED | NP_LOST):
+            if conn.flags & NP_CONN_EOF and not conn.flags & (NP_CONN_PAUSED | NP_LOST) \
+                    and not (np_conn_in(conn) is not NULL and self.is_held_up(conn)):
                 self.tell_eof(conn)
             return 0
         if conn.task.argument is NULL:
