@@ -188,13 +188,21 @@ class EventLoop(Host):
                 steps.callback(after)
             steps.callback(self._close_native)
             steps.callback(setattr, self, "_closed", True)  # whatever the next one did
-            steps.callback(super().close)  # signal handlers, the wake-up pipe, the executor
+            steps.callback(super().close)  # the wake-up pipe, the executor
+            steps.callback(self._forget_signals)
             for watch in list(self._child_watches):
                 steps.callback(watch.stop)
             for acceptor in list(self._acceptors.values()):
                 steps.callback(acceptor.stop)
             for before, _ in list(self._at_close):
                 steps.callback(before)
+
+    def _forget_signals(self) -> None:
+        """Before the pipe is closed that the interpreter writes their numbers to: by then another
+        file may have its number."""
+        if not sys.is_finalizing():
+            for number in list(self._signal_handlers):
+                self.remove_signal_handler(number)
 
     def stats(self) -> LoopStats:
         """Counters of this loop, as a dict; after close() the last values."""

@@ -28,6 +28,11 @@ BACKEND = sys.argv[1]
 """
 CGROUPS = Path("/sys/fs/cgroup")
 
+in_the_long_lane = pytest.mark.skipif(
+    not os.environ.get("NETPOLL_HOSTILE"),
+    reason="takes seconds: the long lane's, or NETPOLL_HOSTILE=1",
+)
+
 
 def program(code: str, before: str = "") -> str:
     return PRELUDE + textwrap.dedent(before) + textwrap.dedent(code)
