@@ -30,6 +30,7 @@ def test_everything_at_once(backend: str, tmp_path: Path) -> None:
     document = json.loads(figures.read_text())
     assert sum(document["works"]["done"].values()) > 50
     assert sum(document["works"]["cancelled"].values()) > 0
+    assert sum(document["kills"].values()) > 0
 
 
 def test_a_slope() -> None:

@@ -18,6 +18,7 @@ import contextlib
 import gc
 import json
 import logging
+import math
 import os
 import random
 import signal
@@ -81,6 +82,7 @@ class Soak:
         self.broken: Counter[str] = Counter()  # by a kill
         self.failures: list[str] = []
         self.killed_s = 0.0  # when, last
+        self.next_kill_s = time.monotonic() + 1
         self.tls_context = client_context()
         for number, size in enumerate(FILE_BYTES):
             (directory / f"file{number}").write_bytes(pattern(size, number))
@@ -145,23 +147,23 @@ class Soak:
         is_recent = time.monotonic() - self.killed_s < KILL_EVERY_S / 2
         return is_recent or before != (self.peer.kills_count, self.fleet.kills_count)
 
-    async def kill_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(KILL_EVERY_S * (0.5 + self.random.random()))
-            self.killed_s = time.monotonic()
+    async def kill_now_and_then(self, end_s: float) -> None:
+        while self.next_kill_s < end_s:
+            await asyncio.sleep(self.next_kill_s - time.monotonic())
+            self.killed_s = math.inf  # until another one has taken its place
             target = self.random.choice([self.peer, self.fleet])
             await asyncio.to_thread(target.kill)
             self.killed_s = time.monotonic()
+            self.next_kill_s = self.killed_s + KILL_EVERY_S * (0.5 + self.random.random())
+        await asyncio.sleep(end_s - time.monotonic())
 
     async def work_until(self, end_s: float) -> None:
         async def go_on() -> None:
             while time.monotonic() < end_s and not self.failures:
                 await self.attempt(self.random.choice(works.WORKS))
 
-        killing = asyncio.ensure_future(self.kill_now_and_then())
-        await asyncio.gather(*(go_on() for _ in range(AT_ONCE)))
-        killing.cancel()
-        await asyncio.wait([killing])
+        killing = asyncio.ensure_future(self.kill_now_and_then(end_s))
+        await asyncio.gather(*(go_on() for _ in range(AT_ONCE)), killing)
 
     # ---- samples
 

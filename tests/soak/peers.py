@@ -67,10 +67,12 @@ class Fleet:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "netpoll", *command],
                 pass_fds=[fd],
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd=ROOT,
             )
+        assert self.process.stdout is not None
+        self.process.stdout.readline()  # it listens: all workers are ready
 
     def workers(self) -> list[int]:
         pid = self.process.pid
@@ -90,6 +92,8 @@ class Fleet:
             return self.process.wait(30)
         finally:
             self.process.kill()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
 
 
 def main() -> None:
