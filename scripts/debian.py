@@ -70,6 +70,24 @@ def chroot(root: Path, suite: str, run: Callable[..., None], *options: str) -> P
     return new.rename(root)
 
 
+def unpacked(root: Path, suite: str, arch: str, run: Callable[..., None], *options: str) -> Path:
+    """The files of a release of Debian for another architecture, made once. Nothing is set up."""
+    root_on_debian("another architecture")
+    if root.exists():
+        return root
+    if shutil.which("debootstrap") is None:
+        run("chroot", "apt-get", "install", "-y", "-q", "debootstrap")
+    say(f"unpacking Debian {suite} for {arch} in {root}")
+    new = root.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    kind = ("--foreign", f"--arch={arch}", "--variant=minbase")
+    run("chroot", "debootstrap", *kind, *options, suite, str(new), archive())
+    for package in sorted(new.glob("var/cache/apt/archives/*.deb")):
+        run("chroot", "dpkg-deb", "-x", str(package), str(new))
+    return new.rename(root)
+
+
 def copy_system(root: Path, target: Path, run: Callable[..., None]) -> Path:
     """A copy of a chroot, made once. Its devices stay devices: whoever reads /dev/full reads on."""
     if not target.exists():
