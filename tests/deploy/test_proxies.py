@@ -18,7 +18,7 @@ def test_the_shop_itself() -> None:
         assert ask(running_shop.port) == (200, f"the shop, process {running_shop.process.pid}\n")
         assert ask(running_shop.port, "/none")[0] == 404
         assert ask(running_shop.pages_port, "/healthz")[0] == 200
-        assert "netpoll_http_requests_total" in ask(running_shop.pages_port, "/metrics")[1]
+        assert "http_server_active_requests" in ask(running_shop.pages_port, "/metrics")[1]
         assert running_shop.stop() == 0
 
 
