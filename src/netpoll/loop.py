@@ -188,8 +188,8 @@ class EventLoop(Host):
                 steps.callback(after)
             steps.callback(self._close_native)
             steps.callback(setattr, self, "_closed", True)  # whatever the next one did
-            steps.callback(super().close)  # the wake-up pipe, the executor
-            steps.callback(self._forget_signals)
+            steps.callback(super().close)  # signal handlers, the wake-up pipe, the executor
+            steps.callback(self._unhook_signals)
             for watch in list(self._child_watches):
                 steps.callback(watch.stop)
             for acceptor in list(self._acceptors.values()):
@@ -197,12 +197,12 @@ class EventLoop(Host):
             for before, _ in list(self._at_close):
                 steps.callback(before)
 
-    def _forget_signals(self) -> None:
-        """Before the pipe is closed that the interpreter writes their numbers to: by then another
-        file may have its number."""
-        if not sys.is_finalizing():
-            for number in list(self._signal_handlers):
-                self.remove_signal_handler(number)
+    def _unhook_signals(self) -> None:
+        """The interpreter writes their numbers to a socket, which asyncio closes before it gives
+        the handlers back: another file may have its number by then."""
+        if self._signal_handlers:
+            with contextlib.suppress(ValueError):  # not the main thread: asyncio says so
+                signal.set_wakeup_fd(-1)
 
     def stats(self) -> LoopStats:
         """Counters of this loop, as a dict; after close() the last values."""
