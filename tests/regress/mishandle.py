@@ -28,13 +28,14 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import netpoll
 
-HANG_S = 30.0 if os.environ.get("NETPOLL_SANITIZED") else 10.0
+HANG_S = 60.0 if os.environ.get("NETPOLL_SANITIZED") else 20.0
 HEAPTYPE = 1 << 9
 CHILDREN_COUNT = 3
 
@@ -205,17 +206,38 @@ OPERATORS: list[Callable[[Any], Any]] = [
 ]
 
 
+WHAT = [""]
+
+
 def doing(what: str) -> None:
     """Notes it for the report of a crash, which says no more than the line."""
+    WHAT[0] = what
     os.pwrite(202, what.encode(errors="replace").ljust(120), 0)
 
 
 def quietly(call: Callable[..., Any], *args: Any) -> Any:
-    """What call gives; any exception is as good."""
+    """What call gives; any exception is as good, unless it says that netpoll is at fault."""
     try:
         return call(*args)
-    except BaseException:
+    except BaseException as error:
+        if is_ours(error):
+            MISTAKES.add(f"{WHAT[0]}: {error!r}")
         return None
+
+
+# Exceptions of this piece that no argument may lead to.
+MISTAKES: set[str] = set()
+
+
+def is_ours(error: BaseException) -> bool:
+    """SystemError: a function broke the interpreter's rules. AssertionError: netpoll's own, not one
+    of asyncio's or of Odd."""
+    if isinstance(error, SystemError):
+        return True
+    if not isinstance(error, AssertionError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return "netpoll" in frames[-1].filename
 
 
 def drive(awaitable: Any) -> None:
@@ -327,7 +349,32 @@ def half_made(cls: Any) -> Iterator[Any]:
                 break
 
 
+def finalised(cls: Any) -> None:
+    """Objects that are used by their own finaliser, and once more behind it: it kept them."""
+    kept: list[Any] = []
+
+    class Finalised(cls):
+        def __init__(self, *_args: object) -> None:
+            pass
+
+        def __del__(self) -> None:
+            if not kept:  # what is done to it calls this, too
+                kept.append(self)
+                mishandle(self, random.Random(2))
+
+    for args in ((), (None,), (1, 2), (None,) * 3):
+        made = quietly(lambda args=args: Finalised(*args))
+        if made is not None:
+            made = None
+            gc.collect()
+            break
+    for again in kept:
+        mishandle(again)
+    kept.clear()
+
+
 def fresh(cls: type) -> None:
+    quietly(finalised, cls)
     for made in half_made(cls):
         mishandle(made)
         quietly(made.__init__) if not hasattr(made, "run_forever") else None
@@ -406,7 +453,8 @@ class Child:
         faulthandler.dump_traceback_later(HANG_S, exit=True, file=200)
         result = work()
         gc.collect()
-        os.write(201, json.dumps(result).encode())
+        answer = {"mistakes": sorted(MISTAKES), "met": [], "copied": []} | (result or {})
+        os.write(201, json.dumps(answer).encode())
         faulthandler.disable()
         os._exit(0)
 
@@ -517,6 +565,7 @@ def main() -> None:
     kinds = {"fresh": fresh_pieces, "functions": function_pieces, "live": live_pieces}
     pieces = [piece for piece in kinds[part](backend) if only in piece[0]]
     faults, results = run_all(pieces)
+    mistakes = sorted({what for r in results if isinstance(r, dict) for what in r["mistakes"]})
     met = sorted({name for r in results if isinstance(r, dict) for name in r["met"]})
     copied = sorted({way for r in results if isinstance(r, dict) for way in r["copied"]})
     print(
@@ -524,6 +573,7 @@ def main() -> None:
             {
                 "pieces": len(pieces),
                 "faults": faults,
+                "mistakes": mistakes,
                 "met": met,
                 "copied": copied,
                 "types": [name_of(cls) for cls in all_types() if is_native(cls)],

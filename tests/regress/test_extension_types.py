@@ -29,6 +29,7 @@ def mishandle(backend: str, part: str) -> dict[str, Any]:
     assert child.stdout, child.stderr
     report: dict[str, Any] = json.loads(child.stdout)
     assert not report["faults"], "\n\n".join(report["faults"])
+    assert not report["mistakes"], "\n".join(report["mistakes"])
     return report
 
 

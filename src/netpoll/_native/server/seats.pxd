@@ -12,6 +12,7 @@ cdef class Seats:
     cdef int own                # -1: none
 
     cdef int check(self, int index) except -1
+    cdef bint has_one(self) noexcept
     cdef int publish(self, int64_t connections) noexcept
     cdef int leave_own(self) noexcept
     cdef bint is_heavy(self) noexcept

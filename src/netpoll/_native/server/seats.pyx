@@ -42,9 +42,13 @@ cdef class Seats:
         self.check(index)
         np_seat_leave(&self.seats[index])
 
+    cdef bint has_one(self) noexcept:
+        """No: also of one whose making has failed, in a subclass's finaliser."""
+        return 0 <= self.own < self.count
+
     def beat(self, beat_s):
         """The loops of this process have run at this time (time.monotonic())."""
-        if self.own >= 0:
+        if self.has_one():
             np_seat_beat(&self.seats[self.own], int(beat_s * 1e9))
 
     def silence_s(self, int index):
@@ -55,17 +59,17 @@ cdef class Seats:
     # What a listener says, and asks.
 
     cdef int publish(self, int64_t connections) noexcept:
-        if self.own >= 0:
+        if self.has_one():
             np_seat_set(&self.seats[self.own], connections)
         return 0
 
     cdef int leave_own(self) noexcept:
-        if self.own >= 0:
+        if self.has_one():
             np_seat_leave(&self.seats[self.own])
         return 0
 
     cdef bint is_heavy(self) noexcept:
-        return self.own >= 0 and np_seat_is_heavy(self.seats, self.count, self.own)
+        return self.has_one() and np_seat_is_heavy(self.seats, self.count, self.own)
 
 
 seal_types(globals(), (Seats,))
