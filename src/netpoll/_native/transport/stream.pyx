@@ -57,6 +57,7 @@ cdef int _AF_INET = int(py_socket.AF_INET)
 cdef int _AF_INET6 = int(py_socket.AF_INET6)
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef object FlowControlMixin = asyncio.transports._FlowControlMixin
+cdef dict _NOTHING = {}
 cdef object SendfileMode = constants._SendfileMode.TRY_NATIVE
 
 
@@ -640,7 +641,7 @@ cdef class StreamTransport(Endpoint):
         if name == "peername":
             return self.peer_name(default)
         if self.fd < 0 or name not in ("socket", "sockname"):
-            return default
+            return _NOTHING.get(name, default)  # what cannot be a key is refused, as by asyncio
         if name == "socket":
             return self.remember("socket", trsock.TransportSocket(self._socket()))
         try:
