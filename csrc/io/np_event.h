@@ -11,6 +11,9 @@
 #ifndef NP_EVENT_H
 #define NP_EVENT_H
 
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/np_assert.h"
@@ -45,6 +48,13 @@ struct np_event {
     uint8_t flags; /* enum np_event_flags */
     uint16_t unused;
 };
+
+/* The result of a send or a receive that says: nothing was done, and nothing is wrong. EINTR: a
+ * signal met it first, which also one that does not wait may say (send(2), recv(2)). */
+static inline bool np_is_again(ptrdiff_t res)
+{
+    return res == -EAGAIN || res == -EINTR;
+}
 
 NP_STATIC_ASSERT(sizeof(struct np_event) == 40, "a batch of 256 is 10 KiB, and stays in the cache");
 

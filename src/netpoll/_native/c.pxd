@@ -50,7 +50,8 @@ cdef extern from "io/np_event.h" nogil:
         np_udata op
         int32_t res
         uint8_t kind, flags
-        uint8_t flags
+
+    bint np_is_again(ptrdiff_t res)
 
 cdef extern from "io/np_op.h" nogil:
     enum:

@@ -19,7 +19,7 @@ kernel reports of them.
 """
 
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.errno cimport EAGAIN, ENOMEM
+from libc.errno cimport ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
 from netpoll._core cimport Completion, Loop
@@ -30,10 +30,10 @@ from netpoll._native.c cimport (
     NP_OWNER_MASK, NP_POLL_KEEP, NP_SEND_QUIET, NP_TASK_PUSH, NP_ZC_REGISTERED_MIN_BYTES, PyObject,
     Py_DECREF, Py_INCREF, np_chunk, np_conn, np_conn_at, np_conn_cookie, np_conn_get, np_conn_in,
     np_conn_is_pinned, np_conn_of, np_conn_pin, np_conn_put, np_conn_slab_close, np_conn_slab_init,
-    np_event, np_flow, np_flow_gather, np_flow_put, np_head, np_iov_advance, np_life, np_op,
-    np_op_alloc, np_op_udata, np_region_of, np_sock_close, np_sock_reset_at_close, np_sock_send,
-    np_sock_sendfile, np_sock_shutdown, np_task, np_task_claim, np_task_is_queued, np_task_pause,
-    np_task_wake, np_udata, np_zc_report, np_zc_wants)
+    np_event, np_flow, np_flow_gather, np_flow_put, np_head, np_iov_advance, np_is_again, np_life,
+    np_op, np_op_alloc, np_op_udata, np_region_of, np_sock_close, np_sock_reset_at_close,
+    np_sock_send, np_sock_sendfile, np_sock_shutdown, np_task, np_task_claim, np_task_is_queued,
+    np_task_pause, np_task_wake, np_udata, np_zc_report, np_zc_wants)
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport FILE_BUDGET_BYTES, SHIPMENTS_MAX_COUNT
 from netpoll._native.poll cimport POLLIN, POLLOUT
@@ -427,7 +427,7 @@ cdef class Host(Completion):
         cdef np_flow *flow = conn.out
         cdef int n, i
         if res < 0:
-            if res == -EAGAIN or res == -ENOMEM:
+            if np_is_again(res) or res == -ENOMEM:
                 return self.wait_writable(conn)
             return self.lose(conn, os_error(<int>res))
         self.sent_bytes += res

@@ -8,7 +8,7 @@ Processes that share a socket cannot be dealt to. There a poll says that somebod
 process takes one of them, after the others if it has more connections than they (server/seats.pyx).
 """
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR
+from libc.errno cimport EAGAIN
 
 from netpoll._core cimport Loop
 from netpoll._native.c cimport (
@@ -19,7 +19,7 @@ from netpoll._native.limits cimport SEAT_BURST_MAX_COUNT, SEAT_YIELD_NS
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.seats cimport Seats
 from netpoll._native.server.worker cimport Worker
-from netpoll._native.transport.acceptor cimport Accepting, is_exhausted
+from netpoll._native.transport.acceptor cimport Accepting, is_exhausted, is_of_the_peer
 
 import socket as py_socket
 
@@ -130,7 +130,7 @@ cdef class Listener(Accepting):
             self.fruitless_count += 1
         for _ in range(count):
             fd = np_sock_accept(self.fd, NULL)
-            if fd == -EAGAIN or fd == -EINTR:
+            if fd == -EAGAIN or is_of_the_peer(fd):
                 break
             if fd < 0:
                 return self.failed(fd)
@@ -164,13 +164,13 @@ cdef class Listener(Accepting):
             return 0
         if self.is_paused and self.is_full():
             return 0
-        return self.arm()
+        return self.arm_again()
 
     cdef int failed(self, int err) except -1:
         if err == -ECANCELED:
             return self.go_on()  # paused, and perhaps a place is free again already
-        if err == -ECONNABORTED:
-            return self.arm()
+        if is_of_the_peer(err):
+            return self.go_on()
         self.is_paused = True
         self.pauses_count += 1
         if is_exhausted(err):

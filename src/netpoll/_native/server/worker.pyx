@@ -28,8 +28,8 @@ from netpoll._native.c cimport (
     np_bufring_buf, np_bufring_close, np_bufring_consume, np_bufring_free_count,
     np_bufring_open, np_bufring_peek, np_bufring_recycle, np_bufring_rewind, np_conn,
     np_conn_at, np_conn_in, np_conn_of, np_conn_pin, np_event, np_flow, np_flow_at, np_flow_get,
-    np_flow_push, np_flow_shed, np_head, np_sock_close, np_sock_recv, np_task, np_task_claim,
-    np_task_pause)
+    np_flow_push, np_flow_shed, np_head, np_is_again, np_sock_close, np_sock_recv, np_task,
+    np_task_claim, np_task_pause)
 from netpoll._native.failing cimport os_error, reraise
 from netpoll._native.limits cimport (
     BULK_BUF_BYTES, BULK_BUF_COUNT, BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_LEAVE_COUNT,
@@ -226,7 +226,7 @@ cdef class Worker(Host):
             return 0
         if res == 0:
             return self.end_of_stream(conn)
-        if res < 0 and res != -ECANCELED:
+        if res < 0 and res != -ECANCELED and not np_is_again(res):
             return self.lose(conn, os_error(res))
         return self.read_again(conn)
 

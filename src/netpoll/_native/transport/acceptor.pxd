@@ -14,11 +14,13 @@ cdef class Accepting(Completion):
     cdef bint is_closed
 
     cdef int arm(self) except -1
+    cdef int arm_again(self) except -1
     cdef int pause(self) except -1
     cdef int end_pause(self) except -1
 
 
 cdef bint is_exhausted(int err) noexcept
+cdef bint is_of_the_peer(int err) noexcept
 
 
 cdef class Acceptor(Accepting):

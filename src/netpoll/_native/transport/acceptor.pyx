@@ -9,7 +9,9 @@ Out of descriptors or memory it pauses for a second, as asyncio does; the backlo
 meanwhile. A connection whose making fails closes alone.
 """
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from libc.errno cimport (
+    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE,
+    ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO)
 
 from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
@@ -34,11 +36,29 @@ cdef bint is_exhausted(int err) noexcept:
     return err in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM)
 
 
+cdef bint is_of_the_peer(int err) noexcept:
+    """Nobody was accepted, and nothing is wrong here: a signal came first, or the connection has
+    failed while it waited, whose error is accept's then (accept(2), "Error handling")."""
+    return err in (-EINTR, -ECONNABORTED, -ENETDOWN, -EPROTO, -ENOPROTOOPT, -EHOSTDOWN, -ENONET,
+                   -EHOSTUNREACH, -EOPNOTSUPP, -ENETUNREACH)
+
+
 cdef class Accepting(Completion):
     """What accepts on a listening socket, here and in the server."""
 
     cdef int arm(self) except -1:
         self.op = self.loop.arm(NP_OP_POLL, self.fd, self, POLLIN | NP_POLL_KEEP)
+        return 0
+
+    cdef int arm_again(self) except -1:
+        """Without memory for that it is tried again, as without memory for a connection."""
+        try:
+            self.arm()
+        except (OSError, MemoryError) as exc:
+            self.loop.call_exception_handler({
+                "message": "accepting stops for a moment", "exception": exc,
+                "socket": trsock.TransportSocket(self.sock)})
+            self.pause()
         return 0
 
     cdef int pause(self) except -1:
@@ -55,7 +75,7 @@ cdef class Accepting(Completion):
     def _retry(self):
         self.retry = None
         if not self.is_closed and not self.op:
-            self.arm()
+            self.arm_again()
 
     def stop(self):
         """Ends accepting and closes the listening socket at once. In the loop's thread."""
@@ -99,7 +119,7 @@ cdef class Acceptor(Accepting):
                 self.accept_failed(event.res)
         finally:
             if not self.op and not self.is_closed and self.retry is None:
-                self.arm()
+                self.arm_again()
         return 0
 
     cdef int accept_all(self) except -1:
@@ -108,7 +128,7 @@ cdef class Acceptor(Accepting):
         cdef int fd
         for _ in range(self.backlog):
             fd = np_sock_accept(self.fd, &peer)
-            if fd == -EAGAIN or fd == -EINTR or fd == -ECONNABORTED:
+            if fd == -EAGAIN or is_of_the_peer(fd):
                 return 0
             if fd < 0:
                 return self.accept_failed(fd)

@@ -11,7 +11,8 @@ from libc.errno cimport EAGAIN
 from libc.stdint cimport int32_t, uint16_t
 
 from netpoll._native.c cimport (
-    NP_LOST, NP_OP_SEND, PyObject, Py_INCREF, iovec, np_event, np_iov_gather, np_sock_send)
+    NP_LOST, NP_OP_SEND, PyObject, Py_INCREF, iovec, np_event, np_iov_gather, np_is_again,
+    np_sock_send)
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport (
     GATHER_COUNT, LOST_WRITES_LOGGED_COUNT, LOST_WRITES_MAX_COUNT, NOGIL_BYTES, WRITE_NOW_BYTES)
@@ -103,7 +104,7 @@ cdef int write_now(Endpoint who) except -1:
 cdef int took(Endpoint who, ptrdiff_t sent_bytes) except -1:
     """A send ended: sent_bytes is a count or -errno."""
     if sent_bytes < 0:
-        if sent_bytes != -EAGAIN:
+        if not np_is_again(sent_bytes):
             return who.failed(os_error(sent_bytes), "write")
         return who.wait_writable()
     out_advance(&who.out.iov, sent_bytes)
@@ -178,7 +179,7 @@ cdef int offer(Endpoint who) except -1:
     sent = said.res if said.op else 0
     while True:
         if sent < 0:
-            return 0 if sent == -EAGAIN else <int>-sent
+            return 0 if np_is_again(sent) else <int>-sent
         out_advance(&who.out.iov, sent)
         if not who.out.iov.count:
             return 0

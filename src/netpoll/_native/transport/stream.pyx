@@ -19,7 +19,8 @@ from libc.string cimport memcpy
 from netpoll._core cimport ON_EVENT_QUIET, Loop
 from netpoll._native.c cimport (
     ECANCELED, NP_CLOSING, NP_EV_MORE, NP_EV_NONEMPTY, NP_LOST, NP_OP_RECV, NP_OP_SEND,
-    PyContext_CopyCurrent, np_sock_nodelay, np_sock_peer, np_sock_recv, np_sock_shutdown)
+    PyContext_CopyCurrent, np_is_again, np_sock_nodelay, np_sock_peer, np_sock_recv,
+    np_sock_shutdown)
 from netpoll._native.failing cimport os_error
 from netpoll._native.limits cimport (
     BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_READ_MAX_BYTES, BULK_READ_MIN_BYTES, PULL_MIN_BYTES,
@@ -168,7 +169,7 @@ cdef class StreamTransport(Endpoint):
             self.take_part()
         if self.flags & NP_CLOSING:
             return self.op_ended()
-        if res <= 0 and res != -ECANCELED:
+        if res <= 0 and res != -ECANCELED and not np_is_again(res):
             return self.end_of_stream(res)
         return self.read_again()
 
