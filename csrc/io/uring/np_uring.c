@@ -144,8 +144,10 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
     begin(u);
     int n = np_oplist_take(&u->done, &u->head.slab, events, max);
     /* The end of quiet sends is found out after the call: who waits for their memory cannot wait
-     * for something else to happen. */
-    if (n > 0 || io_uring_cq_ready(&u->ring) || (u->quiets_count && np_uring_is_starving(u)))
+     * for something else to happen. So it is with those that the last turn left: it had no room for
+     * their events, or the kernel did not take them, and more may wait behind them by now. */
+    if (n > 0 || io_uring_cq_ready(&u->ring) || u->quiets_left ||
+        (u->quiets_count && np_uring_is_starving(u)))
         timeout_ns = 0;
     int err = 0;
     if (timeout_ns != 0 || np_uring_unsubmitted(u) ||
@@ -156,6 +158,7 @@ static int uring_turn(struct np_backend *be, struct np_event *events, int max, i
     n += np_uring_harvest(u, events + n, max - n);
     if (u->quiets_count)
         n += np_uring_end_quiets(u, events + n, max - n);
+    u->quiets_left = u->quiets_count;
     if (n > 0 || err >= 0)
         return n;
     switch (err) {

@@ -48,6 +48,7 @@ struct np_uring {
     np_udata *quiets;             /* sends that report only failure, in the order of submission */
     uint32_t quiets_count, quiets_cap;
     uint32_t quiets_submitted; /* so many of them the kernel has carried out */
+    uint32_t quiets_left;      /* so many the last turn did not end */
     struct np_event *carried;  /* of the rings before a move to another thread */
     uint32_t carried_count, carried_taken;
     struct np_bufring *carried_bufs; /* what they point into: one per move */

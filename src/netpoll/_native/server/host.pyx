@@ -418,7 +418,9 @@ cdef class Host(Completion):
         if conn.flags & NP_LOST:
             return self.drop_flow(conn, False)
         if event.kind == NP_OP_POLL or event.flags & NP_EV_NO_ZC:
-            return self.flush(conn, False)
+            # With what the rest of this turn writes: behind a quiet send that would wait for a
+            # turn that something else has to end.
+            return self.send_soon(conn)
         return self.took(conn, event.res)
 
     cdef int took(self, np_conn *conn, Py_ssize_t res) except -1:
