@@ -38,6 +38,10 @@ CYTHON_MIN = (3, 1)
 # C files that only one extension needs; everything else in csrc is the core.
 EXTRA_SOURCES = {
     "netpoll._native.probe": ["csrc/probe/np_probe.c"],
+    "netpoll._native.testing.faults": [
+        "csrc/testing/np_fault_plan.c",
+        "csrc/testing/np_faulty.c",
+    ],
     "netpoll.bench._native": [
         "csrc/bench/np_loadgen.c",
         "csrc/bench/np_loadhttp.c",

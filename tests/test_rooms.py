@@ -66,7 +66,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "stats": set(),
     "telemetry": {"_telemetry", "http"},
-    "testing": {"_native/sched", "sched"},
+    "testing": {"_core", "_native/sched", "_native/testing", "sched"},
     "tls": {"_native/tls"},
     "uring": {"_files", "_native/loop", "errors"},
     # Python behind the public modules.
@@ -98,6 +98,7 @@ ROOMS: dict[str, set[str]] = {
         "_native/transport",
         "loop",
     },
+    "_native/testing": {"_core", "_native"},
     "_native/tls": {"_core", "_native", "_native/loop", "_native/transport"},
     "_native/transport": {"_core", "_native", "_native/loop"},
     # C.
@@ -110,6 +111,7 @@ ROOMS: dict[str, set[str]] = {
     "csrc/probe": {"csrc/base"},
     "csrc/sched": {"csrc/base", "csrc/io"},
     "csrc/server": {"csrc/base", "csrc/io", "csrc/mem", "csrc/sched"},
+    "csrc/testing": {"csrc/base", "csrc/io", "csrc/io/uring", "csrc/mem"},
     "csrc/tls": {"csrc/base"},
 }
 

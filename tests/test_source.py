@@ -36,6 +36,7 @@ EXTERN_ALLOWED = {
     "src/netpoll/_native/http/c.pxd": None,
     "src/netpoll/_native/sched/c.pxd": None,
     "src/netpoll/_native/tls/c.pxd": None,
+    "src/netpoll/_native/testing/c.pxd": {"testing/np_fault.h", "testing/np_faulty.h"},
     "src/netpoll/_native/poll.pxd": {"<poll.h>"},
     "src/netpoll/_native/probe.pyx": {"probe/np_probe.h"},
     "src/netpoll/bench/_native.pyx": None,

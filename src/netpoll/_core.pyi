@@ -9,6 +9,7 @@ _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
 NO_NESTING: str
+ON_BIRTH: list[Callable[[Loop], object]]
 
 class _Watcher(Protocol):
     @property

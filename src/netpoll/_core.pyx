@@ -61,6 +61,8 @@ FEATURES = {  # the names are config.FEATURES
 cdef uint32_t fork_count = 0
 # All loops: the verbs of those that a child inherits must leave the parent's ring and set alone.
 cdef object all_loops = weakref.WeakSet()
+# Each is called with every new loop, before anything is in flight on it: netpoll.testing's.
+ON_BIRTH = []
 # Those that ran when a child inherited them: they go on, for the program's way out (asyncio.Runner
 # cancels tasks, ends generators), and once the child has left their run, also wait for timers.
 cdef object inherited_runs = weakref.WeakSet()
@@ -150,6 +152,8 @@ cdef class Loop(FdTables):
             raise no_loop(-err, OPENED_BY[name], f"opening the {name} backend of an event loop")
         self.backend = name
         all_loops.add(self)
+        for tell in ON_BIRTH:
+            tell(self)
 
     def __dealloc__(self):
         cdef uint32_t i

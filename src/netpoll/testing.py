@@ -1,4 +1,6 @@
-"""For tests of programs that use a Scheduler: the same tasks, in an order that can be repeated.
+"""For tests of programs: an order that can be repeated, and a kernel on a bad day.
+
+A DeterministicScheduler runs the tasks of a Scheduler in an order that can be repeated.
 
     from netpoll.testing import DeterministicScheduler
 
@@ -11,18 +13,38 @@ Nothing runs by itself: virtual workers take turns in the thread that calls run(
 result(), in an order that only the seed decides, and steal from each other as real ones do. The
 clock is virtual, too: it stands still while something can run, and then jumps to the next deadline,
 so that an hour of sleep() takes no time.
+
+Faults makes happen to event loops what the kernel's documents allow and a quiet machine does not
+show: receives and sends that are short, completions that are late or in another order, waits that
+a signal ends, accepts that fail.
+
+    from netpoll.testing import Faults
+
+    with Faults(seed=1) as faults:
+        netpoll.run(main())
+    print(faults.counts())
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
 from typing import Any, NoReturn
 
+from netpoll._core import ON_BIRTH
 from netpoll._native.sched.task import Task
+from netpoll._native.testing.faults import KINDS, QUIET_KINDS, TOLD_KINDS, FaultPlan
 from netpoll.sched import Scheduler
 
-__all__ = ["DeadlockError", "DeterministicScheduler"]
+__all__ = [
+    "KINDS",
+    "QUIET_KINDS",
+    "TOLD_KINDS",
+    "DeadlockError",
+    "DeterministicScheduler",
+    "Faults",
+]
 
 
 class DeadlockError(RuntimeError):
@@ -113,3 +135,47 @@ class DeterministicScheduler(Scheduler):
         if wait and (count := self._live_count()):
             raise DeadlockError(f"{count} tasks wait for something that will never happen")
         self._end_workers()
+
+
+class Faults:
+    """Faults for every event loop that is made within its `with` block, in any thread: those of
+    servers and of schedulers as well. When the block ends nothing more happens to them.
+
+    seed: what happens when; None draws one, which `seed` then tells. The kernel's own timing is not
+    repeated, so that two runs of a seed are alike, and not the same.
+    rate: how often each kind happens where it can, 0 to 1.
+    kinds: which, or a rate for each. QUIET_KINDS, which are the default, cost a program time and
+    nothing else. TOLD_KINDS it has to be told of: connections end with errors, files say EIO.
+
+    Only what goes through a loop's backend can meet a fault; direct calls, as of large sends, do
+    not.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        rate: float = 0.05,
+        kinds: Mapping[str, float] | tuple[str, ...] = QUIET_KINDS,
+    ) -> None:
+        self.seed = random.SystemRandom().getrandbits(48) if seed is None else seed
+        rates = dict(kinds) if isinstance(kinds, Mapping) else dict.fromkeys(kinds, rate)
+        self._plan = FaultPlan(self.seed, rates)
+
+    def __enter__(self) -> Faults:
+        self._plan.set_calm(False)
+        ON_BIRTH.append(self._plan.wrap)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        ON_BIRTH.remove(self._plan.wrap)
+        self._plan.set_calm(True)
+
+    def counts(self) -> dict[str, int]:
+        """How many have happened so far, by kind."""
+        return self._plan.counts()

@@ -37,6 +37,7 @@ from netpoll._native.http import wsgi as native_wsgi
 from netpoll._native.loop import sendfile as native_sendfile
 from netpoll._native.sched import alarm as native_alarm
 from netpoll._native.sched import task as native_task
+from netpoll._native.testing import faults as native_faults
 from netpoll._native.tls import transport as native_tls
 from netpoll._native.transport import pipe as native_pipe
 
@@ -496,6 +497,11 @@ async def loops() -> AsyncIterator[list[Any]]:
     other = netpoll.new_event_loop()
     half = netpoll.EventLoop.__new__(netpoll.EventLoop)
     yield [other, half, asyncio.get_running_loop()]
+
+
+@maker
+async def fault_plans() -> AsyncIterator[list[Any]]:
+    yield [native_faults.FaultPlan(1, {"delay": 0.5})]
 
 
 @maker
