@@ -12,6 +12,7 @@ import pytest
 import netpoll
 from netpoll.testing import KINDS, QUIET_KINDS, TOLD_KINDS, Faults
 from tests.faults import bad_days, injected
+from tests.support import unix_pair
 
 FAULTS_COUNT = int(os.environ.get("NETPOLL_FAULTS", "1500"))
 
@@ -72,6 +73,27 @@ def test_accepts_that_fail_are_tried_again() -> None:
         if own.run(1).get("accept"):
             return
     raise AssertionError("no accept has failed in ten rounds")
+
+
+def test_a_watcher_without_memory_is_tried_again(backend: str) -> None:
+    """Bug class 74. add_reader() itself may be told; what it watches goes on being watched."""
+    with Faults(seed=1, kinds={"arm_error": 0.5}) as faults:
+        loop: Any = netpoll.new_event_loop(backend=backend)
+        left, right = unix_pair()
+        got = bytearray()
+        while True:
+            try:
+                loop.add_reader(right, lambda: (got.extend(right.recv(1)), loop.stop()))
+                break
+            except (OSError, MemoryError):
+                pass
+        left.send(bytes(20))
+        while len(got) < 20:
+            loop.run_forever()
+        assert faults.counts()["arm_error"] > 2
+        loop.close()
+        left.close()
+        right.close()
 
 
 class Served(bad_days.Round):

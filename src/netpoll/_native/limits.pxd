@@ -16,6 +16,7 @@ cdef enum:
     TIMER_RESOLUTION_NS = 1
     # Out of descriptors: accepting is tried again after this, or when a connection has ended.
     ACCEPT_RETRY_DELAY_S = 1
+    WATCH_RETRY_MS = 10  # of a descriptor that there was no memory to watch
     # A process that has more connections than others on the same listening socket waits for so long
     # until it takes another one. When nobody else has taken it by then, and again and again not, it
     # takes more at a time, up to so many: the others may be busy for long.

@@ -11,13 +11,19 @@ from netpoll._core cimport Completion, Loop, drop_owner
 from netpoll._native.c cimport (
     ECANCELED, NP_OP_POLL, NP_POLL_ASIDE, NP_POLL_LEVEL, PyObject, Py_INCREF, np_event)
 from netpoll._native.handle cimport Handle, new_handle
+from netpoll._native.limits cimport WATCH_RETRY_MS
 from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
 
-from errno import EBADF as _EBADF
+from errno import EBADF as _EBADF, ENOMEM, ENOSPC
 
 
 cdef int EBADF = _EBADF
+
+
+cdef bint is_short(object error):
+    """There is no memory for a POLL, or no watch (epoll_ctl(2)), which may pass."""
+    return isinstance(error, MemoryError) or error.errno in (ENOMEM, ENOSPC)
 
 
 cdef class Spent(Completion):
@@ -43,12 +49,18 @@ cdef class Watcher(Completion):
 
     cdef int on_turn_end(self, Loop loop) except -1:
         self.has_fired = False
-        if self.handle is not None and not self.op:
-            try:
-                self.arm(loop)
-            except OSError:
-                pass  # its callback has closed the fd: there is nothing to watch any more
+        self._watch_again(loop)
         return 0
+
+    def _watch_again(self, Loop loop not None):
+        if self.handle is None or self.op:
+            return
+        try:
+            self.arm(loop)
+        except (OSError, MemoryError) as exc:
+            # Else its callback has closed the fd: there is nothing to watch any more.
+            if is_short(exc):
+                loop.call_later(WATCH_RETRY_MS / 1000, self._watch_again, loop)
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
         cdef Watcher other
@@ -132,8 +144,8 @@ def add_watcher(Loop self, int fd, bint writer, callback, args, bint aside=False
     watcher.handle = handle
     try:
         watcher.arm(self)
-    except OSError:
-        if old is None:
+    except OSError as exc:
+        if old is None or is_short(exc):
             raise  # else the fd was closed: asyncio, which does not ask anew, does not notice
     watchers[fd] = watcher
     if old is not None:
