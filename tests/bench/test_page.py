@@ -104,7 +104,7 @@ def test_light_dark_and_paper(browser: Browser, tmp_path: Path) -> None:
     light, dark = media(page), media(page, "dark")
     assert light != dark
     ink = "getComputedStyle(document.querySelector('.main-svg .xtick text')).fill"
-    assert page.run(ink) == page.run("getComputedStyle(document.body).color")  # drawn again
+    page.wait_for(ink, page.run("getComputedStyle(document.body).color"))  # drawn again
     paper = media(page, "dark", "print")
     assert paper == "rgb(0, 0, 0)rgb(255, 255, 255)"  # whatever the screen has
     page.wait_for(ink, "rgb(0, 0, 0)")

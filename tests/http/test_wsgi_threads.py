@@ -437,7 +437,8 @@ def test_threads_must_not_be_negative() -> None:
 
 
 def test_the_loops_own_thread_may_not_wait_for_a_body(http_serving: HttpServing) -> None:
-    """It would have to bring what it waits for (bug class 64)."""
+    """It would have to bring what it waits for (bug class 64). What it has taken already is put
+    back."""
 
     def app(environ: Environ, start_response: Any) -> list[bytes]:
         said: concurrent.futures.Future[bytes] = concurrent.futures.Future()
@@ -447,14 +448,16 @@ def test_the_loops_own_thread_may_not_wait_for_a_body(http_serving: HttpServing)
                 said.set_result(environ["wsgi.input"].read())
             except RuntimeError as error:
                 said.set_result(str(error).encode())
+                refused.set()
 
         server._loops()[0].call_soon_threadsafe(read)
         start_response("200 OK", TEXT)
         return [said.result(5), environ["wsgi.input"].read()]
 
+    refused = threading.Event()
     server = http_serving(app, threads=1)
     client = http_serving.client()
-    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n")
-    time.sleep(0.05)
-    client.send(b"body")
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbo")
+    assert refused.wait(20)
+    client.send(b"dy")
     assert client.answer().body == b"the loop's own thread would wait for itself herebody"

@@ -110,7 +110,12 @@ cdef class Input:
                 left -= PyBytes_GET_SIZE(part)
             if left == 0 or self.is_over and not self.there():
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-            self.fetch()
+            try:
+                self.fetch()
+            except BaseException:
+                self.rest = b"".join(parts)  # for whoever reads where it is allowed
+                self.at = 0
+                raise
 
     def readline(self, size=-1):
         """Up to a line feed, and with it; at most so many bytes."""
