@@ -153,7 +153,7 @@ def test_release_builds_are_small(build_script: ModuleType) -> None:
         assert ".debug_info" not in listing, path.name
         assert ".symtab" not in listing, path.name
     # docs/decisions/small-extensions.md has what was tried.
-    assert sum(path.stat().st_size for path in extension_files()) <= 5_850_000
+    assert sum(path.stat().st_size for path in extension_files()) <= 5_950_000
 
 
 def test_sanitizers_are_where_they_should_be() -> None:

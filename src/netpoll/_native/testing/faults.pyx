@@ -41,24 +41,31 @@ cdef class FaultPlan:
         if self.plan is not NULL:
             np_fault_plan_release(self.plan)
 
+    cdef np_fault_plan *made(self) except NULL:
+        """Not there: in the finaliser of a subclass, when making it has failed."""
+        if self.plan is NULL:
+            raise RuntimeError("this plan could not be made")
+        return self.plan
+
     def wrap(self, Loop loop not None):
         """Faults happen to this loop from now on. It is new: nothing is in flight on it."""
         if loop.be is NULL:
             raise RuntimeError("Event loop is closed")
         if np_head(loop.be).slab.live_count:
             raise RuntimeError("operations are in flight on this loop: faults begin with a new one")
-        if np_faulty_wrap(loop.be, self.plan) < 0:
+        if np_faulty_wrap(loop.be, self.made()) < 0:
             raise MemoryError
         loop.ops = np_head(loop.be).ops
 
     def set_calm(self, bint is_calm):
         """Nothing happens any more, or does again."""
-        np_fault_plan_set_calm(self.plan, is_calm)
+        np_fault_plan_set_calm(self.made(), is_calm)
 
     def counts(self):
         """What has happened so far, by kind; kinds of which nothing has happened are left out."""
+        cdef np_fault_plan *plan = self.made()
         cdef int i
-        found = {KINDS[i]: np_fault_plan_count(self.plan, i) for i in range(NP_FAULTS)}
+        found = {KINDS[i]: np_fault_plan_count(plan, i) for i in range(NP_FAULTS)}
         return {kind: count for kind, count in found.items() if count}
 
 
