@@ -145,9 +145,15 @@ def _fetch_from_debian(project: Project, scratch: Path, target: Path) -> None:
 def _fetch_from_index(project: Project, target: Path) -> None:
     """The source distribution of a project whose build system does not install here. pip would ask
     that system for the project's name first."""
-    asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    found = subprocess.run(asked, capture_output=True, text=True)
-    index = os.environ.get("PIP_INDEX_URL") or found.stdout.strip() or "https://pypi.org/simple"
+    asked = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    commands = (["-m", "pip", "config", "get", "global.index-url"], ["-c", asked])
+    words = (
+        subprocess.run([sys.executable, *command], capture_output=True, text=True).stdout.strip()
+        for command in commands
+    )
+    index = os.environ.get("PIP_INDEX_URL") or next(filter(None, words), "")
+    if not index:
+        raise NotToBeHad("pip has no index")
     page = f"{index.rstrip('/')}/{project.index_name}/"
     try:
         with urllib.request.urlopen(page, timeout=60) as answer:
