@@ -131,7 +131,8 @@ def test_a_part_of_the_full_rate() -> None:
         paced = PointLoad(load, point, 0.2)
         full = paced.run(0.05)
         assert paced.rate_per_s == pytest.approx(full["requests"] / full["window_ns"] * 5e8)
-        assert paced.run(0.2)["requests_all"] <= paced.rate_per_s * 0.2 + 1
+        # With room for a window that ends late; unpaced it is twice as much.
+        assert paced.run(0.2)["requests_all"] <= paced.rate_per_s * 0.2 * 1.1
 
 
 # ---- the command ------------------------------------------------------------------------------
