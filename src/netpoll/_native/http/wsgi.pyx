@@ -157,8 +157,7 @@ cdef class Input:
 # ---- the application ----------------------------------------------------------------------------
 
 cdef class WsgiApplication(Application):
-    """app: the WSGI callable. pool: what runs it, with submit(function, loop); None: the loop's
-    thread.
+    """app: the WSGI callable. pool: what runs it, with submit(function); None: the loop's thread.
     multiprocess: other processes serve it as well. report(message, error): tells of failures."""
 
     cdef object app, loop, pool, report
@@ -288,7 +287,7 @@ cdef class WsgiExchange(Exchange):
             self.run()
             return 0
         try:
-            self.application.pool.submit(self.run, self.application.loop)
+            self.application.pool.submit(self.run)
         except RuntimeError as exc:  # there is no thread, and none can be made
             self.environ = None
             self.failed(exc)
