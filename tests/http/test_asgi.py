@@ -582,7 +582,9 @@ def test_the_end_is_seen_behind_the_next_request(http_serving: HttpServing) -> N
 
     server = http_serving(app, lifespan="off")
     request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
-    for number, behind in enumerate((b"", b"G", request * 100, request * 10_000), 1):
+    # The last are more than is read ahead. With what the kernel keeps at least it is enough: else
+    # the end waits at the peer, behind its data, and nobody here can know of it.
+    for number, behind in enumerate((b"", b"G", request * 100, request * 4000), 1):
         client = http_serving.client()
         client.send(request + behind)
         assert client.file.read(12) == b"HTTP/1.1 200"
