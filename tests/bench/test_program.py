@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from netpoll.bench.arms import CommandArm
 from netpoll.bench.clocks import cpu_time, descendants, tree_cpu_time
 from netpoll.bench.errors import ArmUnavailable, ServerError
-from netpoll.bench.process import Program, check_commands
+from netpoll.bench.process import Program, check_commands, readable
 
 from ..support import SLOWNESS
 
@@ -253,3 +254,21 @@ def test_one_process_is_a_tree_of_one() -> None:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(b"\n")
             process.stdin.flush()
+
+
+def test_what_is_readable_above_the_descriptors_of_select() -> None:
+    """A harness has thousands of connections (bug class 82)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3000:
+        pytest.skip("a process may not have so many open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3000), hard))
+    (here, there), high = os.pipe(), 2500
+    try:
+        os.dup2(here, high)
+        assert readable([high], 0.0) == []
+        os.write(there, b"x")
+        assert readable([high], 10.0) == [high]
+    finally:
+        for fd in (here, there, high):
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

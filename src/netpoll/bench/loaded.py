@@ -84,6 +84,24 @@ class LoadPlan(Plan):
                     yield Step(Subject(cell, entry, True), 0, f"system calls, {cell}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartialPlan(LoadPlan):
+    """One whose arms cannot all do everything. skipped: cells that cannot be had here, and why."""
+
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> Sequence[str]:
+        return self.arms
+
+    @abstractmethod
+    def is_able(self, subject: Any) -> bool:
+        """Whether this arm can do what the cell asks for."""
+
+    def steps(self) -> Iterator[Step]:
+        return (step for step in super().steps() if self.is_able(step.subject))
+
+
 P = TypeVar("P", bound=LoadPlan)
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "die_with_parent",
     "malloc_settings",
     "raise_fd_limit",
+    "readable",
 ]
 
 START_TIMEOUT_S = 20.0
@@ -43,6 +44,15 @@ SERVER = ("-m", "netpoll.bench.server")
 
 # Variables that would change what is measured.
 _NOT_INHERITED = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "NETPOLL_BACKEND", "PYTHONMALLOC")
+
+
+def readable(fds: Iterable[int], timeout_s: float) -> list[int]:
+    """Those that have something to read, or their end, within so long. Not by select.select(): a
+    harness has descriptors above 1023."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(max(timeout_s, 0.0) * 1e3)]
 
 
 def raise_fd_limit(wanted: int) -> int:
@@ -129,8 +139,7 @@ class Child:
         """The next line. Raises ServerError when none comes in time or the child has ended."""
         output = self.process.stdout
         assert output is not None
-        ready, _, _ = select.select([output], [], [], timeout_s)
-        if not ready:
+        if not readable([output.fileno()], timeout_s):
             raise ServerError(f"it did not answer within {timeout_s:g} s")
         line = output.readline()
         if not line:

@@ -16,13 +16,13 @@ import hmac
 import json
 import os
 import secrets
-import select
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from netpoll.bench.errors import UsageError
+from netpoll.bench.process import readable
 
 __all__ = [
     "AGENT",
@@ -105,8 +105,7 @@ class Lines:
         while b"\n" not in self.rest:
             if len(self.rest) > max_bytes:
                 raise Refused("a line is too long")
-            left_s = deadline_s - time.monotonic()
-            ready, _, _ = select.select(fds, [], [], max(left_s, 0))
+            ready = readable(fds, deadline_s - time.monotonic())
             if stop_fd in ready:
                 raise Stopped
             if not ready:

@@ -14,7 +14,7 @@ import ssl
 import tempfile
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ from netpoll.bench.httparms import (
 from netpoll.bench.httpworks import WORKS
 from netpoll.bench.kind import Kind, Terms, distinct, measured
 from netpoll.bench.loaded import (
-    LoadPlan,
+    PartialPlan,
     Servers,
     Subject,
     cpu_ratio,
@@ -61,7 +61,7 @@ from netpoll.bench.loaded import (
 )
 from netpoll.bench.process import Program, check_commands, raise_fd_limit
 from netpoll.bench.records import Document, Facts, Row
-from netpoll.bench.rounds import Measure, Run, Step, no_garbage_collection
+from netpoll.bench.rounds import Measure, Run, no_garbage_collection
 from netpoll.bench.watch import Watch
 from netpoll.bench.windows import (
     COST_LEGEND,
@@ -101,18 +101,11 @@ CONTROLS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class HttpPlan(LoadPlan):
-    """skipped: works that cannot be measured here, and why."""
-
+class HttpPlan(PartialPlan):
     connections: int
-    skipped: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def entries(self) -> Sequence[str]:
-        return self.arms
-
-    def steps(self) -> Iterator[Step]:
-        return (step for step in super().steps() if is_able(step.subject))
+    def is_able(self, subject: Any) -> bool:
+        return HTTP_ARMS[subject.entry].can(WORKS[subject.cell])
 
     @property
     def measurement_s(self) -> float:
@@ -122,10 +115,6 @@ class HttpPlan(LoadPlan):
     def start_s(self) -> float:
         servers = {shared_by(step.subject) for step in self.steps()}
         return 0.0 if self.fresh else len(servers) * START_S
-
-
-def is_able(subject: Any) -> bool:
-    return HTTP_ARMS[subject.entry].can(WORKS[subject.cell])
 
 
 def shared_by(subject: Any) -> Hashable:
@@ -461,7 +450,7 @@ by round, so that what slows the whole machine for a while cancels out.
             _row(run, work, arm)
             for work in plan.cells
             for arm in plan.arms
-            if is_able(Subject(work, arm))
+            if plan.is_able(Subject(work, arm))
         ]
 
     def more(self, run: Run) -> Facts:

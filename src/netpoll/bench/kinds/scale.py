@@ -10,7 +10,7 @@ import argparse
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from netpoll.bench._native import Load
@@ -40,7 +40,7 @@ from netpoll.bench.kind import Kind, Terms, distinct, measured
 from netpoll.bench.loaded import (
     USUAL_WINDOW_S,
     WARMUP_S,
-    LoadPlan,
+    PartialPlan,
     Servers,
     Subject,
     fitted,
@@ -48,7 +48,7 @@ from netpoll.bench.loaded import (
 )
 from netpoll.bench.process import Server, check_arms, raise_fd_limit
 from netpoll.bench.records import Document, Facts, Row
-from netpoll.bench.rounds import Measure, Run, Step, no_garbage_collection
+from netpoll.bench.rounds import Measure, Run, no_garbage_collection
 from netpoll.bench.watch import Watch
 from netpoll.bench.windows import figures, how_measured, sample_dict
 
@@ -75,25 +75,13 @@ def can(arm: str, point: Point) -> bool:
     return point.axis != "workers" or ARMS[arm].kind == "server"
 
 
-def is_able(subject: Any) -> bool:
-    return can(subject.entry, subject.cell)
-
-
 # ---- the run ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalePlan(LoadPlan):
-    """skipped: points that cannot be had here, and why."""
-
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def entries(self) -> Sequence[str]:
-        return self.arms
-
-    def steps(self) -> Iterator[Step]:
-        return (step for step in super().steps() if is_able(step.subject))
+class ScalePlan(PartialPlan):
+    def is_able(self, subject: Any) -> bool:
+        return can(subject.entry, subject.cell)
 
     @property
     def measurement_s(self) -> float:
