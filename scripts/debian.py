@@ -53,18 +53,24 @@ def root_on_debian(purpose: str) -> None:
         raise NotToBeHad(f"{purpose} needs root on Debian or Ubuntu")
 
 
+def _bootstrapped(root: Path, suite: str, run: Callable[..., None], *options: str) -> Path:
+    """What debootstrap makes of a release, beside `root`: it becomes that when it is complete."""
+    if shutil.which("debootstrap") is None:
+        run("chroot", "apt-get", "install", "-y", "-q", "debootstrap")
+    new = root.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    run("chroot", "debootstrap", *options, suite, str(new), archive())
+    return new
+
+
 def chroot(root: Path, suite: str, run: Callable[..., None], *options: str) -> Path:
     """A folder with a release of Debian, made once. `run` takes a log's name and a command."""
     root_on_debian("a chroot")
     if (root / "usr/bin/apt-get").exists():
         return root
-    if shutil.which("debootstrap") is None:
-        run("chroot", "apt-get", "install", "-y", "-q", "debootstrap")
     say(f"making a chroot of Debian {suite} in {root}")
-    new = root.with_suffix(".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.parent.mkdir(parents=True, exist_ok=True)
-    run("chroot", "debootstrap", *options, suite, str(new), archive())
+    new = _bootstrapped(root, suite, run, *options)
     valid = new / "etc/apt/apt.conf.d/90-archive-that-stands-still"
     valid.write_text('Acquire::Check-Valid-Until "false";\n')
     return new.rename(root)
@@ -75,14 +81,9 @@ def unpacked(root: Path, suite: str, arch: str, run: Callable[..., None], *optio
     root_on_debian("another architecture")
     if root.exists():
         return root
-    if shutil.which("debootstrap") is None:
-        run("chroot", "apt-get", "install", "-y", "-q", "debootstrap")
     say(f"unpacking Debian {suite} for {arch} in {root}")
-    new = root.with_suffix(".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.parent.mkdir(parents=True, exist_ok=True)
     kind = ("--foreign", f"--arch={arch}", "--variant=minbase")
-    run("chroot", "debootstrap", *kind, *options, suite, str(new), archive())
+    new = _bootstrapped(root, suite, run, *kind, *options)
     for package in sorted(new.glob("var/cache/apt/archives/*.deb")):
         run("chroot", "dpkg-deb", "-x", str(package), str(new))
     return new.rename(root)

@@ -6,6 +6,7 @@ current one of its context; tasks that it starts, in its loop or in a Scheduler,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -215,20 +216,30 @@ def begin_raw(spans: Spans, request: Any) -> Any:
     )
 
 
+@contextlib.contextmanager
+def span_of(spans: Spans, request: Any) -> Iterator[Callable[[Any], Any]]:
+    """The span of a function's request, from here on. Gives what takes the answer."""
+    span = begin_raw(spans, request)
+
+    def answered(answer: Any) -> Any:
+        spans.answered(span, getattr(answer, "status", 200))
+        return answer
+
+    try:
+        with spans.within(span):
+            yield answered
+    except BaseException as error:
+        spans.failed(span, error)
+        raise
+    finally:
+        spans.end(span, request, request.method)
+
+
 def around_function(app: Callable[[Any], Any], spans: Spans) -> Callable[..., Any]:
     @functools.wraps(app, updated=())
     def traced_app(request: Any) -> Any:
-        span = begin_raw(spans, request)
-        try:
-            with spans.within(span):
-                answer = app(request)
-            spans.answered(span, getattr(answer, "status", 200))
-        except BaseException as error:
-            spans.failed(span, error)
-            raise
-        finally:
-            spans.end(span, request, request.method)
-        return answer
+        with span_of(spans, request) as answered:
+            return answered(app(request))
 
     return traced_app
 
@@ -238,16 +249,7 @@ def around_coroutine(
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(app, updated=())
     async def traced_app(request: Any) -> Any:
-        span = begin_raw(spans, request)
-        try:
-            with spans.within(span):
-                answer = await app(request)
-            spans.answered(span, getattr(answer, "status", 200))
-        except BaseException as error:
-            spans.failed(span, error)
-            raise
-        finally:
-            spans.end(span, request, request.method)
-        return answer
+        with span_of(spans, request) as answered:
+            return answered(await app(request))
 
     return traced_app
