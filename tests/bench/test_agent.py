@@ -211,7 +211,7 @@ def agent_process(token: Path, listen: str, *before: str) -> Iterator[str]:
         assert "listening on " in line, process.stderr.read()
         yield line.split()[-1]
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # not SIGINT: who is started in the background may ignore it
         _, errors = process.communicate(timeout=20 * SLOWNESS)
     assert (process.returncode, errors) == (0, "")
 

@@ -9,6 +9,7 @@ it. Everything that can be asked for is bounded.
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 import subprocess
 import sys
@@ -299,7 +300,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_agent(options: argparse.Namespace) -> int:
-    """``bench agent``: one harness after the other, until it is interrupted."""
+    """``bench agent``: one harness after the other, until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     address = parse_address(options.listen)
     token = read_token(options.token_file)
     pinning = choose_pinning(options.server_cpu, options.load_cpu)
