@@ -26,6 +26,7 @@ import pytest
 
 from .support import SLOWNESS, TEST_TIMEOUT_S, is_netpoll, make_loop
 
+WITH_LARGE_FIXTURES = ("tests/test_site.py", "tests/test_structure.py")
 ZERO_COUNTERS = ("ops_live", "ready_count", "timers_count", "transports_count")
 
 
@@ -59,7 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests of the harness measure: they run one after another, in one process of several.
+    """Who runs one after another, in one process of several: the tests of the harness, which
+    measure, and those of a file whose fixture is a large one.
 
     By their place, not by a mark of theirs: on pytest 9.2, pytest-xdist 3.8 writes the group into
     an attribute that nobody reads.
@@ -68,7 +70,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadGroupScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "bench" if nodeid.startswith("tests/bench/") else super()._split_scope(nodeid)
+            place = nodeid.partition("::")[0]
+            if place in WITH_LARGE_FIXTURES:
+                return place
+            return "bench" if place.startswith("tests/bench/") else super()._split_scope(nodeid)
 
     return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
@@ -173,6 +178,7 @@ def _wait_for_none(what: Callable[[], list[str]], timeout_s: float = 5.0) -> lis
 def loop_factory(backend: str) -> Iterator[LoopFactory]:
     """Makes loops; everything is checked when the test is over."""
     gc.collect()
+    gc.freeze()  # what the collection at the end need not look at: nothing of this test
     fds_before = open_fds()
     threads_before = set(threading.enumerate())
     factory = LoopFactory(backend)

@@ -60,6 +60,9 @@ CPYTHON_MODULES = (
     "test_waitfor",
 )
 
+# A minute of timers and of asyncio's own classes, which meet little of a loop: for the long lane.
+CPYTHON_LONG_MODULES = ("test_taskgroups", "test_tasks")
+
 # The names of the files in uvloop's sdist; what is not here stands in exceptions.toml with the
 # reason (out_of_scope).
 UVLOOP_MODULES = (

@@ -28,7 +28,7 @@ from .in_flight import KINDS, Keeps, Prepare, sock_recv, timer, transport
 from .test_growth import rss_bytes
 
 # Enough for objects and descriptors, which are counted. NETPOLL_CYCLES=200 lets memory speak, too.
-CYCLES_COUNT = int(os.environ.get("NETPOLL_CYCLES", "50"))
+CYCLES_COUNT = int(os.environ.get("NETPOLL_CYCLES", "20"))
 WATCHES_MEMORY = CYCLES_COUNT >= 200  # with fewer, what warming up takes hides a leak
 OURS = (
     "EventLoop",

@@ -1,7 +1,6 @@
 """Large transfers, checksummed, both directions, slow readers: every mode, every size."""
 
 import asyncio
-import hashlib
 import threading
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from ..support import (
     BufferedRecorder,
+    Digest,
     Recorder,
     digest,
     pair,
@@ -62,7 +62,7 @@ async def test_sockets_both_directions(loop: Any, size_bytes: int) -> None:
     there, back = pattern(size_bytes, 1), pattern(size_bytes, 2)
 
     async def take(sock: Any, into: bool) -> str:
-        hashed, left_bytes = hashlib.blake2b(digest_size=16), size_bytes
+        hashed, left_bytes = Digest(), size_bytes
         buffer = bytearray(300_000)
         while left_bytes:
             if into:
@@ -73,7 +73,7 @@ async def test_sockets_both_directions(loop: Any, size_bytes: int) -> None:
                 count = len(data)
                 hashed.update(data)
             left_bytes -= count
-        return hashed.hexdigest()
+        return str(hashed)
 
     results = await asyncio.gather(
         loop.sock_sendall(left, there), loop.sock_sendall(right, back), take(left, True),
@@ -148,7 +148,7 @@ async def test_many_connections_move_much_at_once(loop: Any) -> None:
 async def test_messages_that_grow_and_shrink(loop: Any) -> None:
     """A connection changes from small messages to bulk and back: nothing lost at the seams."""
     client, served = await pair(loop)
-    expected = hashlib.blake2b(digest_size=16)
+    expected = Digest()
     total = 0
     for number in range(120):
         size = (10, 100_000, 1000, 1_000_000, 1)[number % 5]
@@ -159,7 +159,7 @@ async def test_messages_that_grow_and_shrink(loop: Any) -> None:
         if number % 4:
             await until(lambda total=total: len(served.data) == total)
     await until(lambda: len(served.data) == total)
-    assert digest(served.data) == expected.hexdigest()
+    assert digest(served.data) == str(expected)
     client.transport.close()
     await asyncio.gather(client.lost, served.lost)
 
@@ -172,14 +172,14 @@ async def test_bulk_against_a_blocking_peer(loop: Any) -> None:
     results: list[str] = []
 
     def peer() -> None:
-        hashed, left_bytes = hashlib.blake2b(digest_size=16), len(data)
+        hashed, left_bytes = Digest(), len(data)
         while left_bytes:
             chunk = right.recv(65536)
             hashed.update(chunk)
             left_bytes -= len(chunk)
         right.sendall(data)
         right.close()
-        results.append(hashed.hexdigest())
+        results.append(str(hashed))
 
     thread = threading.Thread(target=peer)
     thread.start()
