@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from netpoll.bench import _native, cells, cli
-from netpoll.bench.arms import ARMS, LOOP_MODES, UDP_MODE
+from netpoll.bench import _native, cells, cli, server
+from netpoll.bench.arms import ARMS, LOOP_MODES, UDP_MODE, SocketArm
 from netpoll.bench.cells import Entry
 from netpoll.bench.document import read_json
 
@@ -107,6 +107,12 @@ def test_who_takes_part() -> None:
     assert {entry.mode for entry in cells.entries(ARMS, LOOP_MODES)} == {*LOOP_MODES, "-"}
 
 
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_each_mode_of_an_arm_has_its_server(arm: SocketArm) -> None:
+    known = {"loop": set(server.MODES), "server": set(server.SERVER_HANDLERS)}
+    assert set(arm.modes) <= known.get(arm.kind, {"-", UDP_MODE})
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -129,7 +135,8 @@ def test_a_run_measures_datagrams(tmp_path: Path) -> None:
     pytest.importorskip("psutil")
     files = ["--json", str(tmp_path / "udp.json"), "--html", str(tmp_path / "udp.html")]
     short_run = ["--rounds", "2", "--duration-s", "0.05", "--warmup-s", "0.01"]
-    arms = ["--arms", "asyncio,netpoll-epoll,floor-epoll,floor-uring,sockets-threads"]
+    others = "floor-epoll,floor-uring,sockets-threads,server-epoll"  # of which one has datagrams
+    arms = ["--arms", f"asyncio,netpoll-epoll,{others}"]
     assert cli.main(["echo", "--scenario", "udp", *arms, *short_run, *files]) == 0
     document = read_json(tmp_path / "udp.json")
     rows = {row["arm"]: row for row in document["rows"]}

@@ -36,6 +36,7 @@ __all__ = [
     "Arm",
     "CommandArm",
     "SocketArm",
+    "is_own",
     "loop_guest",
 ]
 
@@ -117,7 +118,7 @@ class SocketArm(Arm):
     kind: "loop" (an asyncio event loop, `LOOP_MODES`), "server" (netpoll.Server, `SERVER_MODES`),
         "stdlib", "floor" or "program" (the mode "-").
     interface: which floor is the nearer one, "uring" or "epoll".
-    udp: it answers datagrams, too.
+    udp: it answers datagrams, too. netpoll.Server has none.
     module: what a loop is imported from.
     over: the module whose loops this one's are built on.
     factory: "module:factory", what makes its loops when that is not its module's rule.
@@ -135,7 +136,9 @@ class SocketArm(Arm):
     @property
     def modes(self) -> tuple[str, ...]:
         """The mode "-" stands for the one of an arm that is not an event loop."""
-        streams = {"loop": LOOP_MODES, "server": SERVER_MODES}.get(self.kind, ("-",))
+        if self.kind == "server":
+            return SERVER_MODES
+        streams = LOOP_MODES if self.kind == "loop" else ("-",)
         tls = (TLS_MODE,) if self.kind == "loop" else ()
         return (*streams, UDP_MODE, *tls) if self.udp else (*streams, *tls)
 
@@ -177,6 +180,11 @@ class SocketArm(Arm):
     def program(self) -> CommandArm:
         """What runs, of an arm that is a program."""
         return CommandArm(self.name, self.kind, self.summary, command=self.command)
+
+
+def is_own(name: str) -> bool:
+    """Whether the arm of this name is netpoll's, which tables and charts show in bold."""
+    return name.startswith(("netpoll", "server-", "ring-"))
 
 
 def loop_guest(name: str, factory: str) -> SocketArm:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from netpoll.bench.arms import is_own
 from netpoll.bench.records import Row
 
 __all__ = [
@@ -146,7 +147,7 @@ def line_of(row: Row, columns: Iterable[Column]) -> Line:
         arm,
         [column.figure(row) for column in columns] if row["rounds"] else (),
         failure=row["fault"] or "",
-        own=arm.startswith("netpoll"),
+        own=is_own(arm),
         faint=row["mode"] == "-",
         disturbed=bool(row.get("disturbed_rounds")),
     )

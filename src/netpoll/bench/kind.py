@@ -55,6 +55,8 @@ class Kind(ABC):
     rounds, quick_rounds: how many there are, without and with --quick.
     pinned: servers and load run on cores that can be chosen.
     is_in_all: `bench all` runs it.
+    fills_limit: with --quick it measures for as long as it may, so that its figures gain by time
+    that others do not need.
     """
 
     name: ClassVar[str]
@@ -81,6 +83,7 @@ class Kind(ABC):
     quick_rounds: ClassVar[int] = 3
     pinned: ClassVar[bool] = True
     is_in_all: ClassVar[bool] = True
+    fills_limit: ClassVar[bool] = False
 
     # ---- before the run
 

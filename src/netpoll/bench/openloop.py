@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netpoll.bench.arguments import number_in
+from netpoll.bench.arms import is_own
 from netpoll.bench.blocks import (
     Block,
     Choice,
@@ -169,7 +170,7 @@ def curve_table(rows: Sequence[Row], name: Callable[[Row], str]) -> Iterator[Tab
         TableLine(
             name(row),
             [Figure(number(each["latency_us"]["p99"])) for each in row["offered"]],
-            own=row["arm"].startswith("netpoll"),
+            own=is_own(row["arm"]),
         )
         for row in rows
     ]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import netpoll
-from netpoll.bench.arms import ARMS, DEFAULT_ARMS, PEER_ARMS
+from netpoll.bench.arms import ARMS, DEFAULT_ARMS, PEER_ARMS, is_own
 from netpoll.bench.blocks import Group, Line, Table, counted, judged
 from netpoll.bench.clocks import cpu_time
 from netpoll.bench.cores import on_cpu
@@ -150,7 +150,7 @@ medians over the rounds; a dot is one round.
             Line(
                 row["arm"],
                 [*spread_figures(row["ns"]), judged(row["vs_control"])],
-                own=row["arm"].startswith("netpoll"),
+                own=is_own(row["arm"]),
             )
             for row in rows
         ]

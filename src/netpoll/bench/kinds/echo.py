@@ -26,6 +26,7 @@ from netpoll.bench.arms import (
     TLS_MODE,
     UDP_MODE,
     SocketArm,
+    is_own,
     loop_guest,
 )
 from netpoll.bench.blocks import (
@@ -296,7 +297,7 @@ def _overview(rows: Sequence[Row]) -> Table:
     def line(arm: str, mode: str) -> Line:
         here = {r["cell"]: r for r in rows if (r["arm"], r["mode"]) == (arm, mode)}
         figures = [overview_figure(here.get(cell), "cpu_vs_asyncio") for cell in cells]
-        return Line(arm, figures, own=arm.startswith("netpoll"))
+        return Line(arm, figures, own=is_own(arm))
 
     groups = []
     for mode in distinct(rows, "mode"):
@@ -386,6 +387,7 @@ ratios round by round, so that what slows the whole machine for a while cancels 
     takes_guests = True
     takes_hosts = True
     has_latencies = True
+    fills_limit = True
     loop_guest_help = "the factory takes no arguments"
     server_guest_help = "it sends back what it is sent, on that port of 127.0.0.1"
 

@@ -22,6 +22,7 @@ from netpoll.bench import openloop, tls
 from netpoll.bench._native import HttpLoad
 from netpoll.bench.answers import HELLO_PATH, write_files
 from netpoll.bench.arguments import list_of, number_in, one_of
+from netpoll.bench.arms import is_own
 from netpoll.bench.blocks import (
     Bar,
     Bars,
@@ -263,7 +264,7 @@ def _overview(rows: Sequence[Row]) -> Table:
     def line(arm: str) -> Line:
         here = {row["work"]: row for row in rows if row["arm"] == arm}
         figures = [overview_figure(here.get(work), "cpu_vs_uvicorn_uvloop") for work in works]
-        return Line(arm, figures, own=arm.startswith("netpoll"))
+        return Line(arm, figures, own=is_own(arm))
 
     groups = []
     for mode in distinct(rows, "mode"):
@@ -349,7 +350,8 @@ by round, so that what slows the whole machine for a while cancels out.
         "{asgi} or {wsgi} stands for the application that it has to run; without one it answers "
         "by itself"
     )
-    quick_rounds = 2
+    quick_rounds = 3
+    fills_limit = True
 
     # ---- before the run
 

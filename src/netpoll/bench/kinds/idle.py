@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from netpoll.bench._native import Load
 from netpoll.bench.arguments import list_of, number_in, one_of
-from netpoll.bench.arms import ARMS, DEFAULT_ARMS, LOOP_MODES, PEER_ARMS, SERVER_MODES
+from netpoll.bench.arms import ARMS, DEFAULT_ARMS, LOOP_MODES, PEER_ARMS, SERVER_MODES, is_own
 from netpoll.bench.blocks import (
     Bar,
     Bars,
@@ -206,7 +206,7 @@ is one round.
         """Mode by mode, the least memory first."""
 
         def line(row: Row) -> Line:
-            own, faint = row["arm"].startswith("netpoll"), row["mode"] == "-"
+            own, faint = is_own(row["arm"]), row["mode"] == "-"
             return Line(row["arm"], figures(row), own=own, faint=faint)
 
         by_memory = sorted(rows, key=lambda row: row["bytes"]["median"])

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from netpoll.bench._native import Load
 from netpoll.bench.arguments import list_of, number_in, one_of
-from netpoll.bench.arms import AGAIN, ARMS, SocketArm
+from netpoll.bench.arms import AGAIN, ARMS, SocketArm, is_own
 from netpoll.bench.axes import AXES, SPARE_FDS, Point, server_cpus, why_no_connections
 from netpoll.bench.blocks import (
     Block,
@@ -215,8 +215,8 @@ def axis_table(document: Document, axis: str) -> Table:
             else Figure("–")
             for value in values
         ]
-        own = arm.startswith(("netpoll", "server"))
-        lines.append(Line(arm, [*costs, _slope_figure(document, axis, arm)], own=own))
+        figures = [*costs, _slope_figure(document, axis, arm)]
+        lines.append(Line(arm, figures, own=is_own(arm)))
     head = ["server CPU, µs", *(AXES[axis].text(value) for value in values), "slope"]
     return Table(head, [Group("", lines)], f"{axis}: {AXES[axis].title}")
 

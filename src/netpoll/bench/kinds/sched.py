@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from netpoll.bench.arms import ARMS, Arm
+from netpoll.bench.arms import ARMS, Arm, is_own
 from netpoll.bench.blocks import Figure, Group, Line, Table
 from netpoll.bench.kind import distinct, measured
 from netpoll.bench.process import check_arms
@@ -38,6 +38,7 @@ queued at any time. Figures are medians over the rounds; a dot is one round.
     arms = {name: Arm(name, "scheduler", summary) for name, summary in SUMMARIES.items()}
     default_arms = tuple(arms)
     pinned = False
+    fills_limit = True
     operations = {name: work.title for name, work in WORKS.items()}
     unit = "ns per operation"
     round_s = 2.5
@@ -104,7 +105,7 @@ queued at any time. Figures are medians over the rounds; a dot is one round.
             return [self.figure(here.get((arm, o)), best[o]) for o in operations]
 
         arms = dict.fromkeys(arm for arm, _ in here)
-        lines = [Line(arm, figures(arm), own=arm.startswith("netpoll")) for arm in arms]
+        lines = [Line(arm, figures(arm), own=is_own(arm)) for arm in arms]
         return Table(["arm", *operations], [Group("", lines)], title)
 
     def notes(self, document: Document, wide: bool) -> list[str]:
