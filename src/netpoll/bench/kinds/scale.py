@@ -198,7 +198,7 @@ def quantity_of(row: Row, name: str) -> float:
 def _slope_figure(document: Document, axis: str, arm: str) -> Figure:
     for slope in document["slopes"]:
         if (slope["axis"], slope["arm"]) == (axis, arm):
-            return Figure(slope["text"], f"R² {slope['r2']:.2f}", tone="key")
+            return Figure(slope["text"], f"R² {round(slope['r2'], 2):g}", tone="key")
     return Figure("–")
 
 
