@@ -218,16 +218,73 @@ def test_sockets_of_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_options_come_from(tmp_path: Path) -> None:
     config = tmp_path / "serve.toml"
     config.write_text(
-        '[serve]\napp = "a:b"\nport = 1\nworkers = 3\nreload = true\nroot-path = "/toml"\n'
+        '[serve]\napp = "a:b"\nbacklog = 1\nworkers = 3\nreload = true\nroot-path = "/toml"\n'
         'bind = ["x:1", "y:2"]\n'
     )
-    environ = {"NETPOLL_PORT": "2", "NETPOLL_ROOT_PATH": "/env", "NETPOLL_SERVER_HEADER": "no"}
+    environ = {"NETPOLL_BACKLOG": "2", "NETPOLL_ROOT_PATH": "/env", "NETPOLL_SERVER_HEADER": "no"}
     options = serve_options.parse(["--config", str(config), "--root-path", "/args"], environ)
-    assert (options.app, options.port, options.workers) == ("a:b", 2, 3)
+    assert (options.app, options.backlog, options.workers) == ("a:b", 2, 3)
     assert (options.root_path, options.bind, options.reload) == ("/args", ["x:1", "y:2"], True)
     assert options.server_header is False
     environ["NETPOLL_CONFIG"] = str(config)
     assert serve_options.parse(["c:d", "--server-header"], environ).app == "c:d"
+
+
+PLACES = {"host": "127.0.0.1", "port": 8000, "bind": None, "uds": None, "fd": None}
+
+
+@pytest.mark.parametrize(
+    ("args", "environ", "toml", "places"),
+    [
+        (["--bind", "a:1"], {"NETPOLL_BIND": "b:2"}, 'bind = ["c:3"]', {"bind": ["a:1"]}),
+        ([], {"NETPOLL_BIND": "b:2"}, 'bind = ["c:3"]', {"bind": ["b:2"]}),
+        (["--port", "9"], {"NETPOLL_BIND": "b:2"}, "", {"port": 9}),
+        (["--uds", "/a"], {"NETPOLL_FD": "3"}, 'bind = ["c:3"]', {"uds": "/a"}),
+        (["-b", "a:1"], {}, 'uds = "/c"', {"bind": ["a:1"]}),
+        (["--fd", "3"], {"NETPOLL_PORT": "9"}, "", {"fd": 3}),
+        ([], {"NETPOLL_HOST": "b"}, 'uds = "/c"\nport = 9', {"host": "b", "port": 9}),
+        (["--port", "9"], {}, 'host = "c"', {"host": "c", "port": 9}),
+    ],
+)
+def test_where_to_listen_is_said_by_who_counts_most(
+    tmp_path: Path,
+    args: list[str],
+    environ: dict[str, str],
+    toml: str,
+    places: dict[str, object],
+) -> None:
+    config = tmp_path / "serve.toml"
+    config.write_text(toml)
+    options = serve_options.parse(["a:b", "--config", str(config), *args], environ)
+    assert {name: getattr(options, name) for name in PLACES} == PLACES | places
+
+
+def test_lists_are_replaced(tmp_path: Path) -> None:
+    environ = {"NETPOLL_HEADER": "a: 1,b: 2"}
+    assert serve_options.parse(["a:b"], environ).header == ["a: 1", "b: 2"]
+    assert serve_options.parse(["a:b", "--header", "c: 3"], environ).header == ["c: 3"]
+
+
+def test_switches_and_their_contraries(tmp_path: Path) -> None:
+    config = tmp_path / "serve.toml"
+    config.write_text("no-reload = true\nno-access-log = false\nno_server_header = true\n")
+    options = serve_options.parse(["a:b", "--config", str(config)], {"NETPOLL_NO_TOP": "yes"})
+    assert (options.reload, options.access_log, options.server_header) == (False, True, False)
+    assert options.top is False
+    assert serve_options.parse(["a:b"], {"NETPOLL_NO_RELOAD": "0"}).reload is True
+
+
+def test_permissions_are_octal_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "serve.toml"
+    for word in ('"027"', '"0o27"'):
+        config.write_text(f"umask = {word}\n")
+        assert serve_options.parse(["a:b", "--config", str(config)], {}).umask == 0o27
+    config.write_text("umask = 0o027\n")
+    with pytest.raises(SystemExit):
+        serve_options.parse(["a:b", "--config", str(config)], {})
+    assert "umask is a string" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from netpoll._native.server.networks import Networks
-from netpoll._serve.arguments import make_parser
+from netpoll._serve.arguments import make_parser, octal
 
 __all__ = ["parse", "read_env_file"]
 
@@ -22,6 +22,10 @@ ENV_PREFIX = "NETPOLL_"
 # The number of workers, as uvicorn, gunicorn and those who host them have it.
 ENV_WORKERS = "WEB_CONCURRENCY"
 PROJECT_FILE = "pyproject.toml"
+# Where to listen: who says one of the first two, or of the others, says it instead of all that
+# count less.
+ADDRESS_NAMES = ("host", "port")
+PLACE_NAMES = ("bind", "uds", "fd")
 SWITCH_WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -31,9 +35,8 @@ SWITCH_WORDS = {
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> argparse.Namespace:
     """Ends the process with a sentence and status 2 for what makes no sense."""
     parser = make_parser()
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", "-c")
-    config = early.parse_known_args(argv)[0].config or environ.get(ENV_PREFIX + "CONFIG")
+    early = _look_ahead(argv)
+    config = early.get("config") or environ.get(ENV_PREFIX + "CONFIG")
     actions = {}
     for action in parser._actions:
         for name in [action.dest, *action.option_strings]:
@@ -42,14 +45,46 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> argpa
         actions.pop(name)
     try:
         defaults = _from_file(config, actions)
-        defaults |= _from_environment(environ, actions)
+        said = _from_environment(environ, actions)
     except (OSError, ValueError) as exc:
         parser.error(str(exc))
-    parser.set_defaults(**defaults)
+    defaults = _without_places(defaults, said) | said
+    defaults = _without_places(defaults, early)
+    # To a list that is a default the command line would add.
+    lists = {name: value for name, value in defaults.items() if isinstance(value, list)}
+    parser.set_defaults(**{**defaults, **dict.fromkeys(lists)})
     options = parser.parse_all(argv)
+    for name, value in lists.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     for problem in _problems(options):
         parser.error(problem)
     return options
+
+
+def _look_ahead(argv: Sequence[str]) -> dict[str, Any]:
+    """What the command line says of the file and of where to listen. What is wrong with it will be
+    told by the whole parser."""
+    early = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS
+    )
+    names = (("--config", "-c"), ("--host",), ("--port",), ("--bind", "-b"), ("--uds", "--unix"))
+    for each in (*names, ("--fd",)):
+        early.add_argument(*each)
+    try:
+        return vars(early.parse_known_args(argv)[0])
+    except argparse.ArgumentError:
+        return {}
+
+
+def _without_places(found: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """found: without what is said in another way by something that counts more."""
+    dropped: tuple[str, ...] = ()
+    if any(name in said for name in PLACE_NAMES):
+        dropped = ADDRESS_NAMES + PLACE_NAMES
+    elif any(name in said for name in ADDRESS_NAMES):
+        dropped = PLACE_NAMES
+    return {name: value for name, value in found.items() if name not in dropped}
 
 
 def _from_file(path: str | None, actions: Mapping[str, argparse.Action]) -> dict[str, Any]:
@@ -64,7 +99,7 @@ def _from_file(path: str | None, actions: Mapping[str, argparse.Action]) -> dict
         action = actions.get(key.replace("-", "_"))
         if action is None:
             raise ValueError(f"{path}: there is no option {key!r}")
-        found[action.dest] = _converted(action, value, f"{path}: {key}")
+        found[action.dest] = _said(action, key.replace("-", "_"), value, f"{path}: {key}")
     return found
 
 
@@ -106,8 +141,15 @@ def _from_environment(
     for key, action in actions.items():
         name = ENV_PREFIX + key.upper()
         if len(key) > 1 and name in environ:
-            found[action.dest] = _converted(action, environ[name], name)
+            found[action.dest] = _said(action, key, environ[name], name)
     return found
+
+
+def _said(action: argparse.Action, key: str, value: Any, where: str) -> Any:
+    """The value of an option that is called so: no_reload is the contrary of reload."""
+    converted = _converted(action, value, where)
+    is_contrary = isinstance(action.default, bool) and key.startswith("no_")
+    return not converted if is_contrary else converted
 
 
 def _converted(action: argparse.Action, value: Any, where: str) -> Any:
@@ -119,6 +161,8 @@ def _converted(action: argparse.Action, value: Any, where: str) -> Any:
             raise ValueError(f"{where} is true or false")
         return value
     convert = action.type if callable(action.type) else str
+    if convert is octal and isinstance(value, int):
+        raise ValueError(f'{where} is a string, as "027": a number would be read as a decimal one')
     try:
         if isinstance(action, argparse._AppendAction):
             each = value.split(",") if isinstance(value, str) else value
