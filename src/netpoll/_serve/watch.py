@@ -6,7 +6,7 @@ It is a process of its own, so that the supervisor, which forks, has no thread.
 from __future__ import annotations
 
 import argparse
-import fnmatch
+import contextlib
 import os
 import signal
 import socket
@@ -89,10 +89,16 @@ class Watch:
     def is_watched(self, path: Path) -> bool:
         """path: absolute, below one of the folders."""
         folder = next(one for one in self._folders if path.is_relative_to(one))
-        parts = path.relative_to(folder).parts
-        if any(fnmatch.fnmatch(part, glob) for part in parts for glob in self._exclude):
+        if not any(path.match(glob) for glob in self._include):
             return False
-        return any(path.match(glob) for glob in self._include)
+        while path != folder and not self._is_excluded(path, folder):
+            path = path.parent
+        return path == folder
+
+    def _is_excluded(self, path: Path, folder: Path) -> bool:
+        """The globs are of names, or of paths: below the folder, or absolute ones."""
+        below = path.relative_to(folder)
+        return any((path if glob[:1] == "/" else below).match(glob) for glob in self._exclude)
 
     def _look(self) -> Iterator[list[str]]:
         """Without watchfiles."""
@@ -115,10 +121,14 @@ class Watch:
         return changed
 
     def _times(self) -> Iterator[tuple[str, int]]:
+        """A folder, or a file, may go while it is looked at: an editor puts another one in its
+        place, another branch is checked out."""
         for folder in self._folders:
-            for path in folder.rglob("*"):
-                if self.is_watched(path):
-                    try:
-                        yield str(path), path.stat().st_mtime_ns
-                    except FileNotFoundError:
-                        continue  # an editor puts another one in its place
+            for where, folders, files in os.walk(folder):  # which passes over what cannot be read
+                here = Path(where)
+                folders[:] = [one for one in folders if not self._is_excluded(here / one, folder)]
+                for name in folders + files:
+                    path = here / name
+                    if self.is_watched(path):
+                        with contextlib.suppress(OSError):
+                            yield str(path), path.stat().st_mtime_ns
