@@ -31,7 +31,7 @@ from netpoll._former import FormerLimits, limits_of
 from netpoll._http import deflate
 from netpoll._http.access import FORMS, AccessLog
 from netpoll._http.equipment import Compression, Equipment
-from netpoll._http.lifespan import Lifespan, LifespanError
+from netpoll._http.lifespan import Lifespan, LifespanError, lifespan_end_s
 from netpoll._http.pool import ThreadPool
 from netpoll._http.static_files import StaticFiles
 from netpoll._http.tls_facts import TlsFacts
@@ -67,6 +67,7 @@ LIFESPANS = ("auto", "on", "off")
 THREADS_DEFAULT_COUNT = 8
 # What threads of WSGI applications have to end when their connections are over.
 THREADS_END_S = 1.0
+LIFESPAN_END_S = lifespan_end_s()
 
 log = logging.getLogger("netpoll.http")
 
@@ -240,6 +241,7 @@ class Server(_StreamServer):
             config=config,
         )
         self._is_session = False
+        self._program_end_s = lifespan_end_s()
 
     def _handler_of(self, loop: EventLoop) -> HttpProtocol:
         limits = self._http_limits

@@ -161,6 +161,9 @@ class Server:
         self._is_failure_raised = False
         self._last_port = 0
         self._on_failure: Callable[[], Any] | None = None
+        self._is_given_up: Callable[[], bool] = lambda: False  # asked while it starts
+        self._program_end_s = 0.0  # that _thread_ends may take
+        self._hurry_s = math.inf  # until then threads are waited for: it was closed twice
         self._last_stats = _summed([], [], None)
 
     if not TYPE_CHECKING:
@@ -367,6 +370,8 @@ class Server:
 
     def _stop_threads(self, grace_s: float) -> None:
         # Two may stop it at once: the shorter grace counts for both.
+        if self._state == "closing":
+            self._hurry_s = min(self._hurry_s, time.monotonic() + grace_s + THREAD_TIMEOUT_S)
         self._deadline_s = min(self._deadline_s, time.monotonic() + grace_s)
         with self._stop_lock:
             if self._is_down:

@@ -77,7 +77,8 @@ class Running:
 
     def __init__(self, folder: Path, backend: str, args: tuple[str, ...], **kwargs: Any) -> None:
         self.errors = folder / "stderr"
-        command = [sys.executable, "-m", "netpoll", "serve", *args, "--backend", backend]
+        program = kwargs.pop("program", (sys.executable, "-m", "netpoll", "serve"))
+        command = [*program, *args, "--backend", backend]
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 command,

@@ -18,6 +18,11 @@ SHUTDOWN_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 5.0
 
 
+def lifespan_end_s() -> float:
+    """How long a shutdown takes at most, with a second for what lies between its steps."""
+    return SHUTDOWN_TIMEOUT_S + 2 * END_TIMEOUT_S + 1.0
+
+
 class LifespanError(RuntimeError):
     """The application said that it cannot start."""
 

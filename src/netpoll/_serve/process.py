@@ -14,17 +14,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from netpoll import http
 from netpoll._native.server.seats import Seats
 from netpoll._serve import systemd
 from netpoll._serve.application import AppError, load_app, make_server
 from netpoll._server.signals import Signals, readable
+from netpoll._server.worker_thread import StartGivenUpError
 from netpoll._telemetry.shown import close_window
 from netpoll.loop import EventLoop
 from netpoll.server import Server
 
-__all__ = ["DRAIN", "ENDING", "FAILED", "READY", "STOP", "Place", "run"]
+__all__ = ["DRAIN", "ENDING", "FAILED", "READY", "STOP", "Place", "flush_output", "run"]
 
 log = logging.getLogger("netpoll.serve")
 
@@ -64,7 +66,10 @@ def run(options: argparse.Namespace, place: Place) -> int:
     end = End()
     try:
         try:
+            server._is_given_up = partial(is_told_to_stop, signals, place.channel)
             server.start()
+        except StartGivenUpError:
+            return 0
         except http.LifespanError as exc:
             raise AppError(f"{options.app} does not start: {exc}", 3) from exc
         except (OSError, RuntimeError) as exc:  # RuntimeError: the system has no thread for it
@@ -88,6 +93,13 @@ def run(options: argparse.Namespace, place: Place) -> int:
         signals.close()
         close_window()
     return 0
+
+
+def is_told_to_stop(signals: Signals, channel: socket.socket | None) -> bool:
+    """Before it serves. All that a supervisor has to say then is that it has gone."""
+    if STOPS.intersection(signals.take()):
+        return True
+    return channel is not None and bool(readable([channel], 0.0))
 
 
 class Pulse:
@@ -227,6 +239,14 @@ def _stop(server: Server, grace_s: float, signals: Signals) -> None:
             begin(0.0)
     for thread in stopping:
         thread.join()
-    sys.stdout.flush()
+    flush_output()
     if failures:
         raise failures[0]
+
+
+def flush_output() -> None:
+    """What the program has printed. Nobody may read it, or keep it: that ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()

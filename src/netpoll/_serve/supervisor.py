@@ -12,6 +12,7 @@ that come meanwhile wait in the sockets, which stay open throughout.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import logging
 import math
@@ -23,7 +24,9 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
+from netpoll import http
 from netpoll._native.server.seats import Seats
 from netpoll._serve import process, systemd
 from netpoll._serve.application import AppError, runs_threads
@@ -41,8 +44,9 @@ LOOK_S = 1.0
 YOUNG_S = 2.0
 PAUSE_MIN_S = 0.5
 PAUSE_MAX_S = 30.0
-# What a worker has beyond its grace until it is killed, and one that is stuck to say where.
-KILL_AFTER_S = 8.0
+# What a worker has beyond its grace until it is killed: for its lifespan, and for its own end. What
+# one that is stuck has to say where.
+KILL_AFTER_S = http.LIFESPAN_END_S + 8.0
 TELL_S = 1.0
 # Old and new ones at a reload, those that still end, and what SIGTTIN may add.
 SEATS_MIN_COUNT = 64
@@ -65,6 +69,7 @@ class Worker:
     begin_s: float = field(default_factory=time.monotonic)
     ready_s: float = math.inf
     is_ending: bool = False
+    has_hung_up: bool = False  # its end of the channel is closed: its process will have ended
     kill_at_s: float = math.inf  # in time.monotonic()
     reason: str = ""  # why it does not start
 
@@ -100,8 +105,10 @@ class Supervisor:
     def run(self) -> int:
         """Until SIGTERM or SIGINT; 0, or the exit status of the workers that never were ready."""
         try:
-            while self._code is None or self._workers:
+            while True:
                 self._tend()
+                if self._code is not None and not self._workers:
+                    break
                 self._wait()
                 for number in self._signals.take():
                     self._hear(number)
@@ -115,7 +122,8 @@ class Supervisor:
         return self._code or 0
 
     def _wait(self) -> None:
-        waited = [self._signals.reader, *(worker.channel for worker in self._workers)]
+        channels = (worker.channel for worker in self._workers if not worker.has_hung_up)
+        waited = [self._signals.reader, *channels]
         if self._watch is not None:
             waited.append(self._watch.channel)
         now_s = time.monotonic()
@@ -212,7 +220,9 @@ class Supervisor:
                 elif word == process.ENDING:
                     self._expect_end(worker, self._end_s + self._drain_s)
                 elif word.startswith(process.FAILED):
-                    worker.reason = word.removeprefix(process.FAILED).decode()
+                    reason = word.removeprefix(process.FAILED)
+                    worker.reason = reason.decode(errors="replace")  # it may be cut off
+            worker.has_hung_up = True
         except (BlockingIOError, ConnectionError):
             return
 
@@ -306,17 +316,19 @@ class Supervisor:
             self._stop(worker, is_quick=False)
 
     def _start(self) -> Worker | None:
-        """None: there is no process or descriptor for it. It is tried again after a pause."""
-        used = {worker.seat for worker in self._workers}
-        seat = min(set(range(self._seats.count)) - used)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        """None: there is no process, descriptor or seat for it. It is tried again after a pause."""
+        free = set(range(self._seats.count)) - {worker.seat for worker in self._workers}
+        if not free:  # until one of those ends that make room, which takes a bounded time
+            self._next_start_s = time.monotonic() + PAUSE_MIN_S
+            return None
+        seat = min(free)
+        process.flush_output()
         try:
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with its:
                 pid = self._fork_with(ours)
                 if pid == 0:
-                    os._exit(self._be_worker(its, seat))
+                    self._end_as_worker(its, seat)
         except OSError as exc:
             self._pause()
             reason = f"no process for a worker: {exc.strerror or exc}"
@@ -343,8 +355,19 @@ class Supervisor:
             ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
         )
 
+    def _end_as_worker(self, channel: socket.socket, seat: int) -> NoReturn:
+        """In the child process, which does not leave this function: it would go on as the
+        supervisor that it is a copy of, and end the workers that it takes for its own."""
+        code = 1
+        try:
+            code = self._be_worker(channel, seat)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code & 0xFF)
+
     def _be_worker(self, channel: socket.socket, seat: int) -> int:
-        """In the child process. Its copies of the others' channels would keep these open."""
+        """Its copies of the others' channels would keep these open."""
         code = 1
         try:
             faulthandler.register(signal.SIGUSR2, all_threads=True)
@@ -355,14 +378,17 @@ class Supervisor:
             self._seats.take(seat)
             code = self._work(channel, self._seats)
         except AppError as exc:
-            channel.send(process.FAILED + str(exc).encode()[: FAILED_MAX_BYTES // 2])
             code = exc.code
+            reason = str(exc).encode(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # the supervisor has gone
+                channel.send(process.FAILED + reason[: FAILED_MAX_BYTES // 2])
         except SystemExit as exc:
             code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+            if not isinstance(exc.code, int | None):
+                print(exc.code, file=sys.stderr)  # as the interpreter does at its end
         except BaseException:
             traceback.print_exc()
         finally:
             logging.shutdown()
-            sys.stdout.flush()
-            sys.stderr.flush()
+            process.flush_output()
         return code

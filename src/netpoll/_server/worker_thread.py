@@ -18,16 +18,24 @@ from netpoll.loop import EventLoop
 
 GRACE_DEFAULT_S = 5.0
 START_TIMEOUT_S = 30.0
+START_LOOK_S = 0.05
 # Beyond the grace: what handlers and tasks have to end when they are cancelled, and what a thread
 # has that a handler blocks, before it is left behind.
 ABORT_TIMEOUT_S = 1.0
 THREAD_TIMEOUT_S = 3.0
 
 
+class StartGivenUpError(RuntimeError):
+    """The server was told to stop before it has started."""
+
+
 class Owner(Protocol):
     """What a thread asks of its server."""
 
     _pid: int
+    _is_given_up: Callable[[], bool]
+    _hurry_s: float
+    _program_end_s: float
 
     def _new_loop(self) -> EventLoop: ...
     def _new_worker(self, loop: EventLoop) -> Worker: ...
@@ -45,24 +53,45 @@ class WorkerThread:
         self.ready = threading.Event()
         self.error: BaseException | None = None  # why it ended, when nobody asked for it
         self.is_asked = False
+        self.begins = False  # what the program does before it serves goes on
+        self.ends_by_s = -math.inf  # until then the program may take what it does at its end
         self.is_over = False  # nothing runs in its loop any more
         self.loop: EventLoop | None = None
         self.worker: Worker | None = None
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
+        """Returns when it serves. What the program does before may take any time, and ends when
+        the server is given up: StartGivenUpError."""
         self.thread.start()
-        is_ready = self.ready.wait(START_TIMEOUT_S)
+        until_s = time.monotonic() + START_TIMEOUT_S
+        while not self.ready.wait(START_LOOK_S):
+            if self.server._is_given_up():
+                self.give_up()
+                raise StartGivenUpError(f"{self.thread.name} was stopped while it started")
+            if self.begins:
+                until_s = time.monotonic() + START_TIMEOUT_S
+            elif time.monotonic() > until_s:
+                raise TimeoutError(f"{self.thread.name} did not start within {START_TIMEOUT_S} s")
         if self.error is not None:
             self.thread.join()
             raise self.error
-        if not is_ready:
-            raise TimeoutError(f"{self.thread.name} did not start within {START_TIMEOUT_S} s")
+
+    def give_up(self) -> None:
+        """Cancels what runs in its loop, and waits for its end. A thread that the program blocks is
+        left behind."""
+        loop = self.loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed already
+                loop.call_soon_threadsafe(cancel_all, loop)
+        self.thread.join(THREAD_TIMEOUT_S)
 
     def _run(self) -> None:
         try:
             self.loop = self.server._new_loop()
+            self.begins = True
             self.server._thread_begins(self.loop)
+            self.begins = False
             self.worker = self.server._new_worker(self.loop)
             self.loop.call_soon(self.worker._start)
             self.loop.call_soon(self.ready.set)
@@ -86,16 +115,25 @@ class WorkerThread:
         loop, worker = self.loop, self.worker
         steps: list[Callable[[], Any]] = []
         if loop is not None and worker is not None:
-            steps += [worker._abort_all, partial(self.server._thread_ends, loop)]
+            steps += [worker._abort_all, partial(self._end_program, loop)]
             steps.append(partial(cancel_tasks, loop))
             steps.append(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
             steps += [partial(ends.end_connections, worker), worker._end]
+        elif loop is not None:
+            steps.append(partial(cancel_tasks, loop))
         if loop is not None:
             steps.append(loop.close)
         if worker is not None:
             steps.append(partial(ends.close_rest, worker))
         take_each(loop, steps)
         self.is_over = True
+
+    def _end_program(self, loop: EventLoop) -> None:
+        self.ends_by_s = time.monotonic() + self.server._program_end_s
+        try:
+            self.server._thread_ends(loop)
+        finally:
+            self.ends_by_s = -math.inf
 
     def call(self, function: Callable[..., Any], *args: Any, until_s: float = math.inf) -> Any:
         """Runs function(*args) in the worker's thread; returns what it returns. None when that
@@ -123,25 +161,33 @@ class WorkerThread:
         return result[0]
 
     def stop(self, until_s: float = math.inf) -> bool:
-        """Asks the thread to end, and waits for it. False: a handler blocks it."""
+        """Asks the thread to end, and waits for it. False: a handler blocks it. What the program
+        does at its end has its own time, unless the server is in a hurry."""
         self.is_asked = True
         if self.thread is threading.current_thread():
             return True
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # closed already
                 self.loop.call_soon_threadsafe(self.loop.stop)
-        while self.thread.is_alive() and time.monotonic() < until_s:
+        while self.thread.is_alive() and time.monotonic() < min(
+            max(until_s, self.ends_by_s), self.server._hurry_s
+        ):
             if self.is_over and self.error is not None:
                 return True  # it waits for its turn to stop the server
             self.thread.join(0.02)
         return not self.thread.is_alive()
 
 
-def cancel_tasks(loop: EventLoop) -> None:
-    """What handlers have started ends with the loop, as with asyncio.run()."""
+def cancel_all(loop: EventLoop) -> set[asyncio.Task[Any]]:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
+    return tasks
+
+
+def cancel_tasks(loop: EventLoop) -> None:
+    """What handlers have started ends with the loop, as with asyncio.run()."""
+    tasks = cancel_all(loop)
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks, timeout=ABORT_TIMEOUT_S))
 
