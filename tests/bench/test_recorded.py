@@ -4,12 +4,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import heads, quote
 from netpoll.bench import cli
 from netpoll.bench.arms import AGAIN
 from netpoll.bench.control import control_facts
@@ -100,10 +101,12 @@ def test_the_floor_and_the_server_are_those_of_the_run() -> None:
     )
 
 
-@pytest.mark.parametrize("recorded", [RECORDED, ECHO], ids=["http", "echo"])
-def test_each_recorded_run_tells_its_command(recorded: dict[str, Any]) -> None:
-    for run in recorded["runs"]:
-        assert run["command"].startswith("python -m netpoll bench ")
+FILES = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_recorded_run_has_five_rounds(path: Path) -> None:
+    for run in json.loads(path.read_text())["runs"]:
         assert all(row["rounds"] >= 5 for row in run["rows"])
 
 
@@ -119,60 +122,32 @@ def test_the_control_of_the_loops_figures_was_kept() -> None:
 # ---- the page of results ----------------------------------------------------------------------
 
 RESULTS = (ROOT / "docs" / "results.md").read_text()
-WITH_FILES, WITHOUT = RESULTS.split("## Without a file")
-FIGURE = re.compile(r"\d\s?(?:µs|ns)\b")
-PATH = re.compile(r"`((?:docs|benchmarks)/[\w/.-]+\.md|README\.md)`")
-
-
-def lines(text: str) -> list[list[str]]:
-    """The cells of each line of the tables, without their heads."""
-    found = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("| `")
-    ]
-    assert found
-    return found
 
 
 def test_each_file_is_on_the_page_with_its_runs() -> None:
-    told = [
-        (name.strip("`"), taken, command.strip("`"))
-        for name, taken, command, _ in lines(WITH_FILES)
-    ]
-    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    runs = [
-        (path.name, run["started"][:10], run["command"])
-        for path in files
-        for run in json.loads(path.read_text())["runs"]
-    ]
-    assert told == runs
+    assert quote.with_table(RESULTS) == RESULTS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_whose_control_is_not_kept_is_told(path: Path) -> None:
+    runs = json.loads(path.read_text())["runs"]
+    text = RESULTS.split("All were taken on")[1].split("\n## ")[0]
+    controls = [run.get("control", {}) for run in runs]  # http.json had none
+    if any(control.get("is_trustworthy") is False for control in controls):
+        assert f"`{path.name}`" in text
 
 
 @pytest.mark.parametrize(
     "command",
-    [line[2].strip("`") for line in [*lines(WITH_FILES), *lines(WITHOUT)] if line[2]],
+    [run["command"] for path in FILES for run in json.loads(path.read_text())["runs"]],
 )
 def test_each_command_can_be_given(command: str) -> None:
     words = command.split()
-    if words[:4] == ["python", "-m", "netpoll", "bench"]:
-        assert cli.parser().parse_args(words[4:]).run
-    elif words[0] == "python":
-        assert (ROOT / words[1]).is_file()
+    if words[0] == "make":
+        assert words[:4] == ["make", "-C", "tests/c", "bench"]
     else:
-        assert words == ["make", "-C", "tests/c", "bench"]
-
-
-def test_each_page_with_figures_says_where_they_come_from() -> None:
-    known = set(PATH.findall(RESULTS))
-    assert all((ROOT / path).is_file() for path in known)
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/**/*.md")]
-    with_figures = {
-        str(page.relative_to(ROOT)) for page in pages if FIGURE.search(page.read_text())
-    }
-    # NEGATIVE.md is docs/negative.md; the pages on the harness explain, and show no figures.
-    ours = {"benchmarks/NEGATIVE.md", "docs/benchmarks.md", "docs/results.md"}
-    assert with_figures - ours <= known
+        assert words[:4] == ["python", "-m", "netpoll", "bench"]
+        assert cli.parser().parse_args(words[4:]).run
 
 
 # ---- recording --------------------------------------------------------------------------------
@@ -194,13 +169,13 @@ def run_document(**others: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def record(tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    def run(*documents: dict[str, Any]) -> tuple[int, str]:
+    def run(*documents: dict[str, Any], options: Sequence[str] = ()) -> tuple[int, str]:
         paths = [tmp_path / f"{number}.json" for number in range(len(documents))]
         for path, document in zip(paths, documents, strict=True):
             path.write_text(json.dumps(document))
         script = [sys.executable, str(ROOT / "benchmarks" / "record"), "kept", *map(str, paths)]
         done = subprocess.run(
-            [*script, "--directory", str(tmp_path)], capture_output=True, text=True
+            [*script, *options, "--directory", str(tmp_path)], capture_output=True, text=True
         )
         return done.returncode, done.stderr
 
@@ -232,5 +207,23 @@ def test_what_is_not_kept(record: Callable[..., tuple[int, str]]) -> None:
     ):
         code, said = record(*documents)
         assert code == 2 and words in said
+    assert record(failed, options=["--without", "a"]) == (0, "")
     code, said = record(run_document(control={"pairs": [], "is_trustworthy": False}))
     assert code == 1 and "not to be trusted" in said
+
+
+def test_the_heads_that_make_bench_prints(record: Callable[..., tuple[int, str]]) -> None:
+    printed = """make: Entering directory
+curl, 3 fields, 106 bytes
+  netpoll              64 ns (fastest 62)
+  picohttpparser       45 ns (fastest 44)
+"""
+    document = heads.document_of(["make", "-C", "tests/c", "bench"], "2026-01-01", printed)
+    found = [(row["request"], row["size_bytes"], row["arm"], row["ns"]) for row in document["rows"]]
+    assert found == [
+        ("curl, 3 fields", 106, "netpoll", {"median": 64, "min": 62}),
+        ("curl, 3 fields", 106, "picohttpparser", {"median": 45, "min": 44}),
+    ]
+    assert record(document) == (0, "")
+    code, said = record(heads.document_of(["make"], "2026-01-01", "cc -O2"))
+    assert code == 2 and "nothing was measured" in said
