@@ -168,6 +168,12 @@
 
 #define NP_WORKERS_MAX_COUNT 1024
 
+/* A connection with so many unread pieces gets further small ones joined: a piece of one byte keeps
+ * 24 bytes, its memory or its buffer, and is one more step of each search. */
+#define NP_FLOW_APART_COUNT 16
+#define NP_FLOW_JOIN_MAX_BYTES 512
+#define NP_FLOW_JOINED_BYTES 4096
+
 /* HTTP: the defaults of what a request may be. A line of 16 KiB holds what browsers and proxies let
  * pass (8 KiB), twice; RFC 9112 3 asks for 8000 octets at least. */
 #define NP_HTTP_LINE_MAX_BYTES (16 * 1024)

@@ -137,11 +137,38 @@ void np_flow_put(struct np_conn_slab *slab, struct np_flow *flow)
 
 int np_flow_push(struct np_flow *flow, void *owner, const void *base, size_t len_bytes)
 {
+    flow->room_bytes = 0;
     if (NP_LIKELY(np_iov_push(&flow->iov, owner, base, len_bytes) == 0))
         return 0;
     if (np_iov_grow(&flow->iov) < 0)
         return -ENOMEM;
     return np_iov_push(&flow->iov, owner, base, len_bytes);
+}
+
+NP_STATIC_ASSERT(NP_FLOW_JOINED_BYTES <= UINT16_MAX, "room_bytes");
+NP_STATIC_ASSERT(NP_FLOW_JOIN_MAX_BYTES <= NP_FLOW_JOINED_BYTES, "a new piece takes any of them");
+
+int np_flow_copy_in(struct np_flow *flow, const void *base, size_t len_bytes)
+{
+    struct np_iov *iov = &flow->iov;
+    if (flow->room_bytes >= len_bytes) {
+        struct np_chunk *newest = &iov->chunks[(iov->head + iov->count - 1) & (iov->cap - 1)];
+        memcpy((uint8_t *)(uintptr_t)newest->base + newest->len_bytes, base, len_bytes);
+        newest->len_bytes += len_bytes;
+        iov->total_bytes += len_bytes;
+        flow->room_bytes = (uint16_t)(flow->room_bytes - len_bytes);
+        return 1;
+    }
+    uint8_t *joined = malloc(NP_FLOW_JOINED_BYTES);
+    if (!joined)
+        return -ENOMEM;
+    memcpy(joined, base, len_bytes);
+    if (np_flow_push(flow, joined + NP_OWNER_HEAP, joined, len_bytes) < 0) {
+        free(joined);
+        return -ENOMEM;
+    }
+    flow->room_bytes = (uint16_t)(NP_FLOW_JOINED_BYTES - len_bytes);
+    return 1;
 }
 
 int np_flow_push_front(struct np_flow *flow, void *owner, const void *base, size_t len_bytes)

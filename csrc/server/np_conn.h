@@ -25,6 +25,7 @@
 
 #include "base/np_assert.h"
 #include "base/np_life.h"
+#include "base/np_limits.h"
 #include "mem/np_bufring.h"
 #include "io/np_event.h"
 #include "mem/np_iov.h"
@@ -62,8 +63,9 @@ struct np_flow {
     np_udata op;   /* outbound: the SEND or POLL in flight, or 0 */
     uint32_t next; /* index + 1 in the free list */
     uint32_t index;
-    uint32_t live;    /* 1: some connection's */
-    uint32_t sending; /* outbound: chunks that the SEND in flight reads; they must stay */
+    uint16_t live;       /* 1: some connection's */
+    uint16_t room_bytes; /* that np_flow_join has left behind the newest piece */
+    uint32_t sending;    /* outbound: chunks that the SEND in flight reads; they must stay */
 };
 
 NP_STATIC_ASSERT(sizeof(struct np_flow) == 64, "small: there are as many as busy connections");
@@ -105,6 +107,9 @@ void np_flow_put(struct np_conn_slab *slab, struct np_flow *flow);
 
 /* Appends one piece: 0 or -ENOMEM. */
 int np_flow_push(struct np_flow *flow, void *owner, const void *base, size_t len_bytes);
+/* Appends received bytes by copying them behind others, where small pieces have become many: 1, and
+ * nobody need hold their memory; 0: they are to be pushed; -ENOMEM. */
+static inline int np_flow_join(struct np_flow *flow, const void *base, size_t len_bytes);
 /* Puts one piece before all others, none of which may be on its way: 0 or -ENOMEM. */
 int np_flow_push_front(struct np_flow *flow, void *owner, const void *base, size_t len_bytes);
 /* Moves `len_bytes` (<= iov.total_bytes) from the head of `from` to the end of `to`; a piece that
@@ -122,6 +127,16 @@ int64_t np_flow_find(const struct np_flow *flow, const uint8_t *wanted, size_t w
                      size_t start_bytes);
 /* The head of an outbound flow as iovecs, at most `max`; stops at a file. *total: their bytes. */
 int np_flow_gather(const struct np_flow *flow, struct iovec *out, int max, size_t *total);
+
+/* The slow half of np_flow_join. */
+int np_flow_copy_in(struct np_flow *flow, const void *base, size_t len_bytes);
+
+static inline int np_flow_join(struct np_flow *flow, const void *base, size_t len_bytes)
+{
+    if (NP_LIKELY(flow->iov.count < NP_FLOW_APART_COUNT) || len_bytes > NP_FLOW_JOIN_MAX_BYTES)
+        return 0;
+    return np_flow_copy_in(flow, base, len_bytes);
+}
 
 static inline struct np_conn *np_conn_at(const struct np_conn_slab *slab, uint32_t index)
 {

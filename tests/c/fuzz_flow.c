@@ -92,6 +92,22 @@ static void push(struct model *model, struct string *string, struct np_fuzz *fuz
     string->bytes += bytes;
 }
 
+/* Small pieces are joined where there are many. */
+static void join(struct model *model, struct string *string, size_t bytes, int without_memory)
+{
+    if (string->bytes + bytes > FLOW_MAX_BYTES || string->flow->iov.count == PIECES_MAX_COUNT)
+        return;
+    np_fail_allocations(without_memory);
+    int result = np_flow_join(string->flow, model->object, bytes);
+    np_fail_allocations(0);
+    NP_ASSERT(result == 1 || (result == 0 && string->flow->iov.count < NP_FLOW_APART_COUNT) ||
+              (result == -ENOMEM && without_memory));
+    if (result != 1)
+        return;
+    memcpy(string->text + string->bytes, model->object, bytes);
+    string->bytes += bytes;
+}
+
 /* ---- the other steps ------------------------------------------------------------------------ */
 
 static void cut_front(struct string *string, size_t bytes)
@@ -227,6 +243,9 @@ static void step(struct model *model, struct np_fuzz *fuzz)
     case 8:
     case 9:
         find(string, fuzz);
+        break;
+    case 10:
+        join(model, string, 1 + np_fuzz_below(fuzz, sizeof(model->object)), part & 1);
         break;
     default:
         push(model, string, fuzz, what / 2 > 13);

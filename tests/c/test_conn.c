@@ -271,6 +271,49 @@ static void a_part_that_cannot_be_held_is_copied(void **state)
     np_conn_slab_close(&slab, 0);
 }
 
+/* A peer that sends byte by byte: what is kept of each is the byte. */
+static void small_pieces_are_joined(void **state)
+{
+    (void)state;
+    struct np_conn_slab slab;
+    np_conn_slab_init(&slab);
+    struct np_flow *flow = np_flow_get(&slab), *other = np_flow_get(&slab);
+    uint8_t text[3 * NP_FLOW_JOINED_BYTES], copy[sizeof(text)];
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (uint8_t)(i % 251);
+    for (size_t i = 0; i < sizeof(text); i++) {
+        if (i < NP_FLOW_APART_COUNT) {
+            assert_int_equal(np_flow_join(flow, text + i, 1), 0);
+            assert_int_equal(np_flow_push(flow, NULL, text + i, 1), 0);
+        } else {
+            assert_int_equal(np_flow_join(flow, text + i, 1), 1);
+        }
+    }
+    assert_int_equal(flow->iov.count, NP_FLOW_APART_COUNT + 3);
+    assert_int_equal(np_flow_join(flow, text, NP_FLOW_JOIN_MAX_BYTES + 1), 0);
+    np_flow_copy(flow, copy, sizeof(text));
+    assert_memory_equal(copy, text, sizeof(text));
+
+    /* Behind a piece that is somebody's nothing is written. */
+    assert_int_equal(np_flow_push(flow, NULL, text, 1), 0);
+    uint32_t count = flow->iov.count;
+    np_fail_allocations(1);
+    assert_int_equal(np_flow_join(flow, text, 1), -ENOMEM);
+    np_fail_allocations(0);
+    assert_int_equal(np_flow_join(flow, text, 1), 1);
+    assert_int_equal(flow->iov.count, count + 1);
+
+    /* Nor behind one that another flow has now. */
+    assert_int_equal(np_flow_move(flow, other, flow->iov.total_bytes), 0);
+    assert_int_equal(np_flow_join(flow, text, 1), 0);
+    assert_int_equal(np_flow_push(other, NULL, text, 1), 0);
+    assert_int_equal(np_flow_join(other, text, 1), 1);
+    empty(other);
+    np_flow_put(&slab, flow);
+    np_flow_put(&slab, other);
+    np_conn_slab_close(&slab, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +326,7 @@ int main(void)
         cmocka_unit_test(shedding_gives_the_buffer_back),
         cmocka_unit_test(bytes_are_found_and_copied_over_pieces),
         cmocka_unit_test(a_part_that_cannot_be_held_is_copied),
+        cmocka_unit_test(small_pieces_are_joined),
     };
     return NP_TEST_MAIN("test_conn", tests);
 }

@@ -403,7 +403,7 @@ cdef extern from "server/np_conn.h" nogil:
     struct np_flow:
         np_iov iov
         np_udata op
-        uint32_t live
+        uint16_t live
         uint32_t sending
 
     struct np_conn:
@@ -424,6 +424,7 @@ cdef extern from "server/np_conn.h" nogil:
     np_flow *np_flow_get(np_conn_slab *slab)
     void np_flow_put(np_conn_slab *slab, np_flow *flow)
     int np_flow_push(np_flow *flow, void *owner, const void *base, size_t len_bytes)
+    int np_flow_join(np_flow *flow, const void *base, size_t len_bytes)
     int np_flow_push_front(np_flow *flow, void *owner, const void *base, size_t len_bytes)
     int np_flow_move(np_flow *source, np_flow *target, size_t len_bytes)
     int64_t np_flow_shed(np_flow *flow)

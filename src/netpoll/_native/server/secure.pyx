@@ -20,7 +20,8 @@ from netpoll._core cimport Loop
 from netpoll._native.c cimport (
     NP_CONN_CHUNK_COUNT, NP_CLOSING, NP_CONN_CORKED, NP_CONN_EOF, NP_LOST, NP_CONN_OPEN,
     NP_CONN_SHUT, NP_CONN_TLS, NP_OWNER_MASK, PyObject, Py_DECREF, Py_INCREF, iovec,
-    np_chunk, np_conn, np_conn_at, np_conn_in, np_event, np_flow, np_flow_get, np_flow_push,
+    np_chunk, np_conn, np_conn_at, np_conn_in, np_event, np_flow, np_flow_get, np_flow_join,
+    np_flow_push,
     np_flow_push_front, np_iov_advance, np_life, np_owner_drop, np_sock_send)
 from netpoll._native.limits cimport SECURE_BATCH_BYTES, SECURE_OWNERS_COUNT, TLS_RECORD_BYTES
 from netpoll._native.seal cimport seal_types
@@ -171,14 +172,18 @@ cdef class SecureWorker(Worker):
 
     cdef int keep_plain(self, np_conn *conn, bytes data) except -1:
         cdef np_flow *flow = np_conn_in(conn)
+        cdef int joined
         if flow is NULL:
             flow = np_flow_get(&self.slab)
             if flow is NULL:
                 return self.lose(conn, MemoryError())
             conn.task.context = flow
-        if np_flow_push(flow, <void*>data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
+        joined = np_flow_join(flow, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        if joined < 0 or not joined and np_flow_push(
+                flow, <void*>data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
             return self.lose(conn, MemoryError())
-        Py_INCREF(<PyObject*>data)
+        if not joined:
+            Py_INCREF(<PyObject*>data)
         return 0
 
     # ---- sending ------------------------------------------------------------------------------

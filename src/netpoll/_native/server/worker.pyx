@@ -28,8 +28,8 @@ from netpoll._native.c cimport (
     np_bufring_buf, np_bufring_close, np_bufring_consume, np_bufring_free_count,
     np_bufring_open, np_bufring_peek, np_bufring_recycle, np_bufring_rewind, np_conn,
     np_conn_at, np_conn_in, np_conn_of, np_conn_pin, np_event, np_flow, np_flow_at, np_flow_get,
-    np_flow_push, np_flow_shed, np_head, np_is_again, np_sock_close, np_sock_recv, np_task,
-    np_task_claim, np_task_pause)
+    np_flow_join, np_flow_push, np_flow_shed, np_head, np_is_again, np_sock_close, np_sock_recv,
+    np_task, np_task_claim, np_task_pause)
 from netpoll._native.failing cimport os_error, reraise
 from netpoll._native.limits cimport (
     BULK_BUF_BYTES, BULK_BUF_COUNT, BULK_ENTER_BYTES, BULK_LEAVE_BYTES, BULK_LEAVE_COUNT,
@@ -188,6 +188,7 @@ cdef class Worker(Host):
     cdef int on_bytes(self, np_conn *conn, np_event *event) except -1:
         cdef np_flow *flow
         cdef np_buf *buf = event.buf
+        cdef int joined
         if conn.flags & NP_CLOSING:
             return 0
         self.recv_bytes += event.res
@@ -199,9 +200,14 @@ cdef class Worker(Host):
             conn.task.context = flow
         if not self.buffers_count:
             self.buffers_count = np_head(self.loop.be).bufs.count
-        if np_flow_push(flow, <void*>(<uintptr_t>buf + NP_OWNER_BUF), event.data, event.res) < 0:
+        joined = np_flow_join(flow, event.data, event.res)
+        if joined < 0 or not joined and np_flow_push(
+                flow, <void*>(<uintptr_t>buf + NP_OWNER_BUF), event.data, event.res) < 0:
             return self.lose(conn, MemoryError())
-        np_buf_hold(buf)
+        if joined:
+            self.shed_bytes += event.res
+        else:
+            np_buf_hold(buf)
         self.mark()  # a look at the ring: what waits here keeps buffers
         return self.arrived(conn, event.flags)
 
