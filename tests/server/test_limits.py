@@ -1,7 +1,11 @@
 """What the system does not give: descriptors, locked memory, huge pages. Each in a child."""
 
+import asyncio
+import itertools
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -155,3 +159,33 @@ def test_connections_are_dealt_evenly(serving: Serving) -> None:
         serving.connect()
     wait_for(lambda: server.stats()["connections"] == 64)
     assert [worker["connections"] for worker in server.stats()["workers"]] == [16] * 4
+
+
+def test_adopted_connections_are_counted_by_every_worker(serving: Serving) -> None:
+    """Each count has one writer: without a GIL some were lost, and a worker that seemed to have
+    fewer than none got nobody any more (bug class 15)."""
+    may_go_on = [True]
+    numbers = itertools.count()
+
+    async def session(conn: netpoll.Connection) -> None:
+        is_adopting = next(numbers) < 2
+        while is_adopting and may_go_on[0]:
+            for _ in range(5):
+                ours, other = socket.socketpair()
+                conn.adopt(ours).close()
+                other.close()
+            await asyncio.sleep(0)
+        await conn.fill()
+
+    server = serving(session, workers=2)
+    first = [serving.connect() for _ in range(2)]
+    deadline_s = time.monotonic() + 0.5
+    while time.monotonic() < deadline_s:
+        serving.connect().close()
+        serving.clients.pop()
+    may_go_on[0] = False
+    wait_for(lambda: server.stats()["connections"] == len(first), 30)
+    for _ in range(20):
+        serving.connect()
+    wait_for(lambda: server.stats()["connections"] == 22)
+    assert all(abs(worker["connections"] - 11) <= 2 for worker in server.stats()["workers"])

@@ -252,6 +252,11 @@ def test_structured_cancelling(serving: Serving, waits: Callable[..., Any]) -> N
         with pytest.raises(asyncio.CancelledError):
             await waits(conn)
         this.uncancel()
+        if waits is not _next_turn:  # where there is a future, it is cancelled for good
+            asyncio.get_running_loop().call_later(0.01, lambda: (this.cancel(), this.uncancel()))
+            with pytest.raises(asyncio.CancelledError):
+                await waits(conn)
+            assert this.cancelling() == 0
         conn.write(b"x")
         await conn.drain()  # and all is as before
 

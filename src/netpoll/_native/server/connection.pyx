@@ -42,6 +42,12 @@ cdef int renamed(str name, str now) except -1:
     return 0
 
 
+cdef bytes separated(bytes separator):
+    if not separator:
+        raise ValueError("Separator should be at least one-byte string")  # as asyncio says it
+    return separator
+
+
 cdef class Driver:
     cdef int resume(self) except -1:
         """Goes on with the coroutine, if there is one."""
@@ -182,7 +188,7 @@ cdef class Connection(Lender):
 
         max_bytes: ValueError when so many are here without it.
         """
-        cdef Py_ssize_t end = self.find(separator, 0)
+        cdef Py_ssize_t end = self.find(separated(separator), 0)
         if end < 0:
             if max_bytes is not None and self.unread_bytes() >= max_bytes:
                 raise ValueError(f"no separator within {max_bytes} bytes")
@@ -257,7 +263,7 @@ cdef class Connection(Lender):
         b"" at the end of the stream; asyncio.IncompleteReadError when it ends within a piece,
         asyncio.LimitOverrunError when unread_max_bytes are here without the separator.
         """
-        return self._wait(WAIT_UNTIL, 0, separator)
+        return self._wait(WAIT_UNTIL, 0, separated(separator))
 
     def drain(self):
         """Awaits until most of what was written has been taken by the kernel."""
@@ -315,16 +321,16 @@ cdef class Connection(Lender):
         return flow
 
     cdef int make_room(self) except -1:
-        """Sends now: perhaps only this turn has written so much. BufferError if it is the peer."""
+        """BufferError if it is the peer that takes no more."""
         cdef np_conn *conn = self.conn
+        cdef Py_ssize_t waiting_bytes
         np_conn_pin(conn)
         try:
-            self.host.flush(conn, True)
-            if conn.flags & NP_LOST or conn.out is NULL \
-                    or <Py_ssize_t>conn.out.iov.total_bytes <= 2 * self.host.pending_max_bytes:
+            waiting_bytes = self.host.make_room(conn)
+            if waiting_bytes <= 2 * self.host.pending_max_bytes:
                 return 0
             error = BufferError(
-                f"the peer does not read: {conn.out.iov.total_bytes} bytes wait to be sent, "
+                f"the peer does not read: {waiting_bytes} bytes wait to be sent, "
                 f"pending_max_bytes is {self.host.pending_max_bytes}; await drain() in time")
             if not self.host.raises_when_full:
                 self.host.fail_conn(conn, error)
@@ -505,7 +511,7 @@ cdef class Connection(Lender):
         if fd < 0:
             raise ValueError("a closed socket cannot be adopted")
         host = self.host
-        host.dealt_count += 1
+        host.adopted_count += 1
         cdef np_conn *conn = host.begin(fd)
         if conn is NULL:
             raise ConnectionAbortedError(errno.ECONNABORTED, "the server takes no connections now")
@@ -517,7 +523,7 @@ cdef class Connection(Lender):
     # ---- flow and end -------------------------------------------------------------------------
 
     def pause_reading(self):
-        """No on_data until resume_reading(); a bounded number of bytes still arrives."""
+        """No on_data, and no end, before resume_reading(); a bounded number of bytes arrives."""
         cdef np_conn *conn = self.ours()
         conn.flags |= NP_CONN_PAUSED
         self.host.stop_reading(conn)
@@ -526,7 +532,7 @@ cdef class Connection(Lender):
         cdef np_conn *conn = self.ours()
         if conn.flags & NP_CONN_PAUSED:
             conn.flags &= ~NP_CONN_PAUSED
-            self.host.read_again(conn)
+            self.host.hold_ends(conn)
 
     def shutdown(self):
         """Ends our side of the stream when everything written has left; reading goes on."""

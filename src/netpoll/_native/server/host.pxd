@@ -46,8 +46,9 @@ cdef class Host(Completion):
     cdef iovec iov[NP_IOV_MAX]  # of the send that is being made
     cdef bint may_ship          # the backend has zero-copy sends
     cdef uint32_t launches_count
-    # Read by the dealer, in whatever thread: dealt is its own, ended is this worker's.
-    cdef uint64_t dealt_count, ended_count
+    # Read by the dealer, in whatever thread: dealt is its own, the others are this worker's. Each
+    # is written in one thread only.
+    cdef uint64_t dealt_count, adopted_count, ended_count
     cdef uint64_t accepted_count, handler_errors_count, full_closed_count
     cdef uint64_t user_copied_bytes, sent_bytes, file_bytes
 
@@ -75,6 +76,7 @@ cdef class Host(Completion):
     cdef int start_reading(self, np_conn *conn) except -1
     cdef int stop_reading(self, np_conn *conn) except -1
     cdef int read_again(self, np_conn *conn) except -1
+    cdef int hold_ends(self, np_conn *conn) except -1
     cdef int consumed(self, np_conn *conn) except -1
     # The end of the turn.
     cdef int mark(self) except -1
@@ -83,6 +85,8 @@ cdef class Host(Completion):
     cdef int send_soon(self, np_conn *conn) except -1
     cdef int flush_dirty(self, size_t least_bytes, bint now) except -1
     # Sending.
+    cdef Py_ssize_t make_room(self, np_conn *conn) except -1
+    cdef int meet_send(self, np_conn *conn) except -1
     cdef int flush(self, np_conn *conn, bint now) except -1
     cdef int launch(self, np_conn *conn, int n, size_t total_bytes, bint now) except -1
     cdef int ship(self, np_conn *conn, int n, size_t total_bytes) except -1

@@ -26,7 +26,7 @@ from netpoll._core cimport Completion, Loop
 from netpoll._native.c cimport (
     NP_CLOSING, NP_CONN_CALLED, NP_CONN_CANCELLED, NP_CONN_CHOKED, NP_CONN_CORKED, NP_CONN_DIRTY,
     NP_CONN_EOF, NP_CONN_FULL, NP_CONN_NOT_READING, NP_CONN_OPEN, NP_CONN_SHUT, NP_CONN_TIMED,
-    NP_EV_MORE, NP_EV_NOTIF, NP_EV_NO_ZC, NP_IOV_MAX, NP_LOST, NP_OP_POLL, NP_OP_RECV,
+    NP_EV_MORE, NP_EV_NOTIF, NP_EV_NO_ZC, NP_IOV_MAX, NP_LOST, NP_OP_POLL, NP_OP_RECV, NP_OP_SEND,
     NP_OWNER_MASK, NP_POLL_KEEP, NP_SEND_QUIET, NP_TASK_PUSH, NP_ZC_REGISTERED_MIN_BYTES, PyObject,
     Py_DECREF, Py_INCREF, np_chunk, np_conn, np_conn_at, np_conn_cookie, np_conn_get, np_conn_in,
     np_conn_is_pinned, np_conn_of, np_conn_pin, np_conn_put, np_conn_slab_close, np_conn_slab_init,
@@ -39,10 +39,14 @@ from netpoll._native.limits cimport FILE_BUDGET_BYTES, SHIPMENTS_MAX_COUNT
 from netpoll._native.poll cimport POLLIN, POLLOUT
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.idle cimport WHEEL_IDLE_TICKS
+from netpoll._native.transport.endpoint cimport last_event_of
 from netpoll._native.transport.out_queue cimport forget_owner, out_clear
 
 cdef enum:
     SHUT_WR = 1
+
+# Has the events that somebody has met before their turn, and does nothing.
+cdef Completion NOBODY = Completion.__new__(Completion)
 
 
 cdef class Face:
@@ -243,6 +247,14 @@ cdef class Host(Completion):
             self.start_reading(conn)
         return 0
 
+    cdef int hold_ends(self, np_conn *conn) except -1:
+        """One reason less to receive nothing. What came meanwhile, bytes or the end, was kept from
+        the handler, or a session that waits for it, and perhaps no more will come: they look."""
+        if not conn.flags & NP_CONN_NOT_READING \
+                and (np_conn_in(conn) is not NULL if self.is_session else conn.flags & NP_CONN_EOF):
+            self.queue_run(conn)
+        return self.read_again(conn)
+
     cdef int consumed(self, np_conn *conn) except -1:
         """Bytes were read: the flow may be empty, and a full connection may receive again."""
         cdef np_flow *flow = np_conn_in(conn)
@@ -257,7 +269,7 @@ cdef class Host(Completion):
             if (flow is NULL or 2 * <Py_ssize_t>flow.iov.total_bytes <= self.unread_max_bytes) \
                     and face.retained_bytes <= self.retained_max_bytes:
                 conn.flags &= ~NP_CONN_FULL
-                self.read_again(conn)
+                self.hold_ends(conn)
         return 0
 
     # ---- the end of the turn ------------------------------------------------------------------
@@ -315,6 +327,42 @@ cdef class Host(Completion):
         return 0
 
     # ---- sending ------------------------------------------------------------------------------
+
+    cdef Py_ssize_t make_room(self, np_conn *conn) except -1:
+        """Sends now: perhaps only this turn has written so much. Returns how many bytes still wait;
+        those of a send whose end is not known do not: it is with this turn's events, or the next's.
+
+        Of a pinned connection, which may be over then.
+        """
+        cdef np_flow *flow
+        cdef Py_ssize_t waiting_bytes
+        cdef uint32_t i
+        self.meet_send(conn)
+        self.flush(conn, True)
+        flow = conn.out
+        if flow is NULL or conn.flags & NP_LOST:
+            return 0
+        waiting_bytes = flow.iov.total_bytes
+        if flow.sending:
+            waiting_bytes += flow.iov.skip_bytes
+        for i in range(flow.sending):
+            waiting_bytes -= flow.iov.chunks[(flow.iov.head + i) & (flow.iov.cap - 1)].len_bytes
+        return waiting_bytes
+
+    cdef int meet_send(self, np_conn *conn) except -1:
+        """The end of its send may stand in this turn's batch, behind the event that is being looked
+        at: that of a quiet one always does (np_uring_end_quiets). It is met now."""
+        cdef np_event *event = NULL
+        cdef np_event met
+        if conn.out is not NULL and conn.out.op:
+            event = last_event_of(self.loop, conn.out.op)
+        if event is NULL or event.kind != NP_OP_SEND:
+            return 0
+        met = event[0]
+        event.owner = <void*>NOBODY
+        event.op = 0
+        event.flags |= NP_EV_MORE  # NOBODY's reference is not the operation's
+        return self.on_sent(conn, &met)
 
     cdef int flush(self, np_conn *conn, bint now) except -1:
         """What was written, as one operation; `now`: by a plain call."""
@@ -461,7 +509,7 @@ cdef class Host(Completion):
         cdef Py_ssize_t pending_bytes = conn.out.iov.total_bytes if conn.out is not NULL else 0
         if conn.flags & NP_CONN_CHOKED and 2 * pending_bytes <= self.pending_max_bytes:
             conn.flags &= ~NP_CONN_CHOKED
-            self.read_again(conn)
+            self.hold_ends(conn)
         if conn.task.argument is not NULL:
             face = <Face>conn.task.argument
             face.drained()

@@ -26,6 +26,11 @@ import socket as py_socket
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 
 
+cdef inline Py_ssize_t load_of(Worker worker) noexcept:
+    """Its connections, and those on their way to it. What it counts may be older than our own."""
+    return <Py_ssize_t>(worker.dealt_count + worker.adopted_count - worker.ended_count)
+
+
 cdef class Listener(Accepting):
     """Accepts on one socket and deals the connections to the workers, the least loaded first."""
 
@@ -81,13 +86,13 @@ cdef class Listener(Accepting):
         cdef Worker worker
         cdef Py_ssize_t total = 0
         for worker in self.workers:
-            total += worker.dealt_count - worker.ended_count
+            total += load_of(worker)
         return total
 
     cdef int deal(self, int fd) except -1:
         cdef Worker worker, least = self.workers[0]
         for worker in self.workers:
-            if worker.dealt_count - worker.ended_count < least.dealt_count - least.ended_count:
+            if load_of(worker) < load_of(least):
                 least = worker
         least.dealt_count += 1
         if least.loop is self.loop:

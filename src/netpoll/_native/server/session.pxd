@@ -28,6 +28,7 @@ cdef class Session(Driver):
     cdef int run_soon(self) except -1
     cdef int finish(self, object error) except -1
     cdef int part(self, object error) except -1
+    cdef bint is_expected(self, object error) except -1
     cdef int end(self) except -1
 
 

@@ -9,8 +9,8 @@ for and referred to weakly, and has a task's methods and the private names that 
 """
 
 from netpoll._native.c cimport (
-    PYGEN_ERROR, PYGEN_NEXT, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyIter_Send,
-    PyObject, Py_DECREF, np_conn)
+    NP_CLOSING, PYGEN_ERROR, PYGEN_NEXT, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
+    PyIter_Send, PyObject, Py_DECREF, np_conn)
 from netpoll._native.failing cimport reraise
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection, Driver, Wait
@@ -29,10 +29,8 @@ cdef object register_task = aio_tasks._register_task
 
 cdef object RETURNED = object()
 
-# What ends a session without a word: its connection is over, somebody ends it, or the loop does
-# and raises this itself.
-cdef tuple QUIET_ERRORS = (
-    ConnectionError, CancelledError, GeneratorExit, SystemExit, KeyboardInterrupt)
+# What ends a session without a word: somebody ends it, or the loop does and raises this itself.
+cdef tuple QUIET_ERRORS = (CancelledError, GeneratorExit, SystemExit, KeyboardInterrupt)
 
 
 cdef Session make_session(Host host, Connection connection, object coro):
@@ -222,16 +220,22 @@ cdef class Session(Driver):
     cdef int part(self, object error) except -1:
         """The connection goes its own way: it closes, or ends at once."""
         cdef Connection connection = self.connection
-        cdef bint was_over = connection.conn is NULL
         connection.session = None
         self.host.session_ended(
-            self, connection, None if error is None or isinstance(error, QUIET_ERRORS)
-            or was_over and isinstance(error, EOFError) else error)
+            self, connection, None if error is None or self.is_expected(error) else error)
         if error is None:
             connection.close()
         else:
             connection.abort(error)
         return 0
+
+    cdef bint is_expected(self, object error) except -1:
+        """It comes from the end of the session's own connection. That of another connection, to a
+        database or the other side of a proxy, is told."""
+        cdef np_conn *conn = self.connection.conn
+        if isinstance(error, ConnectionError):
+            return conn is NULL or conn.flags & NP_CLOSING != 0
+        return isinstance(error, QUIET_ERRORS) or conn is NULL and isinstance(error, EOFError)
 
     cdef int end(self) except -1:
         """Its loop is being closed: the coroutine is, too. What it awaits now is not waited for."""
@@ -259,6 +263,11 @@ cdef class Session(Driver):
             return False
         self.cancels_count += 1
         if self.waits_for is not None and self.waits_for.cancel(msg=msg):
+            return True
+        if self.is_native and not self.is_running and self.value is None:
+            # As the future that a task waits for: it is cancelled, whatever uncancel() says then.
+            self.value = CancelledError() if msg is None else CancelledError(msg)
+            self.resume()
             return True
         self.must_cancel = True
         self.cancel_message = msg

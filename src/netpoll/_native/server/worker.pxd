@@ -14,6 +14,7 @@ cdef class Worker(Host):
     cdef Protocol protocol      # in the handler's place, or None
     cdef Doors doors            # of connections that a proxy makes; None: nobody does
     cdef list dealt             # descriptors that the dealer put here, to be adopted
+    cdef bint goes_on           # with what the end of a turn has left: the loop's queue knows
     cdef bint is_over           # its loop is closed: nothing is adopted any more
     cdef double tick_s
     cdef object ticker, second  # timers: of the wheel, of the protocol
@@ -30,6 +31,7 @@ cdef class Worker(Host):
     cdef int receive_ended(self, np_conn *conn, int res) except -1
     cdef int end_of_stream(self, np_conn *conn) except -1
     cdef bint is_held_up(self, np_conn *conn) noexcept
+    cdef bint awaits_resume(self, np_conn *conn) noexcept
     cdef int tell_eof(self, np_conn *conn) except -1
     cdef int deliver(self, np_conn *conn) except -1
     cdef int call_on_data(self, np_conn *conn) except -1

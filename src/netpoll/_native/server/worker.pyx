@@ -247,12 +247,17 @@ cdef class Worker(Host):
             return 0
         if np_conn_in(conn) is not NULL and not self.is_held_up(conn):
             self.call_on_data(conn)
-        if np_conn_in(conn) is not NULL and self.is_held_up(conn):
+        if np_conn_in(conn) is not NULL and self.is_held_up(conn) or self.awaits_resume(conn):
             return 0  # when reading goes on, what is there is delivered, and then this
         return self.tell_eof(conn)
 
     cdef bint is_held_up(self, np_conn *conn) noexcept:
         return conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED) != 0
+
+    cdef bint awaits_resume(self, np_conn *conn) noexcept:
+        """A handler has paused reading, for an answer that comes later, say. A protocol knows what
+        to do with an end in a pause."""
+        return self.protocol is None and conn.flags & NP_CONN_PAUSED != 0
 
     cdef int tell_eof(self, np_conn *conn) except -1:
         """All that the peer has sent was delivered: the connection closes, or what a protocol
@@ -273,7 +278,8 @@ cdef class Worker(Host):
         if not self.is_session:
             if conn.flags & (NP_CONN_PAUSED | NP_CONN_CHOKED | NP_CLOSING):
                 return 0
-            self.call_on_data(conn)
+            if np_conn_in(conn) is not NULL:
+                self.call_on_data(conn)
             if conn.flags & NP_CONN_EOF and not conn.flags & (NP_CONN_PAUSED | NP_LOST) \
                     and not (np_conn_in(conn) is not NULL and self.is_held_up(conn)):
                 self.tell_eof(conn)
@@ -389,7 +395,8 @@ cdef class Worker(Host):
             if conn.flags & NP_LOST:
                 pass
             elif not self.is_session:
-                if np_conn_in(conn) is not NULL:
+                if np_conn_in(conn) is not NULL \
+                        or self.protocol is None and conn.flags & NP_CONN_EOF:
                     self.deliver(conn)
             elif conn.task.argument is not NULL:
                 self.run_session(<Connection>conn.task.argument)
@@ -407,16 +414,33 @@ cdef class Worker(Host):
 
     cdef int on_turn_end(self, Loop loop) except -1:
         cdef np_bufring *bufs = &np_head(loop.be).bufs
+        self.is_marked = True  # what comes meanwhile has the next turn, however fast a peer reads
+        try:
+            if self.runs is not NULL:
+                self.run_queue()
+            if self.dirty:
+                self.flush_dirty(0, False)
+        except BaseException:  # SystemExit, say: the others are not to wait for something to happen
+            self.is_marked = False
+            if self.runs is not NULL or self.dirty:
+                self.mark()
+            raise
         self.is_marked = False
-        if self.runs is not NULL:
-            self.run_queue()
-        if self.dirty:
-            self.flush_dirty(0, False)
+        if self.dirty and loop._stopping:
+            self.mark()  # no turn may follow
+        elif (self.runs is not NULL or self.dirty) and not self.goes_on:
+            loop.soon(self._go_on, None)
+            self.goes_on = True
         if self.slab.flow_live_count and bufs.count \
                 and np_bufring_free_count(bufs) * 8 <= bufs.count:
             for host in loop.hosts:  # whoever keeps them: all are short of them
                 (<Worker>host).evacuate()
         return 0
+
+    def _go_on(self):
+        """The turn in which this runs has asked the kernel for events."""
+        self.goes_on = False
+        self.mark()
 
     cdef int evacuate(self) except -1:
         """The kernel is short of receive buffers: what waits in them is copied out, except what it
@@ -529,6 +553,7 @@ cdef class Worker(Host):
         done it."""
         cdef uint32_t i
         cdef np_conn *conn
+        failed = None
         self.is_stopping = True
         if self.doors is not None:
             self.doors.close_all()
@@ -538,7 +563,12 @@ cdef class Worker(Host):
         for i in range(self.slab.chunks_count * NP_CONN_CHUNK_COUNT):
             conn = np_conn_at(&self.slab, i)
             if conn.flags & NP_CONN_OPEN and conn.fd >= 0 and not self.is_session:
-                self.close_conn(conn)
+                try:
+                    self.close_conn(conn)
+                except BaseException as exc:  # of an on_close()
+                    failed = exc
+        if failed is not None:
+            raise failed
 
     def _abort_all(self):
         """Ends what is left, all of it; then raises what an on_close() has."""
