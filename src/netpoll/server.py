@@ -14,6 +14,7 @@ docs/server.md explains it. docs/leases.md says who owns received bytes.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import inspect
 import math
@@ -154,7 +155,8 @@ class Server:
         self._state = "new"
         self._is_down = False  # nothing is left to be stopped
         self._pid = os.getpid()
-        self._stop_lock = threading.Lock()
+        self._stop_lock = threading.RLock()
+        self._is_stopping = False  # by who has that lock
         self._deadline_s = math.inf  # of the grace, in time.monotonic()
         self._failure_lock = threading.Lock()
         self._failure: BaseException | None = None  # what ended a worker's thread
@@ -192,9 +194,10 @@ class Server:
 
     def stats(self) -> ServerStats:
         """Counters, as a dict: summed over the workers, and of each; afterwards the last values."""
-        if self._is_down or not self._workers:
+        workers = self._workers  # which a close() in another thread empties
+        if self._is_down or not workers:
             return self._last_stats.copy()
-        pairs = zip(self._loops(), self._workers, strict=True)
+        pairs = zip(self._loops(), workers, strict=True)
         each = [{**loop.stats(), **worker.stats()} for loop, worker in pairs]
         return _summed(each, self._listeners, self._loops()[0].backend)
 
@@ -345,9 +348,10 @@ class Server:
         """Stops accepting, lets handlers finish for grace_s seconds, then aborts what is left.
 
         Blocks until all is over; a thread that a handler blocks is left behind, and told of.
-        May be called again. RuntimeError in a handler, which it would wait for, and for a server
-        that runs inside a loop: there, `await aclose()`. What ended a worker's thread by itself is
-        raised here, once, when all is over.
+        May be called again, and in a signal's handler, too: what it interrupts goes on, for no
+        longer than the shorter grace. RuntimeError in a handler, which it would wait for, and for a
+        server that runs inside a loop: there, `await aclose()`. What ended a worker's thread by
+        itself is raised here, once, when all is over.
         """
         if self._pid != os.getpid():
             return self._forget()
@@ -360,7 +364,8 @@ class Server:
                 "close() in a handler would wait for that handler: call it in another thread, or "
                 "use conn.loop.create_task(server.aclose())"
             )
-        self._stop_threads(grace_s)
+        if not self._stop_threads(grace_s):
+            return None
         for thread in self._threads:
             thread.thread.join(0.5)  # the one that has stopped the others
         if self._failure is not None and not self._is_failure_raised:
@@ -368,25 +373,36 @@ class Server:
             raise self._failure
         return None
 
-    def _stop_threads(self, grace_s: float) -> None:
+    def _stop_threads(self, grace_s: float) -> bool:
+        """False: a signal's handler has called it within itself; who was interrupted goes on."""
         # Two may stop it at once: the shorter grace counts for both.
         if self._state == "closing":
             self._hurry_s = min(self._hurry_s, time.monotonic() + grace_s + THREAD_TIMEOUT_S)
         self._deadline_s = min(self._deadline_s, time.monotonic() + grace_s)
         with self._stop_lock:
-            if self._is_down:
-                return
-            if self._state in ("new", "running"):
-                self._state = "closing" if self._threads else "closed"
-            if self._threads:
-                self._stop_accepting(self._patience_s())
-                for thread in self._threads:
-                    if thread.worker is not None:
-                        thread.call(thread.worker._begin_stop, until_s=self._patience_s())
-                for step in self._stop_steps():
-                    time.sleep(step)
-                self._join_threads()
-            self._is_down = True
+            if self._is_stopping:
+                return False
+            self._is_stopping = True
+            try:
+                if not self._is_down:
+                    self._take_down()
+            finally:
+                self._is_stopping = False
+        return True
+
+    def _take_down(self) -> None:
+        if self._state in ("new", "running"):
+            self._state = "closing" if self._threads else "closed"
+        if self._threads:
+            self._stop_accepting(self._patience_s())
+            for thread in self._threads:
+                if thread.worker is not None:
+                    begin = partial(thread.call, thread.worker._begin_stop)
+                    take_each(thread.loop, [partial(begin, until_s=self._patience_s())])
+            for step in self._stop_steps():
+                time.sleep(step)
+            self._join_threads()
+        self._is_down = True
 
     def _drain(self, until_s: float) -> None:
         """Of one that has threads: accepts no more, and lets connections leave in their own time.
@@ -436,12 +452,14 @@ class Server:
         if self._inside is None:
             await asyncio.get_running_loop().run_in_executor(None, self.close, grace_s)
             return None
+        if asyncio.get_running_loop() is not self._inside:
+            return await self._close_from_elsewhere(self._inside, grace_s)
         self._deadline_s = min(self._deadline_s, time.monotonic() + grace_s)
         if self._state == "running":
             self._state = "closing"
             try:
                 self._stop_listening()
-                self._workers[0]._begin_stop()
+                take_each(self._inside, [self._workers[0]._begin_stop])
                 for step in self._stop_steps():
                     await asyncio.sleep(step)
             finally:  # if it was cancelled, what is left ends now
@@ -449,6 +467,18 @@ class Server:
         while not self._is_down:  # another aclose() is at it
             await asyncio.sleep(0.005)
         return None
+
+    async def _close_from_elsewhere(self, inside: EventLoop, grace_s: float) -> None:
+        """In another loop than the one that it runs inside, and whose its connections are."""
+        ending: concurrent.futures.Future[None] | None = None
+        while not self._is_down and (ending is None or not ending.done()):
+            if not inside.is_running():
+                raise RuntimeError("the loop that this server runs inside does not run now")
+            if ending is None:
+                ending = asyncio.run_coroutine_threadsafe(self.aclose(grace_s), inside)
+            await asyncio.sleep(0.005)
+        if ending is not None and ending.done():
+            ending.result()
 
     def _end_inside(self) -> None:
         loop, worker = self._inside, self._workers[0]

@@ -335,6 +335,100 @@ def test_on_close_that_fails_does_not_keep_the_others_open(serving: Serving) -> 
     serving.errors.clear()
 
 
+@pytest.mark.parametrize("is_inside", [False, True], ids=["threads", "inside"])
+def test_on_close_that_exits_while_idle_connections_are_closed(
+    backend: str, serving: Serving, is_inside: bool
+) -> None:
+    """The others are closed, and the server is down (bug class 34)."""
+    closed: list[Any] = []
+
+    def on_close(conn: netpoll.Connection, error: BaseException | None) -> None:
+        closed.append(error)
+        sys.exit(3)
+
+    async def inside(server: netpoll.Server) -> None:
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, c: told.append(c))
+        async with server:
+            clients = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+            await until(lambda: server.stats()["connections"] == 3)
+        for reader, writer in clients:
+            assert await reader.read() == b""
+            writer.close()
+        assert [type(context["exception"]) for context in told] == [SystemExit]
+
+    if is_inside:
+        netpoll.run(
+            inside(netpoll.Server(echo, "127.0.0.1", 0, on_close=on_close)), backend=backend
+        )
+    else:
+        server = serving(echo, on_close=on_close)
+        clients = [serving.connect() for _ in range(3)]
+        wait_for(lambda: server.stats()["connections"] == 3)
+        server.close(5)
+        assert all(ended(client) for client in clients)
+        assert server_threads() == []
+        serving.errors.clear()
+    assert closed == [None] * 3
+
+
+def test_a_signals_handler_closes_what_is_being_closed(serving: Serving) -> None:
+    """It interrupts close() in the same thread, which holds the lock (bug class 33)."""
+
+    async def session(conn: netpoll.Connection) -> None:
+        await asyncio.sleep(1000)
+
+    server = serving(session)
+    serving.connect()
+    wait_for(lambda: server.stats()["sessions"])
+    handlers: list[str] = []
+
+    def close(signum: int, frame: Any) -> None:
+        server.close(0.05)
+        handlers.append(repr(server))
+
+    before = signal.signal(signal.SIGALRM, close)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        server.close(60)  # the shorter grace counts
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert ["closing" in said for said in handlers] == [True]
+    assert server_threads() == []
+
+
+@pytest.mark.parametrize("kind", ["netpoll", "asyncio"])
+def test_aclose_in_another_loop(backend: str, kind: str) -> None:
+    """The loop that it runs inside does the work; the other one waits (bug class 15)."""
+    servers: list[netpoll.Server] = []
+    begun, may_go = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        servers.append(netpoll.Server(echo, "127.0.0.1", 0).start())
+        begun.set()
+        await asyncio.to_thread(may_go.wait, 20 * SLOWNESS)
+
+    async def elsewhere() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", servers[0].port)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        await servers[0].aclose(0.05)
+        assert "closed" in repr(servers[0])
+        writer.close()
+        return await reader.read()
+
+    thread = threading.Thread(target=netpoll.run, args=(serve(),), kwargs={"backend": backend})
+    thread.start()
+    assert begun.wait(20 * SLOWNESS)
+    try:
+        run = netpoll.run if kind == "netpoll" else asyncio.run
+        assert run(elsewhere()) == b""
+    finally:
+        may_go.set()
+        thread.join()
+
+
 def test_a_step_of_a_threads_end_that_fails(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
