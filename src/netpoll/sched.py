@@ -220,7 +220,8 @@ class Scheduler(SchedulerCore):
     def as_executor(self, priority: Priority = Priority.NORMAL) -> concurrent.futures.Executor:
         """The scheduler as an Executor: for loop.run_in_executor and code that expects one.
 
-        Shutting the executor down waits for what went through it; the scheduler goes on.
+        Shutting the executor down waits for what went through it; the scheduler goes on. Futures
+        whose calls the scheduler's own close(cancel=True) drops are cancelled.
         """
         return _Executor(self, priority)
 
@@ -437,7 +438,8 @@ class TaskGroup:
         use(first.result())
 
     When a task fails, the others and the block are cancelled; the failures come out of the block
-    as an ExceptionGroup, as those of asyncio.TaskGroup do. Tasks of the group may spawn into it.
+    as an ExceptionGroup, as those of asyncio.TaskGroup do, the first SystemExit or
+    KeyboardInterrupt as it is. Tasks of the group may spawn into it.
     """
 
     def __init__(self) -> None:
@@ -446,6 +448,7 @@ class TaskGroup:
         # one thing.
         self._tasks: dict[Task, None] = {}
         self._errors: list[BaseException] = []
+        self._exit: BaseException | None = None  # which asks for the program's end
         self._parent: Task | None = None
         self._has_cancelled_parent = False
         self._is_aborting = False
@@ -467,7 +470,10 @@ class TaskGroup:
         task: Task = self._parent.scheduler.spawn(target, *args, **options)
         with self._lock:
             self._tasks[task] = None
+            is_late = self._is_aborting  # by now: another worker's task has failed
         task.add_done_callback(self._on_done)
+        if is_late:
+            task.cancel()
         return task
 
     def _on_done(self, task: Task) -> None:
@@ -477,6 +483,7 @@ class TaskGroup:
             if error is None:
                 return
             self._errors.append(error)
+            self._note_exit(error)
             if self._is_aborting:
                 return
             self._is_aborting = True
@@ -487,6 +494,10 @@ class TaskGroup:
             other.cancel()
         if self._has_cancelled_parent and self._parent is not None:
             self._parent.cancel()
+
+    def _note_exit(self, error: BaseException | None) -> None:
+        if self._exit is None and isinstance(error, (SystemExit, KeyboardInterrupt)):
+            self._exit = error
 
     def _abort(self) -> None:
         with self._lock:
@@ -531,6 +542,7 @@ class TaskGroup:
     ) -> None:
         with self._lock:
             self._state = "closing"
+            self._note_exit(error)
         cancelled: CancelledError | None = None
         if isinstance(error, CancelledError):
             if not self._take_own_cancel():
@@ -543,8 +555,8 @@ class TaskGroup:
             self._take_own_cancel()  # it came too late to be thrown
         self._state = "over"
         try:
-            if isinstance(error, (SystemExit, KeyboardInterrupt)):
-                raise error
+            if self._exit is not None:
+                raise self._exit
             if cancelled is not None and not self._errors:
                 raise cancelled
             if error is not None:
@@ -553,7 +565,7 @@ class TaskGroup:
                 raise BaseExceptionGroup("unhandled errors in a TaskGroup", self._errors) from None
         finally:
             del cancelled, error
-            self._parent = None
+            self._parent = self._exit = None
             self._errors = []
 
 
@@ -566,20 +578,39 @@ def _future_of(task: Task) -> concurrent.futures.Future[None]:
     return future
 
 
-def _run_future(
-    future: concurrent.futures.Future[Any],
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = fn(*args, **kwargs)
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+class _Call:
+    """A call on its way to a worker. Dropped on that way, by a close() that cancels, it cancels its
+    future: who waits for that would wait for ever."""
+
+    __slots__ = ("args", "fn", "future", "kwargs")
+
+    def __init__(
+        self,
+        future: concurrent.futures.Future[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.future: concurrent.futures.Future[Any] | None = future
+        self.fn, self.args, self.kwargs = fn, args, kwargs
+
+    def __call__(self) -> None:
+        future, self.future = self.future, None
+        try:
+            if future is None or not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = self.fn(*self.args, **self.kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+        finally:
+            del future, self.fn, self.args, self.kwargs  # a traceback leads here
+
+    def __del__(self) -> None:
+        if self.future is not None and self.future.cancel():
+            self.future.set_running_or_notify_cancel()  # who waits for several hears of it by this
 
 
 class _Executor(concurrent.futures.Executor):
@@ -600,7 +631,7 @@ class _Executor(concurrent.futures.Executor):
             self._pending[future] = None
         future.add_done_callback(self._forget)
         try:
-            self._scheduler.post(_run_future, future, fn, args, kwargs, priority=self._priority)
+            self._scheduler.post(_Call(future, fn, args, kwargs), priority=self._priority)
         except BaseException:
             self._forget(future)
             raise

@@ -2,11 +2,13 @@
 
 import asyncio
 import concurrent.futures
+import gc
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -338,6 +340,47 @@ def test_futures_are_cancelled_and_waited_for(make_scheduler: MakeScheduler) -> 
     executor.shutdown(wait=False, cancel_futures=True)
     assert dropped.cancelled()
     go.set()
+
+
+def test_futures_end_with_a_scheduler_that_cancels(make_scheduler: MakeScheduler) -> None:
+    """Who waits for what is dropped would wait for ever (bug class 33)."""
+    scheduler = make_scheduler(1)
+    go = blocked(scheduler)
+    executor = scheduler.as_executor()
+    futures = [executor.submit(int) for _ in range(3)]
+    assert futures[0].cancel()
+    threading.Timer(0.02, go.set).start()
+    scheduler.close(cancel=True)
+    done, waiting = concurrent.futures.wait(futures, 20)
+    assert not waiting and all(future.cancelled() for future in done)
+    executor.shutdown()
+    with pytest.raises(RuntimeError):
+        scheduler.as_executor().submit(int)
+
+
+def test_a_future_that_failed_is_no_cycle(scheduler: Scheduler) -> None:
+    """As of concurrent.futures' own: its traceback does not lead to it (bug class 20)."""
+
+    class Argument:
+        pass
+
+    def fail(argument: Argument) -> None:
+        raise LookupError
+
+    argument = Argument()
+    seen = weakref.ref(argument)
+    executor = scheduler.as_executor()
+    gc.collect()
+    gc.disable()
+    try:
+        future = executor.submit(fail, argument)
+        assert isinstance(future.exception(20), LookupError)
+        del future, argument
+        executor.submit(int).result(20)  # the worker has left the call before
+        assert seen() is None
+    finally:
+        gc.enable()
+    executor.shutdown()
 
 
 def test_a_loop_runs_functions_in_the_scheduler(scheduler: Scheduler) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from netpoll import Scheduler, Server
+from netpoll import Priority, Scheduler, Server
 from netpoll.offload import PENDING_MAX_COUNT, offload, offload_data
 
 from ..conftest import LoopFactory
@@ -142,6 +142,36 @@ def test_a_loop_that_is_closed_first_loses_only_its_replies(
     go.set()
     scheduler.close()
     assert take_reports(scheduler) == []
+
+
+def test_a_reply_that_cannot_be_written_ends_its_connection_only(
+    loop, make_scheduler: MakeScheduler
+) -> None:
+    """Those that came with it, in one batch, go out (bug class 34)."""
+    scheduler = make_scheduler(1)
+    go, at_flush = threading.Event(), threading.Event()
+
+    def handler(data: bytes) -> bytes:
+        go.wait(20)
+        return data if data != b"1" else "no bytes"  # type: ignore[return-value]
+
+    async def client(reader, writer, number: int) -> bytes:
+        writer.write(b"%d" % number)
+        try:
+            return await reader.read(10)
+        except ConnectionResetError:
+            return b""
+
+    def hold() -> None:  # until all replies are there
+        go.set()
+        scheduler.spawn(at_flush.set, priority=Priority.LOW)
+        at_flush.wait(20)
+
+    loop.call_later(0.1, hold)
+    answers = talk(loop, scheduler, handler, client, connections=4)
+    assert answers == [b"" if n == 1 else b"%d" % n for n in range(4)]
+    (report,) = take_reports(scheduler)
+    assert isinstance(report["exception"], TypeError)
 
 
 @pytest.mark.netpoll_only

@@ -100,6 +100,75 @@ def test_all_failures_come_out(scheduler: Scheduler) -> None:
     assert scheduler.run(main) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("where", ["task", "block"])
+def test_the_program_s_end_comes_out_as_it_is(scheduler: Scheduler, where: str) -> None:
+    """As of asyncio.TaskGroup: SystemExit in a group would be no exit status."""
+    ended = []
+
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    async def wait() -> None:
+        try:
+            await sleep(100)
+        finally:
+            ended.append("wait")
+
+    async def main() -> None:
+        async with TaskGroup() as group:
+            group.spawn(wait)
+            await sleep(0.01)
+            if where == "block":
+                raise SystemExit(3)
+            group.spawn(leave)
+
+    with pytest.raises(SystemExit) as left:
+        scheduler.run(main)
+    assert left.value.code == 3 and ended == ["wait"]
+
+
+def test_spawned_while_another_fails(
+    make_scheduler: MakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another worker, in the middle of spawn(): it is cancelled with the others."""
+    scheduler = make_scheduler(2)
+    group = TaskGroup()
+
+    begun = threading.Event()
+
+    class Slow:
+        @staticmethod
+        def spawn(*args) -> netpoll.Task:
+            begun.set()
+            while not group._is_aborting:
+                time.sleep(0.001)
+            return scheduler.spawn(*args)
+
+    async def fail() -> None:
+        while not begun.is_set():
+            await sleep(0.001)
+        raise ValueError
+
+    async def wait() -> None:
+        await sleep(100)
+
+    async def main() -> None:
+        async with group:
+            group.spawn(fail)
+            monkeypatch.setattr(group, "_parent", Parent(group._parent))
+            group.spawn(wait)
+
+    class Parent:
+        scheduler = Slow
+
+        def __init__(self, task: netpoll.Task) -> None:
+            self.cancel, self.uncancel = task.cancel, task.uncancel
+
+    with pytest.raises(ExceptionGroup) as failed:
+        scheduler.run(main)
+    assert failed.group_contains(ValueError)
+
+
 def test_the_block_s_own_failure_counts_too(scheduler: Scheduler) -> None:
     async def main() -> None:
         with pytest.raises(ExceptionGroup) as caught:

@@ -1,6 +1,7 @@
 """spawn, post, and what a Task says and does."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
@@ -270,6 +271,43 @@ def test_a_foreign_awaitable_is_refused_in_the_coroutine(scheduler: Scheduler) -
 
     assert "event loop" in scheduler.run(main)
     assert "cannot await 5" in scheduler.run(foreign)
+
+
+class Odd:
+    def __await__(self):
+        yield 5
+
+
+def test_awaits_that_are_refused_need_no_stack(scheduler: Scheduler) -> None:
+    """Each is a step of the coroutine's loop, and was one more call of ours within the last (bug
+    class 91)."""
+
+    async def stubborn(times: int) -> int:
+        refused = 0
+        while refused < times:
+            try:
+                await Odd()
+            except RuntimeError:
+                refused += 1
+        return refused
+
+    assert scheduler.run(stubborn, 200_000) == 200_000
+
+
+def test_a_task_that_does_not_give_up_is_cancelled(scheduler: Scheduler) -> None:
+    begun = threading.Event()
+
+    async def stubborn() -> None:
+        while True:
+            begun.set()
+            with contextlib.suppress(RuntimeError):
+                await Odd()
+
+    task = scheduler.spawn(stubborn)
+    assert begun.wait(WAIT_S)
+    assert task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        task.result(WAIT_S)
 
 
 def test_a_task_cannot_await_itself(scheduler: Scheduler) -> None:

@@ -48,11 +48,28 @@ cdef class Outbox:
             replies = self.replies
             self.replies = []
             self.is_scheduled = False
-        for task, reply in replies:
-            if isinstance(reply, BaseException):
-                task.fail(reply)
-            else:
-                task.write(reply)
+        failed = None
+        for task, reply in replies:  # one that fails does not take the others with it
+            try:
+                tell(task, reply)
+            except BaseException as exc:
+                failed = failed or exc
+        if failed is not None:
+            raise failed
+
+
+cdef int tell(ConnectionTask task, object reply) except -1:
+    """A reply that cannot be written is the end of its connection, as a handler's exception is."""
+    if not isinstance(reply, BaseException):
+        try:
+            task.write(reply)
+            return 0
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            reply = exc
+    task.fail(reply)
+    return 0
 
 
 cdef class ConnectionTask:

@@ -116,14 +116,18 @@ cdef int begin(Task task) except -1:
     return 0
 
 
-cdef PySendResult throw_cancel(Task task, PyObject **value) except? PYGEN_ERROR:
-    """One step of a coroutine, with CancelledError instead of a value."""
+cdef object take_cancel(Task task):
+    """The exception that a cancel() has asked for."""
     with cython.critical_section(task):
         task.must_cancel = False
         message = task.cancel_message
-    error = CancelledError() if message is None else CancelledError(message)
+    return CancelledError() if message is None else CancelledError(message)
+
+
+cdef PySendResult throw_cancel(Task task, PyObject **value) except? PYGEN_ERROR:
+    """One step of a coroutine, with CancelledError instead of a value."""
     try:
-        yielded = task.target.throw(error)
+        yielded = task.target.throw(take_cancel(task))
     except StopIteration as stop:
         result = stop.value
         Py_INCREF(<PyObject*>result)
@@ -162,13 +166,30 @@ cdef int suspend(Task task, object awaited) except -1:
         register(task)
         if (<SchedulerCore>task.core).is_cancelling:
             task.must_cancel = True     # the shutdown has not found it in the registry
+    error = wait_for(task, awaited)
+    while error is not None:    # the coroutine hears of it where it stands, and may go on there
+        task.waiting_on = None
+        try:
+            awaited = task.target.throw(take_cancel(task) if task.must_cancel else error)
+        except StopIteration as stop:
+            return finish(task, stop.value, None)
+        error = wait_for(task, awaited)
+    return 0
+
+
+cdef object wait_for(Task task, object awaited):
+    """The task waits for this; or the reason why it cannot."""
     if awaited is None:     # a bare yield: back to the end of the queue
         np_task_wake(&task.node)
-        return 0
+        return None
     if not isinstance(awaited, Suspension):
         suspension = wait_for_future(task, awaited)
         if suspension is None:
-            return refuse(task, awaited)
+            return RuntimeError(
+                f"a task of a Scheduler cannot await {awaited!r}; it can await tasks, sleep(), "
+                "yield_now() and coroutines made of these. What belongs to an event loop is "
+                "awaited in that loop, or in a task bound (affinity) to the worker whose loop it "
+                "is")
         awaited = suspension
     with cython.critical_section(task):
         task.waiting_on = awaited
@@ -182,26 +203,8 @@ cdef int suspend(Task task, object awaited) except -1:
             (<Suspension>awaited).detach(task)
             np_task_wake(&task.node)
     except Exception as exc:
-        return throw_into(task, exc)
-    return 0
-
-
-cdef int throw_into(Task task, object error) except -1:
-    """An await that cannot be: the coroutine hears of it where it stands."""
-    task.waiting_on = None
-    try:
-        awaited = task.target.throw(error)
-    except StopIteration as stop:
-        finish(task, stop.value, None)
-        return 0
-    return suspend(task, awaited)
-
-
-cdef int refuse(Task task, object awaited) except -1:
-    return throw_into(task, RuntimeError(
-        f"a task of a Scheduler cannot await {awaited!r}; it can await tasks, sleep(), yield_now() "
-        "and coroutines made of these. What belongs to an event loop is awaited in that loop, or "
-        "in a task bound (affinity) to the worker whose loop it is"))
+        return exc
+    return None
 
 
 cdef int run_task(SchedulerCore core, Worker *worker, Task task) except -1:
