@@ -18,10 +18,11 @@ explains it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from netpoll._files.operations import is_ring
@@ -164,7 +165,11 @@ class Ring:
     """
 
     def __init__(self, entries: int = 8, flags: int = 0, cq_entries: int = 0) -> None:
-        self._ring: Any = None
+        # The ring is in the first list until close(), and in the second while a call of liburing
+        # keeps it from ending. Lists, because pop() is one step to signals and other threads.
+        self._open: list[Any] = []
+        self._closed: list[Any] = []
+        self._calls_count = 0
         self._buffers: Any = None
         self._thread_id = threading.get_ident()
         self._pid = os.getpid()
@@ -175,19 +180,37 @@ class Ring:
             params.cq_entries = cq_entries
         ring = ffi.new("struct io_uring *")
         _checked(lib.io_uring_queue_init_params(entries, ring, params), "making an io_uring")
-        self._ring = ring
+        self._open.append(ring)
         self.entries = params.sq_entries
         self.cq_entries = params.cq_entries
         self.features = params.features
 
     def _mine(self) -> Any:
-        if self._ring is None:
+        if not self._open:
             raise ValueError("this ring is closed")
         if threading.get_ident() != self._thread_id:
             raise RuntimeError("a ring belongs to the thread that made it: make one here")
         if os.getpid() != self._pid:
             raise RuntimeError("this ring is the parent process's: make a new one in the child")
-        return self._ring
+        return self._open[0]
+
+    @contextlib.contextmanager
+    def _in_call(self) -> Iterator[Any]:
+        """The ring, for calls of liburing. One that is closed meanwhile, by a signal's handler, a
+        finaliser or another thread, ends after them."""
+        self._mine()  # only its own thread counts
+        self._calls_count += 1
+        try:
+            yield self._mine()
+        finally:
+            self._calls_count -= 1
+            self._end_closed()
+
+    def _end_closed(self) -> None:
+        while self._closed and not self._calls_count:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                lib.io_uring_queue_exit(self._closed.pop())
+                self._buffers = None
 
     def fileno(self) -> int:
         """The ring's file descriptor: readable when completions wait."""
@@ -195,51 +218,49 @@ class Ring:
 
     def get_sqe(self) -> Any:
         """The next free entry of the submission queue. Raises BlockingIOError when it is full."""
-        entry = lib.io_uring_get_sqe(self._mine())
-        if entry == ffi.NULL:
-            raise BlockingIOError(errno.EAGAIN, "the submission queue is full: submit() first")
-        ffi.memmove(entry, bytes(SQE_BYTES), SQE_BYTES)  # liburing leaves what was there before
-        return entry
+        with self._in_call() as ring:
+            entry = lib.io_uring_get_sqe(ring)
+            if entry == ffi.NULL:
+                raise BlockingIOError(errno.EAGAIN, "the submission queue is full: submit() first")
+            ffi.memmove(entry, bytes(SQE_BYTES), SQE_BYTES)  # liburing leaves what was there before
+            return entry
 
     def submit(self) -> int:
         """Hands the filled entries to the kernel; returns how many it took."""
-        return _checked(lib.io_uring_submit(self._mine()), "submitting")
+        with self._in_call() as ring:
+            return _checked(lib.io_uring_submit(ring), "submitting")
 
     def submit_and_wait(self, count: int) -> int:
         """submit(), and waits until at least `count` completions are there."""
-        ring = self._mine()
-        while (taken := lib.io_uring_submit_and_wait(ring, count)) == -errno.EINTR:
-            pass  # a signal's handler has run by now, and did not raise
-        return _checked(taken, "submitting and waiting")
+        with self._in_call() as ring:
+            while (taken := lib.io_uring_submit_and_wait(ring, count)) == -errno.EINTR:
+                self._mine()  # a signal's handler has run by now, and did not raise, but may close
+            return _checked(taken, "submitting and waiting")
 
     def peek_cqe(self) -> Completion | None:
         """The next completion, or None when there is none."""
         place = ffi.new("struct io_uring_cqe **")
-        result = lib.io_uring_peek_cqe(self._mine(), place)
-        if result == -errno.EAGAIN:
-            return None
-        _checked(result, "looking for a completion")
-        return self._take(place[0])
+        with self._in_call() as ring:
+            result = lib.io_uring_peek_cqe(ring, place)
+            if result == -errno.EAGAIN:
+                return None
+            _checked(result, "looking for a completion")
+            return _take(ring, place[0])
 
     def wait_cqe(self, timeout: float | None = None) -> Completion:
         """The next completion. Raises TimeoutError after `timeout` seconds without one."""
-        ring = self._mine()
         place = ffi.new("struct io_uring_cqe **")
         limit = ffi.NULL
         if timeout is not None:
             limit = ffi.new("struct __kernel_timespec *")
             limit.tv_sec, limit.tv_nsec = divmod(int(timeout * 1e9), 10**9)
-        while (result := lib.io_uring_wait_cqe_timeout(ring, place, limit)) == -errno.EINTR:
-            pass
-        if result == -errno.ETIME:
-            raise TimeoutError(errno.ETIMEDOUT, "no completion came in time")
-        _checked(result, "waiting for a completion")
-        return self._take(place[0])
-
-    def _take(self, cqe: Any) -> Completion:
-        completion = Completion(cqe.user_data, cqe.res, cqe.flags)
-        lib.io_uring_cqe_seen(self._ring, cqe)
-        return completion
+        with self._in_call() as ring:
+            while (result := lib.io_uring_wait_cqe_timeout(ring, place, limit)) == -errno.EINTR:
+                self._mine()
+            if result == -errno.ETIME:
+                raise TimeoutError(errno.ETIMEDOUT, "no completion came in time")
+            _checked(result, "waiting for a completion")
+            return _take(ring, place[0])
 
     def register_buffers(self, buffers: Sequence[Any]) -> None:
         """Registers writable buffers for *_fixed entries; kept until they are unregistered."""
@@ -247,33 +268,40 @@ class Ring:
         vectors = ffi.new("struct iovec[]", len(views))
         for vector, view in zip(vectors, views, strict=True):
             vector.iov_base, vector.iov_len = view, len(view)
-        _checked(
-            lib.io_uring_register_buffers(self._mine(), vectors, len(views)), "registering buffers"
-        )
+        with self._in_call() as ring:
+            _checked(
+                lib.io_uring_register_buffers(ring, vectors, len(views)), "registering buffers"
+            )
         self._buffers = views
 
     def unregister_buffers(self) -> None:
-        _checked(lib.io_uring_unregister_buffers(self._mine()), "unregistering buffers")
+        with self._in_call() as ring:
+            _checked(lib.io_uring_unregister_buffers(ring), "unregistering buffers")
         self._buffers = None
 
     def register_files(self, fds: Sequence[int]) -> None:
         """Registers files for entries with IOSQE_FIXED_FILE, by their place in `fds`."""
         numbers = ffi.new("int[]", list(fds))
-        _checked(lib.io_uring_register_files(self._mine(), numbers, len(fds)), "registering files")
+        with self._in_call() as ring:
+            _checked(lib.io_uring_register_files(ring, numbers, len(fds)), "registering files")
 
     def unregister_files(self) -> None:
-        _checked(lib.io_uring_unregister_files(self._mine()), "unregistering files")
+        with self._in_call() as ring:
+            _checked(lib.io_uring_unregister_files(ring), "unregistering files")
 
     def register_eventfd(self, fd: int) -> None:
         """An eventfd that counts completions: a ring can so be watched by any event loop."""
-        _checked(lib.io_uring_register_eventfd(self._mine(), fd), "registering an eventfd")
+        with self._in_call() as ring:
+            _checked(lib.io_uring_register_eventfd(ring, fd), "registering an eventfd")
 
     def unregister_eventfd(self) -> None:
-        _checked(lib.io_uring_unregister_eventfd(self._mine()), "unregistering an eventfd")
+        with self._in_call() as ring:
+            _checked(lib.io_uring_unregister_eventfd(ring), "unregistering an eventfd")
 
     def supports(self, opcode: int) -> bool:
         """The kernel knows this IORING_OP_*."""
-        probe = lib.io_uring_get_probe_ring(self._mine())
+        with self._in_call() as ring:
+            probe = lib.io_uring_get_probe_ring(ring)
         if probe == ffi.NULL:
             raise OSError(errno.ENOMEM, "probing an io_uring failed")
         try:
@@ -282,11 +310,14 @@ class Ring:
             lib.io_uring_free_probe(probe)
 
     def close(self) -> None:
-        """Ends the ring; what is in flight is cancelled by the kernel. Twice does nothing."""
-        ring, self._ring = self._ring, None
-        if ring is not None:
-            lib.io_uring_queue_exit(ring)
-            self._buffers = None
+        """Ends the ring; what is in flight is cancelled by the kernel. Twice does nothing.
+
+        While a method waits in its own thread, the ring ends with that wait: one that a signal
+        has interrupted raises ValueError then.
+        """
+        with contextlib.suppress(IndexError):
+            self._closed.append(self._open.pop())
+            self._end_closed()
 
     def __enter__(self) -> Self:
         return self
@@ -295,8 +326,14 @@ class Ring:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_ring", None) is not None:
+        if getattr(self, "_open", None):
             self.close()
+
+
+def _take(ring: Any, cqe: Any) -> Completion:
+    completion = Completion(cqe.user_data, cqe.res, cqe.flags)
+    lib.io_uring_cqe_seen(ring, cqe)
+    return completion
 
 
 def _checked(result: int, doing: str) -> int:

@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import signal
 import threading
 import time
 from typing import Any
@@ -98,6 +99,39 @@ def test_closed() -> None:
             call()
     with pytest.raises(OSError):
         os.fstat(fd)
+
+
+def test_a_signals_handler_closes_it_in_a_wait() -> None:
+    """The wait goes on in memory that the ring had (bug class 23)."""
+    ring = uring.Ring(4)
+    fd = ring.fileno()
+    before = signal.signal(signal.SIGALRM, lambda *_: ring.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(ValueError, match="closed"):
+            ring.wait_cqe(20)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
+def test_another_thread_closes_it_in_a_wait() -> None:
+    ring = uring.Ring(4)
+    fd = ring.fileno()
+    buffer = bytearray(16)
+    ring.register_buffers([buffer])
+    closing = threading.Timer(0.05, ring.close)
+    closing.start()
+    with pytest.raises(TimeoutError):
+        ring.wait_cqe(0.3)
+    closing.join()
+    buffer.extend(b"nobody exports it any more")
+    with pytest.raises(OSError):
+        os.fstat(fd)
+    with pytest.raises(ValueError, match="closed"):
+        ring.submit()
 
 
 def test_another_thread_is_refused(ring: Any) -> None:

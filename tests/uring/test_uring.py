@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import os
+import select
 import socket
 import sys
 import threading
@@ -179,6 +180,17 @@ async def test_a_result_that_nobody_takes_is_closed(ring_loop: Any) -> None:
     del operation
 
 
+async def test_a_descriptor_that_was_looked_at_stays_open(ring_loop: Any) -> None:
+    path = ffi.new("char[]", b"/dev/null")
+    entry = uring.sqe()
+    lib.io_uring_prep_openat(entry, uring.AT_FDCWD, path, os.O_RDONLY | os.O_CLOEXEC, 0)
+    operation = uring.submit(entry, keep=path)
+    await until(operation.done)
+    fd = operation.res
+    del operation
+    os.close(fd)
+
+
 async def test_chains(ring_loop: Any, tmp_path: Path) -> None:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     data, buffer = ffi.new("char[]", b"hello"), bytearray(5)
@@ -229,6 +241,24 @@ async def test_multishot_is_iterated_over(ring_loop: Any) -> None:
         for client in clients:
             client.close()
         del accepting
+
+
+async def test_two_do_not_wait_for_one_operation(ring_loop: Any) -> None:
+    """The first was forgotten, and waited for ever (bug class 33)."""
+    reader, writer = os.pipe()
+    entry = uring.sqe()
+    lib.io_uring_prep_poll_multishot(entry, reader, select.POLLIN)
+    ready = aiter(uring.submit(entry))
+    first = asyncio.ensure_future(anext(ready))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="awaited already"):
+        await anext(ready)
+    os.write(writer, b"x")
+    assert (await asyncio.wait_for(first, 20))[0] == select.POLLIN
+    assert ready.cancel()
+    await until(ready.done)
+    os.close(reader)
+    os.close(writer)
 
 
 async def test_a_zero_copy_send_gives_what_it_sent(ring_loop: Any) -> None:

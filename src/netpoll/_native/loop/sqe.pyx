@@ -68,7 +68,8 @@ cdef np_udata submit_one(Loop loop, const void *sqe, Completion owner) except? 0
 cdef class Operation(Completion):
     """An entry that was submitted: await it for its result, or iterate over a multishot's.
 
-    opcode: of the entry. res, flags: of the newest completion, None and 0 before. in_flight: the
+    opcode: of the entry. res, flags: of the newest completion, None and 0 before; who asks for res
+    has the new fd that it may be. in_flight: the
     kernel has it, and with it all that it points to.
 
     Awaiting gives res, or raises OSError for a negative one. Cancelling a task that waits asks the
@@ -98,7 +99,10 @@ cdef class Operation(Completion):
 
     @property
     def res(self):
-        return self.last_res if self.has_result else None
+        if not self.has_result:
+            return None
+        self.is_taken = True  # a new fd is the caller's now
+        return self.last_res
 
     @property
     def in_flight(self):
@@ -133,13 +137,13 @@ cdef class Operation(Completion):
         if self.is_stream:
             raise RuntimeError("this operation is being iterated over")
         if self.op:
-            if self.future is not None:
-                raise RuntimeError("this operation is being awaited already")
             yield from self.wait().__await__()
         return self.result()
 
     async def wait(self):
         """Waits until there is a completion."""
+        if self.future is not None:
+            raise RuntimeError("this operation is being awaited already")
         self.future = Future(loop=self.loop)
         try:
             await self.future
@@ -177,13 +181,12 @@ cdef class Operation(Completion):
             return 0  # of a zero-copy send: the memory is free; the result came before
         if self.completions is not None:
             self.completions.append((event.res, <uint32_t>event.cqe_flags))
-        elif self.has_result and self.gives_fd and self.last_res >= 0:
+        elif self.has_result and self.gives_fd and self.last_res >= 0 and not self.is_taken:
             np_sock_close(self.last_res)  # nobody iterates, and the next one takes its place
         self.last_res = event.res
         self.flags = <uint32_t>event.cqe_flags
         self.has_result = True
-        if self.completions is not None:
-            self.is_taken = True
+        self.is_taken = self.completions is not None
         return 0
 
     cdef int on_event(self, Loop loop, np_event *event) except -1:
