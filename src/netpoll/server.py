@@ -402,6 +402,8 @@ class Server:
             for step in self._stop_steps():
                 time.sleep(step)
             self._join_threads()
+        for sock in self._given or ():  # also of one that was never started
+            sock.close()
         self._is_down = True
 
     def _drain(self, until_s: float) -> None:

@@ -372,6 +372,18 @@ def test_on_close_that_exits_while_idle_connections_are_closed(
     assert closed == [None] * 3
 
 
+async def test_the_sockets_of_a_server_that_was_never_started(backend: str, loop: Any) -> None:
+    for way in ("close", "aclose"):
+        sock = socket.create_server(("127.0.0.1", 0))
+        server = netpoll.Server(echo, sockets=[sock], backend=backend)
+        ended = getattr(server, way)()
+        if ended is not None:
+            await ended
+        assert sock.fileno() == -1
+        with pytest.raises(RuntimeError):
+            server.start()
+
+
 def test_a_signals_handler_closes_what_is_being_closed(serving: Serving) -> None:
     """It interrupts close() in the same thread, which holds the lock (bug class 33)."""
 
