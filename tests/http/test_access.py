@@ -65,6 +65,17 @@ def test_what_is_logged(http_serving: HttpServing, tmp_path: Path) -> None:
     assert all(line.startswith("127.0.0.1 - - [") for line in log.getvalue().splitlines())
 
 
+def test_what_a_proxy_says_is_one_word(http_serving: HttpServing) -> None:
+    log = io.StringIO()
+    server = http_serving(hello, access_log=log, forwarded_from="*")
+    said = '10.0.0.1 - root [now] "GET / HTTP/1.1" 200 5'
+    http_serving.client().ask("/", X_Forwarded_For=f"{said}, 10.0.0.2")
+    server.close()
+    (line,) = log.getvalue().splitlines()
+    assert line.startswith(r"10.0.0.1\x20-\x20root\x20[now]\x20\"GET")
+    assert line.split(" ")[1:3] == ["-", "-"]
+
+
 # ---- formats ------------------------------------------------------------------------------------
 
 

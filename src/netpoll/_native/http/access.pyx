@@ -39,9 +39,10 @@ cdef inline char *put(char *at, const char *text) noexcept:
     return at + size
 
 
-cdef char *put_escaped(char *at, const char *text, size_t size, const char *number) noexcept:
+cdef char *put_escaped(char *at, const char *text, size_t size, const char *number,
+                       uint8_t least=32) noexcept:
     """What would end a field, or the line, is escaped; number: in front of two hexadecimal digits,
-    for a byte that is no printable ASCII."""
+    for a byte that is no printable ASCII, or below `least`."""
     cdef const char *digits = "0123456789abcdef"
     cdef uint8_t byte
     cdef size_t i
@@ -51,7 +52,7 @@ cdef char *put_escaped(char *at, const char *text, size_t size, const char *numb
             at[0] = c'\\'
             at[1] = <char>byte
             at += 2
-        elif 32 <= byte < 127:
+        elif least <= byte < 127:
             at[0] = <char>byte
             at += 1
         else:
@@ -158,7 +159,8 @@ cdef class AccessLines:
         return 0
 
     cdef char *put_line(self, char *at, tuple begun, int status, int64_t sent_bytes) except NULL:
-        at = put_escaped(at, PyBytes_AS_STRING(begun[0]), PyBytes_GET_SIZE(begun[0]), b"\\x")
+        # Of a proxy's field it may be anything, and it is not quoted: it has no blank.
+        at = put_escaped(at, PyBytes_AS_STRING(begun[0]), PyBytes_GET_SIZE(begun[0]), b"\\x", 33)
         at = put(at, b" - - [")
         at = put(put(at, PyBytes_AS_STRING(self.date)), b"]")
         at = put_quoted(at, begun[1])
