@@ -57,6 +57,24 @@ def test_an_asgi_application_hears_of_a_body_that_stalls(http_serving: HttpServi
     wait_for(lambda: seen == ["http.request", "http.disconnect"])
 
 
+def test_an_answer_that_a_stalled_body_cuts_does_not_look_complete(
+    http_serving: HttpServing,
+) -> None:
+    """Of HTTP/1.0, where the end of the connection is that of the body."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while (await receive()).get("more_body"):
+            pass
+
+    http_serving(app, lifespan="off", limits=http.HttpLimits(stall_timeout_s=1))
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.0\r\ncontent-length: 5\r\n\r\nab")
+    with pytest.raises(ConnectionResetError):
+        client.rest()
+
+
 def test_a_reader_that_stalls_is_cut_off(http_serving: HttpServing) -> None:
     ended = threading.Event()
 
@@ -97,6 +115,18 @@ def test_a_refused_body_is_told_while_it_still_comes(http_serving: HttpServing) 
         assert client.answer().status == 413
         assert client.rest() == b""
         sent.join()
+
+
+def test_who_reads_behind_its_body_sees_the_answer(http_serving: HttpServing) -> None:
+    """However long that takes, as long as it goes on."""
+    http_serving(lambda request: b"", limits=http.HttpLimits(body_max_bytes=1000))
+    client = http_serving.client()
+    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n")
+    for _ in range(50):
+        client.send(b"x" * 2000)
+        time.sleep(0.1)
+    assert client.answer().status == 413
+    assert client.rest() == b""
 
 
 def test_requests_behind_a_body_are_answered(http_serving: HttpServing) -> None:

@@ -344,6 +344,55 @@ def test_a_handler_that_fails_is_answered_for(
         assert "ZeroDivisionError: mine" in errors_logged.text
 
 
+@pytest.mark.parametrize("error", [ConnectionRefusedError, ConnectionResetError, BrokenPipeError])
+def test_errors_of_connections_of_its_own_are_answered_for(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
+    async def handler(request: http.Request) -> http.Response:
+        await asyncio.sleep(0)
+        raise error("no database")
+
+    http_serving(handler)
+    client = http_serving.client()
+    assert client.ask().status == 500
+    assert client.rest() == b""
+    assert f"{error.__name__}: no database" in errors_logged.text
+
+
+def test_a_handler_that_is_cancelled_is_answered_for(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    async def handler(request: http.Request) -> http.Response:
+        raise asyncio.CancelledError
+
+    http_serving(handler)
+    assert http_serving.client().ask().status == 500
+    assert errors_logged.text == ""
+
+
+def test_a_handler_whose_client_has_gone_has_not_failed(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+
+    async def handler(request: http.Request) -> http.Response:
+        try:
+            return http.Response(await request.read())
+        except ConnectionError as error:
+            raise LookupError("a framework's own") from error
+        finally:
+            ended.append(request.path)
+
+    http_serving(handler)
+    for goes in (lambda sock: sock.shutdown(1), lambda sock: None):
+        client = http_serving.client()
+        client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc")
+        goes(client.sock)
+        client.close()
+    wait_for(lambda: len(ended) == 2)
+    assert errors_logged.text == ""
+
+
 @pytest.mark.parametrize("wrong", [None, 5, {"a": 1}])
 def test_what_is_no_answer_is_an_error(
     http_serving: HttpServing, wrong: Any, errors_logged: pytest.LogCaptureFixture
@@ -429,7 +478,7 @@ def test_expect_is_answered_when_the_body_is_wanted(http_serving: HttpServing) -
     assert client.answer().body == b"hello"
     client.send(head % b"/no")
     answer = client.answer()
-    assert (answer.status, answer.header("connection")) == (403, None)
+    assert (answer.status, answer.header("connection")) == (403, "close")
     assert client.rest() == b""  # the body might come or not: what follows cannot be read
 
 

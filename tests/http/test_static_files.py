@@ -486,7 +486,15 @@ def test_media_types() -> None:
 
 
 def test_dates() -> None:
-    assert conditions.second_of("Sun, 06 Nov 1994 08:49:37 GMT") == 784111777
+    for text in (
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Sun Nov  6 08:49:37 1994",
+    ):
+        assert conditions.second_of(text) == 784111777, text
+    ahead = time.gmtime().tm_year + 49
+    late = conditions.second_of(f"Monday, 01-Jan-{ahead % 100:02} 00:00:00 GMT")
+    assert late is not None and time.gmtime(late).tm_year == ahead
     for text in ("", "Sun, 06 Nov 0000 08:49:37 GMT", "Sun, 06 Abc 1994 08:49:37 GMT", "784111777"):
         assert conditions.second_of(text) is None
 

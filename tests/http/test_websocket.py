@@ -1,6 +1,7 @@
 """WebSockets of both kinds of applications: handshakes, ends, limits and time."""
 
 import asyncio
+import socket
 import struct
 import threading
 from typing import Any
@@ -482,3 +483,36 @@ def test_another_thread_is_refused(http_serving: HttpServing) -> None:
         assert Peer(http_serving.client()).receive().payload == b"here"
         assert len(refused) == count
         assert all("belongs to another thread" in text for text in refused)
+
+
+@pytest.mark.parametrize("raises", ["as it is", "a group", "its own", "another"])
+def test_a_client_that_leaves_is_not_the_applications_failure(
+    http_serving: HttpServing, raises: str, errors_logged: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await send({"type": "websocket.send", "text": "here"})
+                await asyncio.sleep(0.001)
+        except OSError as error:
+            if raises == "a group":
+                raise ExceptionGroup("of tasks", [error]) from None
+            if raises == "its own":
+                raise LookupError("the client has gone") from error
+            if raises == "as it is":
+                raise
+        finally:
+            ended.append("")
+        raise LookupError("something else")
+
+    server = http_serving(app, lifespan="off")
+    peer = Peer(http_serving.client())
+    assert peer.receive() == Frame(FIN | TEXT, b"here")
+    peer.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.client.close()
+    wait_for(lambda: ended)
+    server.close()
+    assert errors_logged.text.count("ASGI application failed") == int(raises == "another")

@@ -277,6 +277,8 @@ def test_pings_that_are_not_answered_end_it(http_serving: HttpServing) -> None:
 
 
 def test_who_sends_is_not_pinged(http_serving: HttpServing) -> None:
+    long = http.HttpLimits(websocket_ping_interval_s=1e12, websocket_ping_timeout_s=1e300)
+    http_serving(echo, limits=long)
     http_serving(echo, limits=http.HttpLimits(websocket_ping_interval_s=2))
     peer = Peer(http_serving.client())
     for _ in range(12):

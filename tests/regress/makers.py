@@ -331,7 +331,9 @@ async def http_applications() -> AsyncIterator[list[Any]]:
     met: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        met.extend([receive.__self__, receive()])
+        await send({"type": "http.response.start", "status": 200})
+        message = {"type": "http.response.body", "body": BIG, "more_body": True}
+        met.extend([receive.__self__, receive(), send(message)])
         await asyncio.sleep(1000)
 
     server, writer = await asked(app, met)

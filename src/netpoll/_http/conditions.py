@@ -16,10 +16,17 @@ RANGES_MAX_COUNT = 16
 
 ETAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 RANGE = re.compile(r"(\d{0,18})-(\d{0,18})")
-# IMF-fixdate; the two forms that are obsolete since 1997 are not read, and then hold nothing.
-DATE = re.compile(
-    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) (\w{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT"
-)
+# RFC 9110 5.6.7: IMF-fixdate, and the two forms that are obsolete, which must be read: those of
+# RFC 850 and of asctime().
+CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
+DATES = [
+    re.compile(form.replace("CLOCK", CLOCK))
+    for form in (
+        r"[A-Z][a-z]{2}, (?P<day>\d\d) (?P<month>\w{3}) (?P<year>\d{4}) CLOCK GMT",
+        r"[A-Z][a-z]{5,8}, (?P<day>\d\d)-(?P<month>\w{3})-(?P<year>\d\d) CLOCK GMT",
+        r"[A-Z][a-z]{2} (?P<month>\w{3}) (?P<day>[ \d]\d) CLOCK (?P<year>\d{4})",
+    )
+]
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 Header = Callable[[str], str | None]
@@ -43,13 +50,23 @@ def date_of(second: int) -> str:
 
 def second_of(text: str) -> int | None:
     """Of an HTTP date; None for what is none."""
-    found = DATE.fullmatch(text)
-    if found is None or found[2] not in MONTHS:
+    found = next(filter(None, (form.fullmatch(text) for form in DATES)), None)
+    if found is None or found["month"] not in MONTHS:
         return None
-    day, year, hour, minute, second = (int(found[i]) for i in (1, 3, 4, 5, 6))
+    year = int(found["year"])
+    if len(found["year"]) == 2:
+        year = _year_of(year)
     if not year:
         return None
-    return calendar.timegm((year, MONTHS.index(found[2]) + 1, day, hour, minute, second))
+    day, hour, minute, second = (int(found[name]) for name in ("day", "hour", "minute", "second"))
+    return calendar.timegm((year, MONTHS.index(found["month"]) + 1, day, hour, minute, second))
+
+
+def _year_of(last_two: int) -> int:
+    """What would be more than 50 years ahead is of the past."""
+    now = time.gmtime().tm_year
+    year = now - now % 100 + last_two
+    return year - 100 if year > now + 50 else year
 
 
 def etags_of(text: str) -> Iterator[tuple[bool, str]]:

@@ -126,8 +126,10 @@ cdef enum:
     HTTP_REQUESTS_TURN_COUNT = 64
     # A body of so many bytes is copied behind its head: one piece to send instead of two.
     HTTP_INLINE_BYTES = 2048
-    # What a peer has to end its side after an answer that ends the connection with bytes unread.
+    # What a peer has to end its side after an answer that ends the connection with bytes unread: so
+    # long without a byte, and in all. Who sends a body reads the answer behind it.
     HTTP_LINGER_S = 2
+    HTTP_LINGER_MAX_S = 30
     # Unread bytes of a body that nobody waits for: above, the peer is not read from.
     HTTP_UNREAD_MAX_BYTES = 64 * 1024
     # Unsent bytes of an answer: above, an application that awaits its sending waits.

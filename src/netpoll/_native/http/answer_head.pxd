@@ -28,6 +28,7 @@ cdef class HeadWriter:
     cdef np_date date
     cdef bytes server_field     # "server: netpoll\r\n"; empty: none
     cdef bytes more_fields      # of each answer; empty: none
+    cdef bint has_date          # they say it
 
     cdef size_t max_bytes(self, const Fields *told) noexcept
     cdef uint8_t *put(self, uint8_t *at, int status, list pairs, const Fields *told,

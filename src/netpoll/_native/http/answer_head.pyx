@@ -23,6 +23,9 @@ cdef bytes KEEP_ALIVE_FIELD = b"connection: keep-alive\r\n"
 cdef bytes SWITCH_FIELDS = b"connection: upgrade\r\nupgrade: websocket\r\n"
 
 
+cdef tuple BYTES_LIKE = (bytes, bytearray, memoryview)
+
+
 cdef list checked_fields(object fields, Fields *told):
     """The fields as a list of pairs of bytes that is nobody else's: what iterates over the
     application's objects may run code of theirs. Raises TypeError and ValueError for what is not
@@ -39,8 +42,10 @@ cdef list checked_fields(object fields, Fields *told):
         return pairs
     for name, value in fields:
         if type(name) is not bytes or type(value) is not bytes:
-            raise TypeError(
-                f"the name and the value of a field are bytes, not {name!r}: {value!r}")
+            if not isinstance(name, BYTES_LIKE) or not isinstance(value, BYTES_LIKE):
+                raise TypeError(
+                    f"the name and the value of a field are bytes, not {name!r}: {value!r}")
+            name, value = bytes(memoryview(name)), bytes(memoryview(value))
         name_bytes = PyBytes_GET_SIZE(name)
         value_bytes = PyBytes_GET_SIZE(value)
         name_at = <const uint8_t*>PyBytes_AS_STRING(name)
@@ -96,6 +101,9 @@ cdef class HeadWriter:
         pairs = checked_fields(fields, &told)
         if told.length_bytes >= 0:
             raise ValueError("Content-Length is a field of one answer, not of all")
+        if told.has_server:
+            self.server_field = b""
+        self.has_date = told.has_date
         self.more_fields = b"".join([name + b": " + value + b"\r\n" for name, value in pairs])
 
     cdef size_t max_bytes(self, const Fields *told) noexcept:
@@ -111,7 +119,7 @@ cdef class HeadWriter:
         if not told.has_server:
             at = put_text(at, self.server_field)
         at = put_text(at, self.more_fields)
-        if not told.has_date:
+        if not told.has_date and not self.has_date:
             at = np_answer_date(at, &self.date, time(NULL))
         if framing.length_bytes >= 0:
             at = np_answer_length(at, framing.length_bytes)

@@ -14,7 +14,7 @@ from netpoll._native.c cimport NP_CONN_EOF
 from netpoll._native.http.asgi_websocket cimport AsgiSocket
 from netpoll._native.http.c cimport NP_HTTP_WEBSOCKET, np_answer_check, np_http1
 from netpoll._native.http.request_head cimport path_of, text_of
-from netpoll._native.http.request_task cimport RequestTask, make_task
+from netpoll._native.http.request_task cimport RequestTask, is_of_the_end, make_task
 from netpoll._native.http.served_file cimport (
     FileCache, ServedFile, answer_with_file, span_of, write_part)
 from netpoll._native.http.trailers cimport has_trailers, last_chunk, may_have_trailers
@@ -27,14 +27,22 @@ from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 
+import inspect
 import os
-from asyncio import CancelledError
+from asyncio import CancelledError, sleep
 from urllib.parse import quote
 
 cdef dict ASGI = {"version": "3.0", "spec_version": "2.5"}
 cdef tuple EXTENSIONS = ("http.response.pathsend", "http.response.zerocopysend",
                          "http.response.early_hint", "http.response.trailers")
 cdef tuple SOCKET_EXTENSIONS = ("websocket.http.response",)
+
+
+cdef bint makes_coroutines(object app) except -1:
+    """It is an `async def`, or an object whose __call__ is one."""
+    function = app if inspect.isroutine(app) else getattr(type(app), "__call__", None)
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return isinstance(flags, int) and flags & inspect.CO_COROUTINE != 0
 
 
 cdef class AsgiApplication(Application):
@@ -44,6 +52,7 @@ cdef class AsgiApplication(Application):
     in DER, or None."""
 
     cdef object app, report, describe_tls
+    cdef bint makes_coroutines  # calling app does nothing but make one
     cdef dict tls_known         # place of a connection -> (its serial, what was described)
     cdef dict state
     cdef dict template          # of the scope
@@ -55,6 +64,7 @@ cdef class AsgiApplication(Application):
     def __cinit__(self, app, dict state or None, str scheme not None, str root_path not None,
                   report, SocketRules rules not None, describe_tls=None):
         self.app = app
+        self.makes_coroutines = makes_coroutines(app)
         self.describe_tls = describe_tls
         self.tls_known = {}
         self.rules = rules
@@ -85,7 +95,7 @@ cdef class AsgiApplication(Application):
         exchange.application = self
         wire.exchange = exchange
         try:
-            coro = self.app(scope, exchange.receive, exchange.send)
+            coro = self.call(scope, exchange.receive, exchange.send)
             exchange.task = make_task(exchange, face, coro)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -114,7 +124,7 @@ cdef class AsgiApplication(Application):
         socket = AsgiSocket.__new__(AsgiSocket)
         prepare(socket, wire, self.rules, handshake, self.report)
         try:
-            coro = self.app(scope, socket.receive, socket.send)
+            coro = self.call(scope, socket.receive, socket.send)
             task = make_task(socket, face, coro)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -123,6 +133,17 @@ cdef class AsgiApplication(Application):
             return 0
         task.run()
         return 0
+
+    cdef object call(self, dict scope, object receive, object send):
+        """The coroutine of a request. No code of the application runs before it does: what that
+        sets in its context is this request's, and it has a current task."""
+        if self.makes_coroutines:
+            return self.app(scope, receive, send)
+        return self._await_app(scope, receive, send)
+
+    async def _await_app(self, scope, receive, send):
+        """Of an application that runs code when it is called, or gives another awaitable."""
+        await self.app(scope, receive, send)
 
     cdef int mount(self, dict scope) except -1:
         """ASGI's path has the root path in it. A proxy may have taken it off, or not."""
@@ -186,21 +207,6 @@ cdef class AsgiApplication(Application):
         return scope
 
 
-cdef bint is_of_the_end(object error, list seen) except -1:
-    """It is what send() says when the client has gone, or what was raised because of that:
-    frameworks have exceptions of their own for it, and task groups make a group of it. seen: those
-    that it was raised from, directly or not; they may be a ring."""
-    if error is None or any([error is one for one in seen]):
-        return False
-    if isinstance(error, ConnectionResetError):
-        return True
-    seen = [*seen, error]
-    if isinstance(error, BaseExceptionGroup):
-        return all([is_of_the_end(one, seen) for one in error.exceptions])
-    return is_of_the_end(
-        error.__cause__ if error.__cause__ is not None else error.__context__, seen)
-
-
 cdef class AsgiExchange(Exchange):
     cdef AsgiApplication application
     cdef RequestTask task
@@ -257,8 +263,11 @@ cdef class AsgiExchange(Exchange):
         wait.exchange = self
         return wait
 
-    def send(self, dict message not None):
+    def send(self, message not None):
         self.host.check_thread()
+        return self.say(message if type(message) is dict else dict(message))
+
+    cdef object say(self, dict message):
         cdef Wire wire = self.wire
         kind = message["type"]
         if kind == "http.response.start":
@@ -299,6 +308,8 @@ cdef class AsgiExchange(Exchange):
         if not wire.has_head:
             wire.write_head(self.status, self.fields, -1)
         wire.write_data(data)
+        if more and not wire.has_body:
+            return sleep(0)  # nothing holds back who sends without an end: others have their turn
         return wire.room() or READY if more else self.end_body(wire)
 
     cdef object send_path(self, Wire wire, object path):
@@ -316,8 +327,10 @@ cdef class AsgiExchange(Exchange):
         fd = file if isinstance(file, int) else file.fileno()
         start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
         size = max(0, os.fstat(fd).st_size - start)
-        if count is not None and <int64_t>count < size:
-            size = count
+        if count is not None:
+            size = min(size, <int64_t>count)
+        if start < 0 or size < 0:
+            raise ValueError("the offset and the count of a part of a file must not be negative")
         if not wire.has_head:
             wire.write_head(self.status, self.fields, -1 if more else size)
         wire.write_span(span_of(fd), start, size)

@@ -8,6 +8,7 @@ cdef class AsgiSocket(Socket):
     cdef bint has_closed        # it has sent websocket.close
     cdef object denial          # (status, headers) of websocket.http.response.start, or None
 
+    cdef object say(self, dict message)
     cdef object answer(self, str kind, dict message)
     cdef object close(self, dict message)
     cdef object send_denial(self, dict message)

@@ -8,11 +8,9 @@ websocket.http.response.
 from netpoll._native.http.websocket cimport (
     SOCKET_ASKED, SOCKET_CLOSING, SOCKET_OVER, Socket)
 from netpoll._native.http.wire cimport Wire
-from netpoll._native.limits cimport HTTP_PENDING_MAX_BYTES
 from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.loop.ready cimport READY
 from netpoll._native.seal cimport seal_types
-from netpoll._native.server.connection cimport Connection
 
 
 cdef class AsgiSocket(Socket):
@@ -24,8 +22,11 @@ cdef class AsgiSocket(Socket):
         wait.socket = self
         return wait
 
-    def send(self, dict message not None):
+    def send(self, message not None):
         self.host.check_thread()
+        return self.say(message if type(message) is dict else dict(message))
+
+    cdef object say(self, dict message):
         kind = message["type"]
         if self.state == SOCKET_ASKED:
             return self.answer(kind, message)
@@ -73,7 +74,6 @@ cdef class AsgiSocket(Socket):
     cdef object send_denial(self, dict message):
         """The body of an answer in the place of the handshake's."""
         cdef Wire wire = self.wire
-        cdef Connection face
         if self.denial is None:
             raise RuntimeError("websocket.http.response.start was not sent before its body")
         status, headers = self.denial
@@ -87,8 +87,7 @@ cdef class AsgiSocket(Socket):
         if not message.get("more_body", False):
             wire.end_answer()
             return self.end_denial()
-        face = wire.face
-        return face.drain() if face.pending > HTTP_PENDING_MAX_BYTES else READY
+        return wire.room() or READY
 
     cdef object end_denial(self):
         self.has_closed = True

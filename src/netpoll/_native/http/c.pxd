@@ -93,6 +93,8 @@ cdef extern from "http/np_body.h" nogil:
 
     bint np_body_is_over(const np_body *body)
     void np_body_begin(np_body *body, const np_http1 *request)
+    int np_body_parse(np_body *body, const uint8_t *piece, size_t bytes, iovec *data, int max_count,
+                      int *count, size_t *taken_bytes)
     int np_body_read(np_body *body, const np_iov *unread, iovec *data, int max_count, int *count,
                      size_t *taken_bytes)
 

@@ -16,7 +16,7 @@ from netpoll._native.http.request_id cimport RequestIds
 from netpoll._native.http.request_limits cimport ticks_of
 from netpoll._native.http.wire cimport (
     STAGE_ANSWER, STAGE_HEAD, STAGE_OVER, STAGE_SWITCHED, Application, Exchange, Service, Wire)
-from netpoll._native.limits cimport HTTP_LINGER_S
+from netpoll._native.limits cimport HTTP_LINGER_MAX_S, HTTP_LINGER_S
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport Host, unpin
@@ -138,7 +138,8 @@ cdef class HttpProtocol(Protocol):
                 and wire.is_paused() and np_sock_peer_has_ended(wire.face.conn.fd):
             exchange.disconnected()  # behind more requests than are read ahead
         if wire.stage == STAGE_OVER and not wire.face.pending:
-            if now_tick - wire.since_tick > HTTP_LINGER_S:
+            if now_tick - wire.heard_tick > HTTP_LINGER_S \
+                    or now_tick - wire.since_tick > HTTP_LINGER_MAX_S:
                 wire.face.close()
             return 0
         if wire.stage == STAGE_HEAD and not wire.face.pending:

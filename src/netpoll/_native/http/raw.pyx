@@ -12,13 +12,15 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from netpoll._native.c cimport NP_CONN_EOF, PyObject, PyObject_CallOneArg, Py_DECREF
+from netpoll._native.c cimport (
+    NP_CONN_EOF, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject,
+    PyObject_CallOneArg, Py_DECREF)
 from netpoll._native.failing cimport reraise
 from netpoll._native.http.c cimport (
     NP_FIELD_OTHER, NP_HTTP_WEBSOCKET, np_http1, np_http_field, np_http_field_id)
 from netpoll._native.http.raw_websocket cimport WebSocket
 from netpoll._native.http.request_head cimport path_of
-from netpoll._native.http.request_task cimport RequestTask, make_task
+from netpoll._native.http.request_task cimport RequestTask, is_of_the_end, make_task
 from netpoll._native.http.served_file cimport (
     FileCache, FileParts, ServedFile, answer_with_file, answer_with_parts, is_plain_file,
     span_of)
@@ -50,7 +52,7 @@ cdef class Response:
         sent from its position on and closed: by sendfile(2), or by read() where that gives
         something else than the file has, as of a GzipFile, or there is none, as of a BytesIO.
     status: three digits. headers: pairs of str or bytes, or a mapping.
-    content_type: of the body; text/plain in UTF-8 for a str, else none.
+    content_type: of the body; text/plain in UTF-8 for a str whose headers have none, else none.
     trailers: fields behind the body, as headers, or a function that is called at its end and
         gives them. For peers that take them (TE: trailers), and not behind a file or a body with a
         content-length; else nobody sees them, and the function is not called.
@@ -67,13 +69,13 @@ cdef class Response:
                   trailers=None):
         self.status = status
         self.trailers = trailers
-        self.headers = []
+        self.headers = pairs_of(headers) if headers is not None else []
         if isinstance(body, str):
             body = (<str>body).encode()
-            content_type = content_type or "text/plain; charset=utf-8"
+            if not content_type and not any(
+                    [(<bytes>name).lower() == b"content-type" for name, _ in self.headers]):
+                content_type = "text/plain; charset=utf-8"
         self.body = body
-        if headers is not None:
-            self.headers = pairs_of(headers)
         if content_type is not None:
             self.headers.append((b"content-type", octets(content_type)))
 
@@ -266,6 +268,7 @@ cdef class Request:
         handshake = read_handshake(&self.head)
         if handshake.status:
             self.wire = exchange.wire = None
+            exchange.is_refused = True
             handshake.refuse(wire)
             raise ConnectionAbortedError("the handshake of this WebSocket has a fault")
         socket = WebSocket.__new__(WebSocket)
@@ -401,8 +404,10 @@ cdef class RawApplication(Application):
         return exchange
 
     cdef int call(self, Wire wire, Request request) except -1:
-        """A plain function, with the whole request."""
+        """A plain function, with the whole request, in a context of its own."""
         cdef PyObject *result
+        context = PyContext_CopyCurrent()
+        PyContext_Enter(<PyObject*>context)
         try:
             result = PyObject_CallOneArg(<PyObject*>self.handler, <PyObject*>request)
             if result is NULL:
@@ -415,6 +420,7 @@ cdef class RawApplication(Application):
         except BaseException as exc:
             self.failed(wire, exc)
         finally:
+            PyContext_Exit(<PyObject*>context)
             request.wire = None
         return 0
 
@@ -495,6 +501,7 @@ cdef class RawExchange(Exchange):
     cdef bint collects          # the whole body, for a plain function
     cdef BodyRead waiting
     cdef WebSocket socket       # that the request became, or None
+    cdef bint is_refused        # the handshake of one had a fault
 
     async def serve(self):
         """An `async def` handler, and the sending of what it returns."""
@@ -504,7 +511,10 @@ cdef class RawExchange(Exchange):
         body = (<Response>response).body if isinstance(response, Response) else response
         if self.begin_answer(response, body):
             return
-        if hasattr(body, "__aiter__"):
+        if self.wire is not None and not self.wire.has_body:
+            if isinstance(body, io.IOBase):
+                body.close()  # nobody sees its parts; those of an iterable may have no end
+        elif hasattr(body, "__aiter__"):
             async for data in body:
                 await self.write(data)
         elif isinstance(body, io.IOBase):
@@ -582,16 +592,24 @@ cdef class RawExchange(Exchange):
             waiting.resume()  # of another task: it hears that the request is over
         if self.socket is not None:
             return self.socket.ended(error, "handler")
-        if wire is not None and wire.is_refused:
+        if wire is not None and wire.is_refused \
+                or self.is_refused and isinstance(error, ConnectionAbortedError):
             return 0  # for what the peer did, and it was told
-        if error is not None and (not isinstance(error, (CancelledError, ConnectionError))):
+        if error is not None and not isinstance(error, CancelledError) \
+                and not (is_gone(wire) and is_of_the_end(error, [])):
             if wire is None:
                 self.application.report("the handler failed", error)
                 return 0
             return self.application.failed(wire, error)
         if wire is not None and not wire.is_done:
-            return wire.abort()
+            return wire.fail() if isinstance(error, CancelledError) else wire.abort()
         return 0
+
+
+cdef bint is_gone(Wire wire) noexcept:
+    """The peer sends no more, or the connection is over."""
+    return wire is None or wire.face is None or wire.face.conn is NULL \
+        or wire.face.conn.flags & NP_CONN_EOF != 0
 
 
 install_awaitable_slots(BodyRead, "Request.read")

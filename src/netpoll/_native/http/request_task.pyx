@@ -27,6 +27,21 @@ cdef RequestTask make_task(Exchange exchange, Connection face, object coro):
     return task
 
 
+cdef bint is_of_the_end(object error, list seen) except -1:
+    """It is what send() says when the client has gone, or what was raised because of that:
+    frameworks have exceptions of their own for it, and task groups make a group of it. seen: those
+    that it was raised from, directly or not; they may be a ring."""
+    if error is None or any([error is one for one in seen]):
+        return False
+    if isinstance(error, ConnectionResetError):
+        return True
+    seen = [*seen, error]
+    if isinstance(error, BaseExceptionGroup):
+        return all([is_of_the_end(one, seen) for one in error.exceptions])
+    return is_of_the_end(
+        error.__cause__ if error.__cause__ is not None else error.__context__, seen)
+
+
 cdef class RequestTask(Session):
     def __repr__(self):
         state = self._state.lower() if self.is_done or not self.cancels_count else "cancelling"

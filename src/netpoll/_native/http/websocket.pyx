@@ -27,6 +27,8 @@ from netpoll._native.http.c cimport (
     NP_WS_PROTOCOL_ERROR, NP_WS_RSV1, NP_WS_TEXT, NP_WS_TOO_BIG, np_http1, np_http_field,
     np_utf8_check, np_utf8_is_whole, np_ws_is_close_code, np_ws_is_key, np_ws_read, np_ws_unmask,
     np_ws_write)
+from netpoll._native.http.request_limits cimport ticks_of
+from netpoll._native.http.request_task cimport is_of_the_end
 from netpoll._native.http.wire cimport Exchange, Wire
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_PENDING_MAX_BYTES, WEBSOCKET_CLOSE_S, WEBSOCKET_PART_MIN_BYTES,
@@ -68,8 +70,8 @@ cdef class SocketRules:
 
     def __cinit__(self, message_max_bytes, ping_interval_s, ping_timeout_s, agree):
         self.message_max_bytes = message_max_bytes or 0
-        self.ping_ticks = 0 if ping_interval_s is None else max(1, <int>ping_interval_s)
-        self.pong_ticks = 0 if ping_timeout_s is None else max(1, <int>ping_timeout_s)
+        self.ping_ticks = ticks_of(ping_interval_s)
+        self.pong_ticks = ticks_of(ping_timeout_s)
         self.agree = agree
 
 
@@ -203,8 +205,9 @@ cdef class Socket(Exchange):
     cdef int ended(self, object error, str what) except -1:
         """The application's coroutine has ended: with an error, or None."""
         cdef Wire wire
-        if error is not None and not isinstance(error, CancelledError) \
-                and not (self.state != SOCKET_OPEN and isinstance(error, ConnectionError)):
+        if error is not None and not isinstance(error, CancelledError) and not (
+                self.state != SOCKET_OPEN
+                and (isinstance(error, ConnectionError) or is_of_the_end(error, []))):
             self.report(f"the {what} failed", error)
         wire = self.wire
         if wire is None:

@@ -72,10 +72,12 @@ cdef class Wire:
     cdef uint8_t stage
     cdef bint is_advancing
     cdef uint32_t since_tick        # when the head began, or the last progress after it
+    cdef uint32_t heard_tick        # of the last bytes that were dropped, when it is over
     cdef uint64_t seen_bytes, seen_pending_bytes  # received and unsent, at the last progress
     cdef bint wants_body            # the application waits for more of it
     cdef int64_t began_ns           # what the Meter knows of it; 0: nothing
     cdef bytes request_id
+    cdef list senders               # that wait for room behind the one that awaits it, or None
     cdef object coding              # that the peer accepts, or None
     cdef size_t head_bytes      # of the request's head, which is still the first of what is unread
     cdef tuple noted            # the request's note, until its answer is over
@@ -100,6 +102,7 @@ cdef class Wire:
     cdef int refuse(self, int fault) except -1
     cdef int linger(self) except -1
     cdef bint has_all(self) noexcept
+    cdef bint is_here(self) noexcept
     cdef bytes read_body(self)
     cdef int say_continue(self) except -1
     cdef Framing framing_of(self, int status, const Fields *told) noexcept
@@ -115,6 +118,8 @@ cdef class Wire:
     cdef int end_answer(self) except -1
     cdef int fail(self) except -1
     cdef int abort(self) except -1
+    cdef bint ends_with_us(self) noexcept
+    cdef int reset(self) except -1
     cdef int write(self, int status, object fields, int64_t length_bytes, bytes body) except -1
     cdef int push_heap(self, uint8_t *memory, size_t size) except -1
     cdef int put_bytes(self, bytes data) except -1

@@ -10,24 +10,26 @@ two requests a connection is a struct np_conn and nothing else (Service.put_back
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint32_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
 from netpoll._native.c cimport (
-    NP_CONN_CHOKED, NP_CONN_EOF, NP_CONN_PAUSED, NP_OWNER_HEAP, iovec, np_sock_reset_at_close)
+    NP_CONN_CHOKED, NP_CONN_EOF, NP_CONN_PAUSED, NP_OWNER_HEAP, iovec, np_iov_piece,
+    np_sock_reset_at_close)
 from netpoll._native.http.answer_head cimport Fields, Framing, HeadWriter, checked_fields
 from netpoll._native.http.c cimport (
-    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_EXPECTS, NP_HTTP_E_CROWDED, NP_HTTP_FULL, NP_HTTP_HEAD,
-    NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, np_answer_chunk, np_answer_has_body, np_body_begin,
-    np_body_is_over, np_body_read, np_http1_begin, np_http1_close, np_http1_open, np_http1_read,
-    np_http_default_limits, np_http_fault_of, np_http_field)
+    NP_ANSWER_CHUNK_MAX_BYTES, NP_HTTP_DONE, NP_HTTP_EXPECTS, NP_HTTP_E_CROWDED, NP_HTTP_FULL,
+    NP_HTTP_HEAD, NP_HTTP_KEEP_ALIVE, NP_HTTP_MORE, np_answer_chunk, np_answer_has_body, np_body,
+    np_body_begin, np_body_is_over, np_body_parse, np_body_read, np_http1_begin, np_http1_close,
+    np_http1_open, np_http1_read, np_http_default_limits, np_http_fault_of, np_http_field)
 from netpoll._native.http.encoder cimport Encoder
 from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.http.request_limits cimport set_limits
 from netpoll._native.limits cimport (
     HTTP_INLINE_BYTES, HTTP_PENDING_MAX_BYTES, HTTP_REQUESTS_TURN_COUNT, HTTP_SPANS_COUNT,
     HTTP_UNREAD_MAX_BYTES)
+from netpoll._native.loop.awaitable cimport Awaitable, install_awaitable_slots
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
@@ -142,6 +144,7 @@ cdef class Wire:
             return 0
         if self.stage == STAGE_OVER:
             face.skip()
+            self.heard_tick = self.service.now_tick
         elif self.stage == STAGE_SWITCHED:
             exchange = self.exchange
             exchange.body_arrived()
@@ -211,6 +214,7 @@ cdef class Wire:
 
     cdef int refuse(self, int fault) except -1:
         """Answers a request that has a fault, and ends: nothing is read from here any more."""
+        cdef bint is_cut = self.stage == STAGE_ANSWER and not self.is_done and self.ends_with_us()
         cdef Exchange exchange
         cdef Connection face = self.face
         self.service.faults_count += 1
@@ -234,7 +238,7 @@ cdef class Wire:
         exchange = self.exchange
         if exchange is not None:
             exchange.disconnected()
-        return self.linger()
+        return self.reset() if is_cut else self.linger()
 
     cdef int settle(self) except -1:
         """The answer is over, complete or not."""
@@ -255,7 +259,7 @@ cdef class Wire:
         bytes unread, the kernel would send a reset, and the peer might never see the answer."""
         cdef Connection face = self.face
         self.stage = STAGE_OVER
-        self.since_tick = self.service.now_tick
+        self.since_tick = self.heard_tick = self.service.now_tick
         if face is None or face.conn is NULL:
             return 0
         if face.conn.flags & NP_CONN_EOF:
@@ -271,6 +275,26 @@ cdef class Wire:
     cdef bint has_all(self) noexcept:
         """The whole body is read."""
         return np_body_is_over(&self.body)
+
+    cdef bint is_here(self) noexcept:
+        """What is left of the body has come, and has no fault. Nothing is read."""
+        cdef iovec spans[HTTP_SPANS_COUNT]
+        cdef np_body ahead = self.body
+        cdef const uint8_t *piece
+        cdef size_t size, taken_bytes
+        cdef uint32_t i
+        cdef int count, result = NP_HTTP_MORE
+        for i in range(self.face.unread().iov.count if self.face.unread_bytes() else 0):
+            piece = np_iov_piece(&self.face.unread().iov, i, &size)
+            result = NP_HTTP_FULL
+            while result == NP_HTTP_FULL:
+                result = np_body_parse(&ahead, piece, size, spans, HTTP_SPANS_COUNT, &count,
+                                       &taken_bytes)
+                piece += taken_bytes
+                size -= taken_bytes
+            if result != NP_HTTP_MORE:
+                break
+        return result == NP_HTTP_DONE
 
     cdef bytes read_body(self):
         """A copy of what is there of the body; b"" when nothing is. None: it had a fault, which is
@@ -369,6 +393,8 @@ cdef class Wire:
                 f"Content-Length is {told.length_bytes}, and the body has {length_bytes} bytes")
         if told.closes or self.service.is_draining:
             self.keeps_alive = False
+        if (body is not None or self.expects) and not self.has_all() and not self.is_here():
+            self.keeps_alive = False  # what is not here yet will not be waited for: end_answer
         self.left_bytes = told.length_bytes if told.length_bytes >= 0 else length_bytes
         if self.request_id is not None:
             self.service.ids.tell(self.request_id, pairs, &told)
@@ -408,8 +434,11 @@ cdef class Wire:
         cdef Framing framing
         framing.length_bytes = -1
         framing.is_chunked = False
-        if self.left_bytes >= 0 and not self.is_encoded and status != 204 and (
-                self.has_body or told.length_bytes >= 0 or self.request.method == NP_HTTP_HEAD):
+        cdef bint is_known = self.has_body or told.length_bytes >= 0
+        if self.request.method == NP_HTTP_HEAD and status != 304:
+            # Nothing as the body of HEAD does not say that GET has none.
+            is_known = is_known or self.left_bytes > 0
+        if self.left_bytes >= 0 and not self.is_encoded and status != 204 and is_known:
             framing.length_bytes = self.left_bytes
         elif self.has_body and self.request.minor:
             self.is_chunked = framing.is_chunked = True
@@ -500,9 +529,14 @@ cdef class Wire:
         """What an application awaits that writes faster than its peer reads; None: it need not."""
         cdef Connection face = self.face
         cdef Encoder encoder = self.encoder
+        cdef Room room
         wait = encoder.room() if encoder is not None else None
-        is_full = face is not None and face.pending > HTTP_PENDING_MAX_BYTES
-        return face.drain() if wait is None and is_full else wait
+        if wait is not None or face is None or face.pending <= HTTP_PENDING_MAX_BYTES:
+            return wait
+        room = Room.__new__(Room)
+        room.wire = self
+        room.face = face
+        return room
 
     cdef int promise(self, int64_t size) except -1:
         """So many bytes of the body are written. ValueError: more than Content-Length has said."""
@@ -575,8 +609,7 @@ cdef class Wire:
         """An answer that cannot be completed must not look complete: the connection ends, with a
         reset where its end would be the body's (HTTP/1.0)."""
         cdef Connection face = self.face
-        cdef bint resets = self.has_head and self.has_body and not self.is_chunked \
-            and self.left_bytes < 0
+        cdef bint resets = self.ends_with_us()
         if self.stage == STAGE_OVER:
             return 0  # refused: the peer still has to see why
         self.settle()
@@ -586,12 +619,71 @@ cdef class Wire:
         if face is None or face.conn is NULL:
             return 0
         if resets:
+            return self.reset()
+        face.close()
+        return 0
+
+    cdef bint ends_with_us(self) noexcept:
+        """The answer's body ends where the connection does."""
+        return self.has_head and self.has_body and not self.is_chunked and self.left_bytes < 0
+
+    cdef int reset(self) except -1:
+        cdef Connection face = self.face
+        self.stage = STAGE_OVER
+        if face is not None and face.conn is not NULL:
             np_sock_reset_at_close(face.conn.fd)
             face.abort(ConnectionAbortedError(
                 errno.ECONNABORTED, "the application has not completed its answer"))
-        else:
-            face.close()
         return 0
 
 
+cdef class Room(Awaitable):
+    """An await of room for more of an answer. Any number of tasks may send: one awaits the
+    connection's drain(), and wakes the others, of which another one does."""
+    cdef Wire wire              # whose senders wait: it may be another request's by then
+    cdef Connection face
+    cdef Awaitable drain        # the connection's await, which one of the senders has
+
+    cdef object step(self):
+        cdef Connection face = self.face
+        cdef Awaitable drain = self.drain
+        face.host.check_thread()
+        if drain is None and face.conn is not NULL and face.draining is not None:
+            if self.wire.senders is None:
+                self.wire.senders = []
+            self.wire.senders.append(self)
+            return self.wait_on(face.host.loop)
+        if drain is None:
+            drain = self.drain = face.drain()
+        future = drain.step()
+        if not drain.is_done:
+            return future
+        self.is_done = True
+        self.drain = None
+        self.wake_others()
+        return None
+
+    cdef int wake_others(self) except -1:
+        cdef Awaitable one
+        waiting = self.wire.senders
+        self.wire.senders = None
+        if waiting is not None:
+            for one in waiting:
+                one.resume()
+        return 0
+
+    cdef int abandon(self) except -1:
+        if not self.face.host.is_its_thread():
+            return 0  # refused there
+        drain = self.drain
+        self.drain = None
+        if drain is not None:
+            drain.close()
+            self.wake_others()  # another one takes it over
+        elif self.wire.senders is not None and self in self.wire.senders:
+            self.wire.senders.remove(self)
+        return 0
+
+
+install_awaitable_slots(Room, "send")
 seal_types(globals(), (Application,))

@@ -14,6 +14,7 @@ from libc.stdint cimport int64_t
 
 from netpoll._native.c cimport NP_CONN_EOF
 from netpoll._native.http.c cimport NP_HTTP_HEAD
+from netpoll._native.http.request_task cimport is_of_the_end
 from netpoll._native.http.served_file cimport is_plain_file, span_of
 from netpoll._native.http.wire cimport STAGE_OVER, Application, Exchange, Wire
 from netpoll._native.http.wsgi_environ cimport environ_of, environ_template
@@ -418,7 +419,7 @@ cdef class WsgiExchange(Exchange):
         is_gone = self.is_gone or is_over(wire) or wire.face.conn.flags & NP_CONN_EOF
         self.wire = None
         self.is_gone = True
-        if not (is_gone and isinstance(error, ConnectionError)):
+        if not (is_gone and (isinstance(error, ConnectionError) or is_of_the_end(error, []))):
             self.application.report("the WSGI application failed", error)
         if is_over(wire) or wire.is_done:
             return 0
