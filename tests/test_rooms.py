@@ -84,7 +84,7 @@ ROOMS: dict[str, set[str]] = {
     # Cython.
     "_core": {"_native", "errors"},
     "_native": set(),
-    "_native/http": {"_native", "_native/loop", "_native/server"},
+    "_native/http": {"_core", "_native", "_native/loop", "_native/server"},
     "_native/files": {"_core", "_native", "_native/loop"},
     "_native/loop": {"_core", "_native", "stats"},
     "_native/memory": {"_core", "_native", "config", "errors", "loop", "stats"},

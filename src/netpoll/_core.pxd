@@ -3,6 +3,7 @@
 from cpython.object cimport PyObject_Call
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
+from netpoll._native.away cimport Away
 from netpoll._native.c cimport (
     NP_COOKIE_STRUCT, NP_HARVEST_MAX_EVENTS, PyObject, Py_DECREF, iovec, np_backend,
     np_backend_ops, np_event, np_inbox, np_stats, np_timer, np_udata)
@@ -56,6 +57,7 @@ cdef class Loop(FdTables):
     cdef bint has_called        # something of the program's has run since the last wait
     cdef bint is_ending         # _close_native() has begun
     cdef bint is_away           # in the kernel, without the GIL
+    cdef Away away              # who is woken when it is
     cdef list buffer_pools      # None, or those registered with our ring: they outlive it
     cdef np_inbox inbox
     cdef uint64_t turns

@@ -15,6 +15,7 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
+from netpoll._native.away cimport release_away
 from netpoll._native.c cimport (
     NP_EV_MORE, NP_FEATURE_ACCEPT_MULTI, NP_FEATURE_BUF_INC, NP_FEATURE_BUF_RING,
     NP_FEATURE_DEFER_TASKRUN, NP_FEATURE_NO_IOWAIT, NP_FEATURE_PWAIT2, NP_FEATURE_RECV_MULTI,
@@ -418,6 +419,7 @@ cdef class Loop(FdTables):
             return 0
         self._end_turn()
         with nogil:
+            release_away(&self.away)
             err = self.ops.flush(self.be)
         if err < 0:
             raise os_error(err, "submitting to the kernel")
@@ -444,7 +446,7 @@ cdef class Loop(FdTables):
         timeout_ns = self._timeout_ns()
         # With callbacks waiting, ask only for what the program's code may have made ready.
         if self.events_next == self.events_count and (
-                timeout_ns or self.has_called and self.ops.has_work(self.be)):
+                timeout_ns or self.away.count or self.has_called and self.ops.has_work(self.be)):
             self._wait(timeout_ns)
         # asyncio's order, see docs/turn.md: what was waiting before these events came, then the
         # events, then the timers that were due before any of it ran. What all of these schedule
@@ -471,6 +473,7 @@ cdef class Loop(FdTables):
             timeout_ns = 0  # something came in meanwhile
         self.is_away = True
         with nogil:
+            release_away(&self.away)
             n = self.ops.turn(self.be, self.events, NP_HARVEST_MAX_EVENTS, timeout_ns)
         self.is_away = self.has_called = False
         np_inbox_awake(&self.inbox)

@@ -253,7 +253,7 @@ class Server(_StreamServer):
             application = self._wsgi[loop] = WsgiApplication(
                 self._app,
                 loop,
-                self._pool_of_threads,
+                self._pool_of_threads.crew if self._pool_of_threads is not None else None,
                 self._scheme,
                 self._root_path,
                 self._multithread,

@@ -4,8 +4,11 @@ import asyncio
 import concurrent.futures
 import gc
 import logging
+import select
 import socket
 import struct
+import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator
@@ -48,6 +51,157 @@ def test_the_pool_grows_to_its_size_and_shrinks(
     assert pool is not None
     wait_for(lambda: not pool.threads)
     assert clients[0].ask().body == b"hello"
+
+
+def ask_in_one_turn(http_serving: HttpServing, server: http.Server, count: int) -> list[Client]:
+    """So many clients, whose requests the loop finds all at once."""
+    held, go = threading.Event(), threading.Event()
+    clients = [http_serving.client() for _ in range(count)]
+    wait_for(lambda: server.stats()["connections"] == count)
+
+    def hold() -> None:
+        held.set()
+        go.wait(20)
+
+    server._loops()[0].call_soon_threadsafe(hold)
+    assert held.wait(20)
+    for client in clients:
+        client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    go.set()
+    return clients
+
+
+def answered(clients: list[Client]) -> int:
+    return len(select.select([client.sock for client in clients], [], [], 0)[0])
+
+
+def test_requests_that_block_have_a_thread_each(http_serving: HttpServing) -> None:
+    """Though they have come together, and one thread was woken for all of them."""
+    barrier = threading.Barrier(6)
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        barrier.wait(20)
+        return hello(environ, start_response)
+
+    server = http_serving(app, threads=6)
+    for _ in range(2):  # threads are made; and are woken
+        clients = ask_in_one_turn(http_serving, server, 6)
+        assert [client.answer().body for client in clients] == [b"hello"] * 6
+        for client in clients:
+            client.close()
+        wait_for(lambda: server.stats()["connections"] == 0)
+
+
+def test_short_requests_do_not_wait_for_a_long_one(http_serving: HttpServing) -> None:
+    gate, calls = threading.Event(), []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        calls.append(threading.get_ident())
+        if len(calls) % 8 == 1:
+            gate.wait(20)
+        return hello(environ, start_response)
+
+    server = http_serving(app, threads=2)
+    for _ in range(3):
+        clients = ask_in_one_turn(http_serving, server, 8)
+        wait_for(lambda clients=clients: answered(clients) == 7)
+        gate.set()
+        assert [client.answer().body for client in clients] == [b"hello"] * 8
+        gate.clear()
+        for client in clients:
+            client.close()
+        wait_for(lambda: server.stats()["connections"] == 0)
+    assert len(set(calls)) == 2
+
+
+def test_the_answer_of_a_short_request_does_not_wait_for_a_long_one(
+    http_serving: HttpServing,
+) -> None:
+    """Nor where there is no other thread."""
+    gate, calls = threading.Event(), []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        calls.append(1)
+        if len(calls) == 8:
+            gate.wait(20)
+        return hello(environ, start_response)
+
+    server = http_serving(app, threads=1)
+    clients = ask_in_one_turn(http_serving, server, 8)
+    wait_for(lambda: answered(clients) == 7)
+    gate.set()
+    assert [client.answer().body for client in clients] == [b"hello"] * 8
+
+
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="there is no GIL")
+def test_short_requests_of_a_turn_are_one_threads(http_serving: HttpServing) -> None:
+    """No other could run them while that one has the GIL."""
+    ran: list[int] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        ran.append(threading.get_ident())
+        return hello(environ, start_response)
+
+    server, interval_s = http_serving(app, threads=6), sys.getswitchinterval()
+    sys.setswitchinterval(20)
+    try:
+        clients = ask_in_one_turn(http_serving, server, 8)
+        assert [client.answer().body for client in clients] == [b"hello"] * 8
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert len(set(ran)) == 1
+
+
+def test_no_job_is_lost_between_threads_that_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netpoll._http.pool.IDLE_MAX_S", 0.0005)
+    pool, ran, many = ThreadPool(3), [], []
+
+    def job() -> None:
+        ran.append(1)
+        many.append(len(pool.threads))
+        if len(ran) % 5 == 0:
+            time.sleep(0.0002)
+
+    def submit() -> None:
+        for number in range(400):
+            pool.submit(job)
+            if number % 7 == 0:
+                time.sleep(0.001)
+
+    submitters = [threading.Thread(target=submit) for _ in range(4)]
+    for submitter in submitters:
+        submitter.start()
+    wait_for(lambda: len(ran) == 1600)
+    for submitter in submitters:
+        submitter.join()
+    wait_for(lambda: not pool.threads)
+    pool.submit(lambda: ran.append(1))
+    pool.close()
+    assert pool.join(time.monotonic() + 20)
+    assert len(ran) == 1601
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_a_signal_while_a_thread_is_made(monkeypatch: pytest.MonkeyPatch, is_made: bool) -> None:
+    pool, ran, start = ThreadPool(1), threading.Event(), threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if is_made:
+            start(thread)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("netpoll._http.pool.threading.Thread.start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.submit(int)
+                pool.submit(int)  # when the first has found its thread
+                raise KeyboardInterrupt
+        ran.clear()
+        pool.submit(ran.set)
+        assert ran.wait(20)
+    pool.close()
+    assert pool.join(time.monotonic() + 20)
 
 
 def test_a_pool_that_is_stopped_within_itself(monkeypatch: pytest.MonkeyPatch) -> None:

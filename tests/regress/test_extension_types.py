@@ -49,6 +49,11 @@ def test_native_functions(backend: str) -> None:
 INTERNAL = {
     "netpoll._native.transport.address.Address": "its key, a tuple, is what programs get",
     "netpoll._native.memory.pool.PoolBlock": "what a Buffer holds",
+    "netpoll._native.http.crew.Crew": "a pool of threads, which Python code has a class around",
+    "netpoll._native.http.crew.Seat": "where a thread of it waits",
+    "netpoll._native.http.crew.Runner": "what its threads run",
+    "netpoll._native.http.crew.Calls": "the same",
+    "netpoll._native.http.wsgi.ApplicationRunner": "the same",
     "netpoll._native.server.host.FileSpan": "a file on its way, in a flow",
     "netpoll._native.sched.home.FutureWait": "what a scheduler's task waits on",
     "netpoll._native.server.secure.Secured": "the TLS half of a connection's struct",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+
+from netpoll._native.http.crew import Crew, Seat
 
 __all__ = ["ThreadPool"]
 
@@ -20,67 +21,40 @@ class ThreadPool:
     """
 
     def __init__(self, threads_max_count: int, name: str = "netpoll-wsgi") -> None:
-        self.threads_max_count = threads_max_count
         self.name = name
         self.threads: set[threading.Thread] = set()
-        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        # Of what follows. A signal handler or a finaliser may stop the server within it.
-        self._lock = threading.RLock()
-        self._open_count = 0  # jobs that were submitted and have not ended
-        self._is_closed = False
+        self.crew = Crew(threads_max_count, IDLE_MAX_S, self._make_thread)
 
     def submit(self, job: Callable[[], object]) -> None:
         """RuntimeError: there is no thread, and the system has none."""
-        with self._lock:
-            count = len(self.threads)
-            grows = self._open_count >= count and count < self.threads_max_count
-            has_grown = grows and self._grow()
-            self._open_count += 1
-            self._jobs.put(job)
-            if has_grown and self._is_closed:
-                self._jobs.put(None)  # close() did not know of that thread
-
-    def _grow(self) -> bool:
-        thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            if not self.threads:
-                raise
-            return False  # those that are there take it
-        self.threads.add(thread)
-        return True
+        self.crew.submit(job)
 
     def close(self) -> None:
         """The threads end when what was submitted has ended. Does not wait for them."""
-        with self._lock:
-            self._is_closed = True
-            for _ in self.threads:
-                self._jobs.put(None)
+        self.crew.close()
 
     def join(self, until_s: float) -> bool:
         """Waits for the end of the threads, until time.monotonic() is until_s. False: some have
         not ended."""
         for thread in list(self.threads):
-            thread.join(max(0.0, until_s - time.monotonic()))
-        return not self.threads
+            if thread.is_alive():  # else it has ended, or is just being made
+                thread.join(max(0.0, until_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in list(self.threads))
 
-    def _run(self) -> None:
-        while (job := self._next()) is not None:
-            job()
-            del job  # and with it the request
-            with self._lock:
-                self._open_count -= 1
-        with self._lock:
+    # A signal handler, or a finaliser, may stop the server in the middle of these two.
+
+    def _make_thread(self, seat: Seat) -> None:
+        thread = threading.Thread(target=self._run, args=(seat,), name=self.name, daemon=True)
+        self.threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self.threads.discard(thread)
+            raise
+
+    def _run(self, seat: Seat) -> None:
+        self.threads.add(threading.current_thread())
+        try:
+            self.crew.serve(seat)
+        finally:
             self.threads.discard(threading.current_thread())
-
-    def _next(self) -> Callable[[], object] | None:
-        """None: this thread is not needed any more."""
-        while True:
-            try:
-                return self._jobs.get(timeout=IDLE_MAX_S)
-            except Empty:
-                with self._lock:
-                    if self._jobs.empty():
-                        self.threads.discard(threading.current_thread())
-                        return None

@@ -505,6 +505,7 @@ cdef extern from "Python.h":
     PyObject *PyObject_CallNoArgs(PyObject *fn)
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     int PyErr_CheckSignals() except -1
+    int PyThread_acquire_lock_timed(void *lock, long long timeout_us, int is_interruptible) nogil
     void PyErr_SetObject(PyObject *type, PyObject *value)
     char *PyBytes_AS_STRING(object o)
     Py_ssize_t PyBytes_GET_SIZE(object o)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from netpoll._native.http.crew import Crew
 from netpoll._native.http.wire import Application
 
 class FileWrapper:
@@ -18,7 +19,7 @@ class WsgiApplication(Application):
         self,
         app: Callable[..., Iterable[bytes]],
         loop: Any,
-        pool: Any,
+        pool: Crew | None,
         scheme: str,
         root_path: str,
         multithread: bool,

@@ -9,11 +9,14 @@ and waits only for what it needs an answer to: bytes of the request's body, and 
 does not take the answer. Without a pool the same steps are taken at once, in the loop's thread.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 
+from netpoll._core cimport Loop
 from netpoll._native.c cimport NP_CONN_EOF
 from netpoll._native.http.c cimport NP_HTTP_HEAD
+from netpoll._native.http.crew cimport Crew, Runner
 from netpoll._native.http.request_task cimport is_of_the_end
 from netpoll._native.http.served_file cimport is_plain_file, span_of
 from netpoll._native.http.wire cimport STAGE_OVER, Application, Exchange, Wire
@@ -24,7 +27,7 @@ from netpoll._native.seal cimport seal_types
 import os
 import stat
 from queue import SimpleQueue
-from threading import Lock, get_ident
+from threading import get_ident
 
 cdef enum Step:
     # What a thread asks the loop for. The last two have a reply.
@@ -157,28 +160,84 @@ cdef class Input:
 
 # ---- the application ----------------------------------------------------------------------------
 
+cdef class WsgiApplication(Application)  # below
+
+
+cdef class ApplicationRunner(Runner):
+    """What the threads of a pool see of an application, and who calls them."""
+
+    cdef WsgiApplication application
+    cdef bint is_marked         # the end of the turn is awaited
+    cdef bint has_waited        # some requests wait behind others that block
+
+    cdef int run(self, object job) except -1:
+        return (<WsgiExchange>job).run()
+
+    cdef bint guard(self) except -1:
+        return self.application.ring()
+
+    # ---- in the loop ----------------------------------------------------------------------------
+
+    cdef int put(self, WsgiExchange exchange) except -1:
+        self.application.pool.put(self, exchange)
+        return self.mark()
+
+    cdef int look(self) except -1:
+        """The GIL is free: whoever ran has ended, or blocks."""
+        if self.application.pool.is_short():
+            self.has_waited = True
+            return self.mark()
+        return 0
+
+    cdef int mark(self) except -1:
+        if not self.is_marked:
+            self.application.loop.mark_dirty(self)
+            self.is_marked = True
+        return 0
+
+    cdef int on_turn_end(self, Loop loop) except -1:
+        cdef Crew pool = self.application.pool
+        cdef bint has_waited = self.has_waited
+        self.is_marked = self.has_waited = False
+        try:
+            pool.call(has_waited, loop)
+        except RuntimeError as exc:  # there is no thread, and none can be made
+            for job in pool.take_back(self, None):
+                (<WsgiExchange>job).environ = None
+                (<WsgiExchange>job).take_step(STEP_FAIL, exc)
+        except BaseException:  # of a signal handler, while a thread was made
+            self.has_waited = has_waited
+            self.mark()
+            raise
+        return 0
+
+
 cdef class WsgiApplication(Application):
-    """app: the WSGI callable. pool: what runs it, with submit(function); None: the loop's thread.
+    """app: the WSGI callable. pool: the threads that run it; None: the loop's thread.
     multiprocess: other processes serve it as well. report(message, error): tells of failures."""
 
-    cdef object app, loop, pool, report
+    cdef object app, report
+    cdef Loop loop
+    cdef Crew pool
+    cdef ApplicationRunner runner
     cdef dict template          # of the environ
     cdef object thread_ident    # of the loop's thread, which makes this object
-    cdef object lock            # of what follows
+    # What follows is only touched in critical sections, which run no Python code.
     cdef list inbox             # (exchange, step, value), from pool threads
     cdef bint is_called         # the loop will look at it
     cdef bint is_closed
 
-    def __cinit__(self, app, loop, pool, str scheme not None, str root_path not None,
-                  bint multithread, bint multiprocess, report):
+    def __cinit__(self, app, Loop loop, Crew pool or None, str scheme not None,
+                  str root_path not None, bint multithread, bint multiprocess, report):
         self.app = app
         self.loop = loop
         self.pool = pool
         self.report = report
         self.thread_ident = get_ident()
-        self.lock = Lock()
         self.inbox = []
         self.template = environ_template(scheme, root_path, multithread, multiprocess, FileWrapper)
+        self.runner = ApplicationRunner.__new__(ApplicationRunner)
+        self.runner.application = self
 
     cdef int begin(self, Wire wire) except -1:
         cdef WsgiExchange exchange = WsgiExchange.__new__(WsgiExchange)
@@ -191,39 +250,52 @@ cdef class WsgiApplication(Application):
 
     cdef int post(self, WsgiExchange exchange, int step, object value) except -1:
         """From a pool thread: the loop will take the step."""
-        with self.lock:
-            if not self.is_closed:
-                self.inbox.append((exchange, step, value))
-                if self.is_called:
-                    return 0
-                self.is_called = True
+        cdef bint is_closed
+        posted = (exchange, step, value)
+        with cython.critical_section(self):
             is_closed = self.is_closed
+            if not is_closed:
+                self.inbox.append(posted)
         if is_closed:
             exchange.is_gone = True
             return exchange.miss(step, value)
-        try:
-            self.loop.call_soon_threadsafe(self._run_inbox)
-        except RuntimeError:
-            pass  # it was closed meanwhile: close() has seen to the step
+        self.ring()
         return 0
+
+    cdef bint ring(self) except -1:
+        """From a pool thread: the loop will look at what was posted, and who waits for a thread.
+        False: it is closed."""
+        cdef bint is_due = False
+        cdef bint is_closed
+        with cython.critical_section(self):
+            is_closed = self.is_closed
+            if not is_closed and not self.is_called:
+                is_due = self.is_called = True
+        if is_due:
+            try:
+                self.loop.call_soon_threadsafe(self._run_inbox)
+            except RuntimeError:
+                return False  # it was closed meanwhile: close() has seen to what was posted
+        return not is_closed
 
     def _run_inbox(self):
         """In the loop's thread: all that was posted until now."""
         cdef WsgiExchange exchange
-        with self.lock:
-            posted = self.inbox
-            self.inbox = []
+        cdef list posted = []
+        with cython.critical_section(self):
+            posted, self.inbox = self.inbox, posted
             self.is_called = False
+        self.runner.look()
         for exchange, step, value in posted:
             exchange.take_step(step, value)
 
     def close(self):
         """In the loop's thread, when all connections are over: no thread waits for it any more."""
         cdef WsgiExchange exchange
-        with self.lock:
+        cdef list posted = []
+        with cython.critical_section(self):
             self.is_closed = True
-            posted = self.inbox
-            self.inbox = []
+            posted, self.inbox = self.inbox, posted
         for exchange, step, value in posted:
             exchange.is_gone = True
             exchange.miss(step, value)
@@ -285,14 +357,8 @@ cdef class WsgiExchange(Exchange):
         self.environ["wsgi.input"] = source
         self.is_bodiless = self.wire.request.method == NP_HTTP_HEAD
         if self.application.pool is None:
-            self.run()
-            return 0
-        try:
-            self.application.pool.submit(self.run)
-        except RuntimeError as exc:  # there is no thread, and none can be made
-            self.environ = None
-            self.failed(exc)
-        return 0
+            return self.run()
+        return self.application.runner.put(self)
 
     cdef int body_arrived(self) except -1:
         cdef Wire wire = self.wire
@@ -442,13 +508,13 @@ cdef class WsgiExchange(Exchange):
         self.post(step, None)
         return self.replies.get()
 
-    def run(self):
+    cdef int run(self) except -1:
         """The application, from its call to the close() of what it has returned."""
         cdef bint is_over = True
         environ = self.environ
         self.environ = None
         if self.is_gone:
-            return
+            return 0
         try:
             self.result = self.application.app(environ, self.start_response)
             is_over = self.answer()
@@ -461,6 +527,7 @@ cdef class WsgiExchange(Exchange):
                 self.close_result()
         if not is_over:
             self.application.loop.create_task(self.go_on())
+        return 0
 
     async def go_on(self):
         """The rest of an inline application's answer, which its peer does not take so fast."""
