@@ -3,9 +3,7 @@
 
 from cpython.pythread cimport PyThread_release_lock, PyThread_type_lock
 
-
-cdef enum:
-    AWAY_LOCKS_MAX_COUNT = 16
+from netpoll._native.limits cimport AWAY_LOCKS_MAX_COUNT
 
 
 cdef struct Away:

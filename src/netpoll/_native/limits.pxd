@@ -24,6 +24,9 @@ cdef enum:
     SEAT_BURST_MAX_COUNT = 64
     # Turns that close() gives the kernel to end what was cancelled.
     CLOSE_TURNS_MAX_COUNT = 1000
+    # Threads that a loop wakes when it has let go of the GIL; it is one, except after a stall. More
+    # are woken before that.
+    AWAY_LOCKS_MAX_COUNT = 16
     # Small receives of sock_recv are copied once, off the stack: allocating what the caller asked
     # for and giving most of it back costs more, and scatters the heap.
     SOCK_SCRATCH_BYTES = 8192
@@ -134,6 +137,9 @@ cdef enum:
     HTTP_UNREAD_MAX_BYTES = 64 * 1024
     # Unsent bytes of an answer: above, an application that awaits its sending waits.
     HTTP_PENDING_MAX_BYTES = 64 * 1024
+    # Jobs of a pool of threads that were taken, before their places are given back: seldom enough
+    # that moving the rest costs nothing.
+    HTTP_JOBS_TAKEN_MAX_COUNT = 1024
     # Files up to this size are read and kept; larger ones leave by sendfile(2), which has nothing
     # to copy. At 50 KiB the answer out of memory costs a third less CPU.
     HTTP_FILE_MAX_BYTES = 128 * 1024

@@ -20,10 +20,8 @@ from cpython.pythread cimport (
 
 from netpoll._native.away cimport release_when_away
 from netpoll._native.c cimport NP_HAS_GIL, PyThread_acquire_lock_timed
+from netpoll._native.limits cimport HTTP_JOBS_TAKEN_MAX_COUNT
 from netpoll._native.seal cimport seal_types
-
-cdef enum:
-    TAKEN_MAX_COUNT = 1024      # of `jobs`, before what was taken is cut off
 
 
 cdef class Runner(Completion):
@@ -229,7 +227,7 @@ cdef class Crew:
         self.jobs[at] = None
         self.jobs[at + 1] = None
         self.next_at = at + 2
-        if self.next_at == PyList_GET_SIZE(self.jobs) or self.next_at >= 2 * TAKEN_MAX_COUNT:
+        if self.waiting_count() == 0 or self.next_at >= 2 * HTTP_JOBS_TAKEN_MAX_COUNT:
             del self.jobs[:self.next_at]
             self.next_at = 0
         return 0
