@@ -164,7 +164,7 @@ def check_compiler() -> None:
 
 
 def check_python_headers() -> None:
-    paths = [sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
+    paths = [sysconfig.get_config_var("INCLUDEPY"), sysconfig.get_path("platinclude")]
     if not any(Path(path, "Python.h").is_file() for path in paths if path):
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         fail(

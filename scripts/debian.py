@@ -48,6 +48,62 @@ def archive() -> str:
     raise NotToBeHad("apt here knows no Debian archive (NETPOLL_DEBIAN_MIRROR names one)")
 
 
+class Packages:
+    """Packages of a suite and an architecture, below `folder`; apt's own state is not touched."""
+
+    def __init__(self, folder: Path, suite: str, arch: str) -> None:
+        self.folder = folder
+        self.apt = ["apt-get", "-q", f"-oDir::Etc::SourceList={folder}/sources.list"]
+        self.apt += ["-oDir::Etc::SourceParts=/nonexistent", f"-oDir::State::Lists={folder}/lists"]
+        self.apt += [f"-oDir::Cache={folder}/cache", f"-oDir::State::status={folder}/status"]
+        self.apt += [f"-oAPT::Architecture={arch}", f"-oAPT::Architectures={arch}"]
+        self.apt += ["-oAPT::Sandbox::User=root", "-oAcquire::Check-Valid-Until=false"]
+        self.line = f"deb [signed-by={KEYRING}] {archive()} {suite} main\n"
+        self.is_new = False
+
+    def _ask(self, *command: str) -> str:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
+        except OSError as exc:
+            raise NotToBeHad(f"{command[0]} is not here: {exc}") from None
+        if done.returncode:
+            lines = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
+            raise NotToBeHad(f"{command[0]} failed: {lines[-1][:200]}")
+        return done.stdout
+
+    def _update(self) -> None:
+        """Once in a process."""
+        if self.is_new:
+            return
+        for part in ("lists/partial", "cache/archives/partial"):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        (self.folder / "sources.list").write_text(self.line)
+        (self.folder / "status").touch()
+        self._ask(*self.apt, "update", "-oAPT::Update::Error-Mode=any")
+        self.is_new = True
+
+    def names(self) -> str:
+        """Of all that there is, one in each line."""
+        self._update()
+        return self._ask("apt-cache", *self.apt[2:], "pkgnames")
+
+    def unpacked(self, *names: str) -> Path:
+        """The files of these, as they are in the archive today. Raises NotToBeHad."""
+        self._update()
+        listed = self._ask(*self.apt, "download", "--print-uris", *names)
+        packages = [self.folder / line.split()[1] for line in listed.splitlines() if ".deb" in line]
+        root = self.folder / "-".join(names)
+        stamp, contents = root / "packages", "\n".join(path.name for path in packages)
+        if not stamp.exists() or stamp.read_text() != contents:
+            shutil.rmtree(root, ignore_errors=True)
+            self._ask(*self.apt, "download", *names)
+            for package in packages:
+                self._ask("dpkg-deb", "-x", str(package), str(root))
+                package.unlink()
+            stamp.write_text(contents)
+        return root
+
+
 def root_on_debian(purpose: str) -> None:
     if os.getuid() != 0 or shutil.which("apt-get") is None:
         raise NotToBeHad(f"{purpose} needs root on Debian or Ubuntu")

@@ -87,6 +87,22 @@ def test_a_lane_by_its_names(tree: Tree, lane: str) -> None:
         assert tree.run().stdout == plain.stdout.replace(" -k one word", "")
 
 
+@pytest.mark.parametrize("user", [0, 1000])
+def test_the_long_lane_installs_wheels(tree: Tree, user: int) -> None:
+    """Where it can: in chroots, which root makes with apt-get. Its failure is the lane's."""
+    tree.stub("bin/apt-get")
+    (tree.folder / "bin" / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (tree.folder / "bin" / "id").chmod(0o755)
+    done = tree.run("long")
+    assert done.returncode == 0, done.stderr
+    assert ("scripts/test-install --build\n" in done.stdout) == (user == 0)
+    assert ("no wheel is tried in bare systems" in done.stdout) == (user != 0)
+    tree.stub("scripts/test-install", "exit 1")
+    done = tree.run("long")
+    assert (done.returncode == 1) == ("the installations" in done.stderr) == (user == 0)
+    assert done.stdout.splitlines()[-1].startswith(".venv/bin/python -m pytest -n 3")
+
+
 def test_options_of_pytest_and_paths_run_python_tests_only(tree: Tree) -> None:
     (tree.folder / "tests").mkdir()
     for arguments in (["-k", "threadsafe"], ["tests"], ["tests/loop", "-x"], ["--loops", "uring"]):

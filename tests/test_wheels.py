@@ -103,6 +103,141 @@ def test_every_tool_has_its_version(script: ModuleType) -> None:
     assert {pin.split("==")[0] for pin in pins} == names
 
 
+# ---- a CPython that does not run here -------------------------------------------------------
+
+SAID = """
+import json, sysconfig
+from setuptools._distutils import sysconfig as building
+print(json.dumps({
+    "include": building.get_python_inc(),
+    "platinclude": building.get_python_inc(plat_specific=True),
+    "suffix": sysconfig.get_config_var("EXT_SUFFIX"),
+    "soabi": sysconfig.get_config_var("SOABI"),
+    "flags": sysconfig.get_config_var("CFLAGS"),
+    "platform": sysconfig.get_platform(),
+}))
+"""
+
+
+class Archive:
+    """What apt unpacks of libpython3.99-dev and -minimal, as Debian has it for aarch64."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        include, multiarch = folder / "usr/include", "aarch64-linux-gnu"
+        for name in ("python3.99", f"{multiarch}/python3.99"):
+            (include / name).mkdir(parents=True)
+        (include / "python3.99" / "Python.h").write_text('#include "pyconfig.h"\n')
+        (include / "python3.99" / "pyconfig.h").write_text("#include <where it stands>\n")
+        (include / multiarch / "python3.99" / "pyconfig.h").write_text("#define SIZEOF_LONG 8\n")
+        self.level("FINAL")
+        library = folder / "usr/lib/python3.99"
+        library.mkdir(parents=True)
+        variables = {
+            "CFLAGS": "-fstack-protector-strong",
+            "EXT_SUFFIX": f".cpython-399-{multiarch}.so",
+            "INCLUDEPY": "/usr/include/python3.99",
+            "MULTIARCH": multiarch,
+            "SOABI": f"cpython-399-{multiarch}",
+        }
+        file = library / f"_sysconfigdata__linux_{multiarch}.py"
+        file.write_text(f"build_time_vars = {variables!r}\n")
+
+    def level(self, name: str) -> None:
+        text = f"#define PY_RELEASE_LEVEL\tPY_RELEASE_LEVEL_{name}\n"
+        (self.folder / "usr/include/python3.99/patchlevel.h").write_text(text)
+
+    def names(self) -> str:
+        packages = "libpython3.{0}-dev libpython3.{0}-minimal python3.{0}-dev"
+        return "\n".join(" ".join(packages.format(minor) for minor in (100, 99, 9)).split())
+
+    def unpacked(self, *names: str) -> Path:
+        assert names == ("libpython3.99-dev", "libpython3.99-minimal")
+        return self.folder
+
+
+@pytest.fixture
+def debian_package(tmp_path: Path) -> Archive:
+    return Archive(tmp_path / "archive")
+
+
+def test_what_debian_has(script: ModuleType, debian_package: Archive) -> None:
+    found = script.those_of_debian(debian_package)
+    assert [(c.series, c.python, c.tag) for c in found] == [
+        ("3.99", None, "cp399-cp399"),
+        ("3.100", None, "cp3100-cp3100"),
+    ]
+
+
+def test_this_interpreter_speaks_of_another(
+    script: ModuleType, debian_package: Archive, tmp_path: Path
+) -> None:
+    """Where headers are, what extensions are called, and no flags of who built that CPython."""
+    headers = tmp_path / "headers"
+    other = script.CPython("3.99", None)
+    said = script.of_debian(other, debian_package, headers)
+    assert (headers / "pyconfig.h").read_text() == "#define SIZEOF_LONG 8\n"
+    env = os.environ | script.described(said, "aarch64", tmp_path)
+    answer = json.loads(subprocess.check_output([sys.executable, "-c", SAID], env=env))
+    assert "-fstack-protector-strong" not in answer.pop("flags").split()
+    assert answer == {
+        "include": str(headers),
+        "platinclude": str(headers),
+        "suffix": ".cpython-399-aarch64-linux-gnu.so",
+        "soabi": "cpython-399-aarch64-linux-gnu",
+        "platform": "linux-aarch64",
+    }
+
+
+def test_a_cpython_that_is_no_release(
+    script: ModuleType, debian_package: Archive, tmp_path: Path
+) -> None:
+    debian_package.level("GAMMA")
+    with pytest.raises(script.NotToBeHad, match=r"CPython 3\.99 is no release yet"):
+        script.of_debian(script.CPython("3.99", None), debian_package, tmp_path / "headers")
+
+
+def test_headers_of_this_interpreter(script: ModuleType, tmp_path: Path) -> None:
+    """One folder has all of them, wherever its pyconfig.h stood: the compiler knows no other."""
+    if not Path(sysconfig.get_config_var("INCLUDEPY"), "Python.h").exists():
+        pytest.skip("the headers of this Python are not there")
+    python = script.CPython("3.11", Path(sys.executable))
+    said = script.of_this_machine(python, os.uname().machine, "riscv64", tmp_path / "headers")
+    assert said["INCLUDEPY"] == str(tmp_path / "headers")
+    assert (tmp_path / "headers" / "Python.h").exists()
+    assert "SIZEOF_LONG" in (tmp_path / "headers" / "pyconfig.h").read_text()
+    assert "-riscv64-" in said["EXT_SUFFIX"] and "-riscv64-" in said["SOABI"]
+
+
+def test_the_tag_of_a_lent_build(script: ModuleType, tmp_path: Path) -> None:
+    """What setup.py runs under when another CPython builds: the wheel is called as it is told."""
+    pytest.importorskip("setuptools.command.bdist_wheel")
+    setup = "import setuptools\n"
+    setup += "setuptools.setup(name='thing', version='1', py_modules=['thing'])\n"
+    (tmp_path / "setup.py").write_text(setup)
+    (tmp_path / "thing.py").touch()
+    command = [sys.executable, "-c", script.LENT, "cp399-cp399-linux_riscv64"]
+    subprocess.run([*command, "-q", "bdist_wheel"], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    assert wheel.name == "thing-1-cp399-cp399-linux_riscv64.whl"
+
+
+def test_a_series_is_that_of_this_machine_first(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, debian_package: Archive
+) -> None:
+    here = script.CPython("3.99", Path("/somewhere/python3.99"))
+    monkeypatch.setattr(script, "those_here", lambda: [here])
+    monkeypatch.setattr(script, "development", lambda _arch: debian_package)
+    other = script.CPython("3.100", None)
+    assert script.chosen(["3.99", "3.100"]) == [here, other] == script.chosen([])
+
+    def nothing(_arch: str) -> None:
+        raise script.NotToBeHad("apt here knows no Debian archive")
+
+    monkeypatch.setattr(script, "development", nothing)
+    assert script.chosen([]) == [here]
+
+
 # ---- README ---------------------------------------------------------------------------------
 
 PROGRAMS = readme.blocks(ROOT / "README.md")
