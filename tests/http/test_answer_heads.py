@@ -56,6 +56,25 @@ def test_an_answer_before_its_requests_body_closes_and_says_so(http_serving: Htt
         assert client.rest() == b""
 
 
+def test_an_answer_in_parts_says_so_too(http_serving: HttpServing) -> None:
+    """As frameworks send all of them whose middleware looks at answers."""
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        fields = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 401, "headers": fields})
+        await send({"type": "http.response.body", "body": b"no", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    http_serving(app, lifespan="off")
+    client = http_serving.client()
+    client.send(POST % b"/" + b"content-length: 5\r\n\r\nabc")
+    answer = client.answer()
+    assert (answer.body, answer.header("connection")) == (b"no", "close")
+    client = http_serving.client()
+    client.send(POST % b"/" + b"content-length: 5\r\n\r\nabcde")
+    assert client.answer().header("connection") is None
+
+
 def test_an_answer_before_a_body_that_is_here_goes_on(http_serving: HttpServing) -> None:
     http_serving(empty, lifespan="off")
     client = http_serving.client()

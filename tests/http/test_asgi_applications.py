@@ -140,6 +140,32 @@ def test_any_number_of_tasks_may_send(http_serving: HttpServing, is_cancelled: b
     assert client.ask("/", "GET").status == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/begun"])
+def test_an_application_that_hears_of_the_end_may_return(
+    http_serving: HttpServing, errors_logged: pytest.LogCaptureFixture, path: str
+) -> None:
+    """As a stream of events does when its client closes: that is no failure."""
+    ended: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        if scope["path"] == "/begun":
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"event", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        ended.append(scope["path"])
+
+    server = http_serving(app, lifespan="off")
+    client = http_serving.client()
+    client.send(b"GET %s HTTP/1.1\r\nhost: a\r\n\r\n" % path.encode())
+    time.sleep(0.05)
+    client.sock.shutdown(1)
+    wait_for(lambda: ended)
+    client.close()
+    server.close()
+    assert errors_logged.text == ""
+
+
 def test_tasks_that_wait_to_send_hear_that_the_client_has_gone(http_serving: HttpServing) -> None:
     ends: list[BaseException | None] = []
 

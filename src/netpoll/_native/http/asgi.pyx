@@ -246,7 +246,8 @@ cdef class AsgiExchange(Exchange):
         if error is not None and not isinstance(error, CancelledError):
             if wire is not None or self.is_complete or not is_of_the_end(error, []):
                 self.application.report("the ASGI application failed", error)
-        elif wire is not None and not self.is_complete and error is None:
+        elif wire is not None and error is None \
+                and not self.is_complete and not self.has_left(wire):
             self.application.report(
                 "the ASGI application returned before its response was complete"
                 if self.is_started else "the ASGI application returned without a response", None)
@@ -255,6 +256,11 @@ cdef class AsgiExchange(Exchange):
             return 0
         wire.exchange = None
         return wire.fail()
+
+    cdef bint has_left(self, Wire wire) noexcept:
+        """The peer has shut its side. An application that hears of it need not say more."""
+        return self.is_gone or wire.face is None or wire.face.conn is NULL \
+            or wire.face.conn.flags & NP_CONN_EOF != 0
 
     # ---- what the application calls -----------------------------------------------------------
 

@@ -393,8 +393,9 @@ cdef class Wire:
                 f"Content-Length is {told.length_bytes}, and the body has {length_bytes} bytes")
         if told.closes or self.service.is_draining:
             self.keeps_alive = False
-        if (body is not None or self.expects) and not self.has_all() and not self.is_here():
-            self.keeps_alive = False  # what is not here yet will not be waited for: end_answer
+        if not self.has_all() and not self.is_here() \
+                and (body is not None or self.expects or told.length_bytes >= 0):
+            self.keeps_alive = False  # what is not here yet will hardly be waited for: end_answer
         self.left_bytes = told.length_bytes if told.length_bytes >= 0 else length_bytes
         if self.request_id is not None:
             self.service.ids.tell(self.request_id, pairs, &told)
