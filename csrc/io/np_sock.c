@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/sendfile.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/np_refused.h"
@@ -16,7 +17,9 @@ union np_address {
     struct sockaddr any;
     struct sockaddr_in v4;
     struct sockaddr_in6 v6;
+    struct sockaddr_un un;
 };
+_Static_assert(sizeof(((struct sockaddr_un *)0)->sun_path) == NP_SOCK_PATH_BYTES, "unix(7)");
 
 /* len: of the address, 0 for none. */
 static void fill_peer(struct np_peer *peer, const union np_address *addr, socklen_t len)
@@ -158,6 +161,23 @@ void np_sock_peer(int fd, struct np_peer *peer)
     if (getpeername(fd, &addr.any, &len) < 0)
         len = 0;
     fill_peer(peer, &addr, len);
+}
+
+size_t np_sock_name(int fd, bool of_peer, struct np_peer *name, char path[NP_SOCK_PATH_BYTES])
+{
+    union np_address addr;
+    socklen_t len = sizeof(addr);
+    if ((of_peer ? getpeername : getsockname)(fd, &addr.any, &len) < 0)
+        len = 0;
+    fill_peer(name, &addr, len);
+    if (len < sizeof(addr.any.sa_family) || addr.any.sa_family != AF_UNIX)
+        return 0;
+    name->family = AF_UNIX;
+    size_t bytes = len - offsetof(struct sockaddr_un, sun_path);
+    if (bytes > 0 && addr.un.sun_path[0] != 0)
+        bytes = strnlen(addr.un.sun_path, bytes < NP_SOCK_PATH_BYTES ? bytes : NP_SOCK_PATH_BYTES);
+    memcpy(path, addr.un.sun_path, bytes);
+    return bytes;
 }
 
 void np_sock_nodelay(int fd)

@@ -16,13 +16,15 @@
 #include <sys/uio.h>
 
 /* The peer's address as the connection was made: kept, because getpeername(2) forgets it when the
- * connection dies. Only internet addresses: Unix peers have no name worth keeping. */
+ * connection dies. Only internet addresses: those of Unix sockets are asked for (np_sock_name). */
 struct np_peer {
     uint16_t family; /* AF_INET, AF_INET6, or AF_UNSPEC: ask the kernel */
     uint16_t port;   /* host order */
     uint32_t flow_info, scope_id;
     uint8_t address[16];
 };
+
+#define NP_SOCK_PATH_BYTES 108 /* sizeof(sun_path), unix(7) */
 
 /* A connection that waits in the backlog: its fd, nonblocking and close-on-exec; or -errno.
  * peer: as of np_sock_peer, or NULL. */
@@ -45,6 +47,10 @@ bool np_sock_peer_has_ended(int fd);
 int np_sock_error(int fd);
 /* Fills *peer; family AF_UNSPEC when the socket is not an internet one or not connected. */
 void np_sock_peer(int fd, struct np_peer *peer);
+/* Fills *name with the socket's own address, or its peer's. That of a Unix socket has the family
+ * AF_UNIX, and its path (abstract when it begins with a NUL) is in `path`: the result is how long
+ * it is, 0 when it has none. */
+size_t np_sock_name(int fd, bool of_peer, struct np_peer *name, char path[NP_SOCK_PATH_BYTES]);
 /* TCP_NODELAY on, on sockets that have it; on a listening socket the accepted ones inherit it. */
 void np_sock_nodelay(int fd);
 

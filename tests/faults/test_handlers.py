@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import os
+import socket
 from typing import Any
 
 import pytest
 
-from ..support import BufferedRecorder, Echo, Recorder, until
+from ..support import BufferedRecorder, Echo, Recorder, pair, unix_pair, until
 
 pytestmark = pytest.mark.control
 
@@ -201,3 +203,129 @@ async def test_errors_in_done_callbacks_and_tasks(loop: Any, errors: list[dict[s
     await asyncio.sleep(0)
     assert isinstance(errors[0]["exception"], ZeroDivisionError)
     errors.clear()
+
+
+class Interrupting:
+    """Interrupts the loop once, when it is called."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind: type[BaseException] | None = kind
+
+    def __call__(self) -> None:
+        kind, self.kind = self.kind, None
+        if kind is not None:
+            raise kind
+
+
+def run_interrupted(loop: Any, kind: type[BaseException], work: Any) -> Any:
+    """Runs a coroutine's task, as a program does that has caught an interrupt and goes on."""
+    task = loop.create_task(work)
+    with pytest.raises(kind):
+        loop.run_until_complete(task)
+    return loop.run_until_complete(asyncio.wait_for(task, 10))
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("base", [Recorder, BufferedRecorder])
+def test_an_interrupt_out_of_eof_received(
+    loop: Any, base: type[Any], kind: type[BaseException]
+) -> None:
+    """Who has been told of the end, and could not hear it out, is told again."""
+    interrupt = Interrupting(kind)
+
+    class Leaving(base):  # type: ignore[misc]
+        def eof_received(self) -> bool:
+            self.events.append("eof")
+            interrupt()
+            return False
+
+    async def work() -> Any:
+        client, served = await pair(loop, right=Leaving)
+        client.transport.write(b"x")
+        client.transport.write_eof()
+        await asyncio.gather(client.lost, served.lost)
+        return served
+
+    served = run_interrupted(loop, kind, work())
+    assert served.events == ["made", "data", "eof", "eof", "lost"]
+    assert served.error is None
+
+
+SIZE_BYTES = 4 * 2**20
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("medium", ["stream", "pipe"])
+def test_an_interrupt_out_of_resume_writing(
+    backend: str, loop: Any, medium: str, kind: type[BaseException]
+) -> None:
+    """What is still unsent then leaves all the same, and a close() that waits for it is done."""
+    if backend == "asyncio" and medium == "pipe":
+        pytest.skip("asyncio resumes when all has left, and then forgets to close")
+    interrupt = Interrupting(kind)
+    lost: list[BaseException | None] = []
+
+    class Leaving(asyncio.Protocol):
+        def resume_writing(self) -> None:
+            interrupt()
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            lost.append(exc)
+
+    async def work() -> int:
+        if medium == "stream":
+            left, right = unix_pair()
+            transport, _ = await loop.create_connection(Leaving, sock=left)
+            reader = open(right.detach(), "rb", 0)
+        else:
+            reading, writing = os.pipe()
+            transport, _ = await loop.connect_write_pipe(Leaving, open(writing, "wb", 0))
+            reader = open(reading, "rb", 0)
+        os.set_blocking(reader.fileno(), False)
+        transport.set_write_buffer_limits(high=SIZE_BYTES // 2, low=SIZE_BYTES // 2)
+        transport.write(bytes(SIZE_BYTES))
+        transport.close()
+        got = 0
+        with reader:
+            while got < SIZE_BYTES:
+                got += len(reader.read(2**20) or b"")
+                await asyncio.sleep(0)
+            await until(lambda: lost)
+        return got
+
+    assert run_interrupted(loop, kind, work()) == SIZE_BYTES
+    assert lost == [None]
+
+
+@pytest.mark.netpoll_only  # asyncio's sendto() lets it out itself
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_out_of_error_received(loop: Any, kind: type[BaseException]) -> None:
+    """The datagrams behind the one that could not be sent leave all the same."""
+    interrupt = Interrupting(kind)
+
+    class Leaving(asyncio.DatagramProtocol):
+        def __init__(self) -> None:
+            self.lost: asyncio.Future[None] = loop.create_future()
+
+        def error_received(self, exc: Exception) -> None:
+            interrupt()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost.set_result(None)
+
+    async def work() -> list[bytes]:
+        with socket.socket(type=socket.SOCK_DGRAM) as receiver:
+            receiver.bind(("127.0.0.1", 0))
+            receiver.setblocking(False)
+            transport, protocol = await loop.create_datagram_endpoint(
+                Leaving, remote_addr=receiver.getsockname()
+            )
+            transport.set_write_buffer_limits(2**20)  # all leave at the end of the turn
+            for data in (b"1", bytes(70_000), b"2", b"3"):
+                transport.sendto(data)
+            got = [await loop.sock_recv(receiver, 10) for _ in range(3)]
+            transport.close()
+            await protocol.lost
+        return got
+
+    assert run_interrupted(loop, kind, work()) == [b"1", b"2", b"3"]

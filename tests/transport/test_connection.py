@@ -2,13 +2,14 @@
 
 import asyncio
 import errno
+import resource
 import socket
 import sys
 from typing import Any
 
 import pytest
 
-from ..support import Echo, Recorder, listener, until
+from ..support import Echo, Recorder, listener, pair, unix_pair, until
 
 pytestmark = pytest.mark.control
 
@@ -235,3 +236,82 @@ async def test_connecting_to_oneself_many_times(loop: Any) -> None:
         await protocol.lost
     server.close()
     await server.wait_closed()
+
+
+def known(transport: Any) -> tuple[Any, Any]:
+    """The names of a connection that has ended, and of whose socket nothing is left."""
+    sock = transport.get_extra_info("socket")
+    assert isinstance(sock, asyncio.trsock.TransportSocket) and sock.fileno() == -1
+    own, peer = (transport.get_extra_info(name, "unknown") for name in ("sockname", "peername"))
+    return own, peer
+
+
+async def over(client: Any, served: Any) -> tuple[Any, Any]:
+    """Their transports, when the descriptors are closed. Nobody has asked these before."""
+    client.transport.close()
+    await asyncio.gather(client.lost, served.lost)
+    transports = client.transport, served.transport
+    await until(lambda: all(" closed" in repr(transport) for transport in transports))
+    return transports
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_names_are_known_when_a_connection_has_ended(loop: Any, host: str) -> None:
+    """A log of what was served is written at the end, and says where."""
+    made: asyncio.Future[Any] = loop.create_future()
+
+    class Served(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.set_result(self)
+
+    server = await loop.create_server(Served, host, 0)
+    address = server.sockets[0].getsockname()
+    _, client = await loop.create_connection(Recorder, *address[:2])
+    left, right = await over(client, await made)
+    server.close()
+    own, peer = known(left)
+    assert peer == address and len(own) == len(address) and own[0] == host and own[1] > 0
+    assert known(right) == (peer, own)
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract", "none"])
+async def test_the_names_of_unix_sockets_are_known_then(
+    loop: Any, kind: str, tmp_path: Any
+) -> None:
+    made: asyncio.Future[Any] = loop.create_future()
+
+    class Served(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.set_result(self)
+
+    name: Any = ""
+    if kind == "none":
+        left_end, right_end = unix_pair()
+        _, client = await loop.create_connection(Recorder, sock=left_end)
+        _, _served = await loop.create_connection(Served, sock=right_end)
+    else:
+        name = str(tmp_path / "sock") if kind == "path" else f"\0names-{tmp_path}"
+        server = await loop.create_unix_server(Served, name)
+        _, client = await loop.create_unix_connection(Recorder, name)
+        name = name if kind == "path" else name.encode()
+    left, right = await over(client, await made)
+    if kind != "none":
+        server.close()
+    assert known(left) == ("", name)
+    assert known(right) == (name, "")
+
+
+@pytest.mark.netpoll_only
+async def test_a_socket_that_cannot_be_shown_any_more(loop: Any) -> None:
+    """Without a descriptor to make its shell with there is none; asyncio's is older."""
+    client, served = await pair(loop)
+    _, right = await over(client, served)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+    try:
+        assert right.get_extra_info("socket", "none") == "none"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert right.get_extra_info("socket").fileno() == -1

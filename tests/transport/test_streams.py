@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from ..support import digest, listener, pattern, reset, stream_pair, until
+from ..tls import tls_pair
 
 pytestmark = pytest.mark.control
 
@@ -541,3 +544,128 @@ async def test_dropped_streams_are_closed(loop: Any) -> None:
         gc.collect()
         await asyncio.sleep(0.01)
     del other_reader
+
+
+async def plain_streams(loop: Any) -> Any:
+    (reader, writer), (_, other) = await stream_pair(loop)
+    return reader, writer, other
+
+
+async def tls_streams(loop: Any) -> Any:
+    reader = asyncio.StreamReader(loop=loop)
+    client, served = await tls_pair(
+        loop, left=lambda: asyncio.StreamReaderProtocol(reader, loop=loop)
+    )
+    writer = asyncio.StreamWriter(client._transport, client, reader, loop)
+    return reader, writer, served.transport
+
+
+async def pipe_streams(loop: Any) -> Any:
+    reading, writing = os.pipe()
+    reader = asyncio.StreamReader(loop=loop)
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader, loop=loop), open(reading, "rb", 0)
+    )
+    return reader, transport, open(writing, "wb", 0)
+
+
+async def child_streams(loop: Any) -> Any:
+    child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+    return child.stdout, child.stdin, child.stdin
+
+
+@pytest.mark.parametrize("make", [plain_streams, tls_streams, pipe_streams, child_streams])
+async def test_a_feed_data_of_the_programs(loop: Any, make: Any) -> None:
+    """Ciphers and meters take its place on one reader; they get what comes, and feed the first."""
+    reader, writer, other = await make(loop)
+    other.write(b"plain ")
+    assert await reader.readexactly(6) == b"plain "
+    seen = []
+
+    def decipher(data: bytes, feed_data: Any = reader.feed_data) -> None:
+        seen.append(bytes(data))
+        feed_data(bytes(data).upper())
+
+    with mock.patch.object(reader, "feed_data", decipher):
+        assert reader.feed_data is decipher
+        other.write(b"secret")
+        assert await reader.readexactly(6) == b"SECRET"
+    other.write(b" end")
+    assert await reader.readexactly(4) == b" end"
+    assert b"".join(seen) == b"secret"
+    for end in (writer, other):
+        end.close()
+    assert await reader.read() == b""
+    await asyncio.sleep(0.01)
+
+
+async def test_a_feed_data_that_fails_ends_the_connection(
+    loop: Any, errors: list[dict[str, Any]]
+) -> None:
+    (reader, writer), (left, other) = await stream_pair(loop)
+
+    def fail(data: bytes) -> None:
+        raise ValueError("no cipher for this")
+
+    reader.feed_data = fail
+    other.write(b"x")
+    with pytest.raises(ValueError, match="no cipher"):
+        await reader.read(1)
+    assert await left.read() == b""
+    assert [type(context["exception"]) for context in errors] == [ValueError]
+    errors.clear()
+    with pytest.raises(ValueError, match="no cipher"):
+        await writer.wait_closed()
+    await finish(other)
+
+
+@pytest.mark.parametrize("name", ["read", "readline", "readexactly", "readuntil", "feed_data"])
+async def test_methods_that_are_patched_in_the_class(loop: Any, name: str) -> None:
+    """Of connections that are made after that: instruments and mocks do it."""
+    called = []
+    own = getattr(asyncio.StreamReader, name)
+
+    def patched(self: Any, *args: Any) -> Any:
+        called.append(name)
+        return own(self, *args)
+
+    with mock.patch.object(asyncio.StreamReader, name, patched):
+        (reader, writer), (_, other) = await stream_pair(loop)
+        other.write(b"line\n")
+        ask = {"read": (5,), "readexactly": (5,), "feed_data": ()}.get(name, ())
+        assert await (reader.readline() if name == "feed_data" else getattr(reader, name)(*ask))
+    assert name in called
+    await finish(writer, other)
+
+
+@pytest.mark.parametrize("name", ["write", "drain"])
+async def test_writers_that_are_patched_in_the_class(loop: Any, name: str) -> None:
+    called = []
+    own = getattr(asyncio.StreamWriter, name)
+
+    def patched(self: Any, *args: Any) -> Any:
+        called.append(self)
+        return own(self, *args)
+
+    with mock.patch.object(asyncio.StreamWriter, name, patched):
+        (reader, writer), (_, other) = await stream_pair(loop)
+        other.write(b"x")
+        await other.drain()
+        assert await reader.read(1) == b"x"
+    assert called == [other]
+    await finish(writer, other)
+
+
+async def test_the_buffer_may_be_set(loop: Any) -> None:
+    """Clients of devices throw away what has come, and others put something back."""
+    (reader, writer), (_, other) = await stream_pair(loop)
+    other.write(b"garbage")
+    await until(lambda: len(reader._buffer) == 7)
+    reader._buffer = bytearray()
+    reader._maybe_resume_transport()
+    other.write(b"answer")
+    assert await reader.read(100) == b"answer"
+    reader._buffer = bytearray(b"put back ") + reader._buffer
+    other.write(b"and more")
+    assert await reader.readexactly(17) == b"put back and more"
+    await finish(writer, other)

@@ -336,6 +336,9 @@ cdef extern from "io/np_sock.h" nogil:
     bint np_sock_peer_has_ended(int fd)
     int np_sock_error(int fd)
     void np_sock_peer(int fd, np_peer *peer)
+    enum:
+        NP_SOCK_PATH_BYTES
+    size_t np_sock_name(int fd, bint of_peer, np_peer *name, char *path)
     void np_sock_nodelay(int fd)
 
 cdef extern from "io/np_pipe.h" nogil:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from netpoll._native.c cimport PyObject, np_dgram_in, sockaddr
+from netpoll._native.c cimport PyObject, np_dgram_in, np_peer, sockaddr
 
 cdef enum:
     ADDRESS_MAX_BYTES = 112     # a sockaddr_un, the longest of those made here
@@ -33,3 +33,6 @@ cdef class DatagramMemory:
 
 
 cdef bint is_native(int family) noexcept
+cdef object kept_name(np_peer *name, object default)
+cdef dict keep_name(dict extra, str key, int fd, np_peer *name)
+cdef object closed_socket(int family)

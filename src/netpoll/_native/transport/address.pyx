@@ -14,8 +14,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from netpoll._native.c cimport (
-    INET6_ADDRSTRLEN, Py_INCREF, Py_XDECREF, PyObject, htonl, htons, inet_ntop, inet_pton,
-    np_dgram_in_close, np_dgram_in_open, ntohl, ntohs, sockaddr_in, sockaddr_in6)
+    INET6_ADDRSTRLEN, NP_SOCK_PATH_BYTES, Py_INCREF, Py_XDECREF, PyObject, htonl, htons, inet_ntop,
+    inet_pton, np_dgram_in_close, np_dgram_in_open, np_peer, np_sock_name, ntohl, ntohs,
+    sockaddr_in, sockaddr_in6)
 from netpoll._native.seal cimport seal_types
 
 import os
@@ -83,6 +84,36 @@ cdef object key_of(const uint8_t *raw, uint32_t size_bytes):
         return unix_key(raw + PATH_AT, size_bytes - PATH_AT) if size_bytes > PATH_AT else None
     memcpy(netlink, raw + 4, sizeof(netlink))
     return (netlink[0], netlink[1])
+
+
+# ---- names of stream sockets ------------------------------------------------------------------
+
+cdef object kept_name(np_peer *name, object default):
+    """As the socket module has it; of Unix sockets those without a path."""
+    if name.family == _AF_INET:
+        return (inet_text(_AF_INET, name.address), name.port)
+    if name.family == _AF_INET6:
+        return (inet_text(_AF_INET6, name.address), name.port, name.flow_info, name.scope_id)
+    return "" if name.family == _AF_UNIX else default
+
+
+cdef dict keep_name(dict extra, str key, int fd, np_peer *name):
+    """Fills *name, unless `extra` has it as `key`; with the path of a Unix socket goes `extra`."""
+    cdef char path[NP_SOCK_PATH_BYTES]
+    cdef size_t size
+    if extra is not None and key in extra:
+        return extra
+    size = np_sock_name(fd, key == "peername", name, path)
+    if not size:
+        return extra
+    return {**(extra or {}), key: unix_key(<const uint8_t*>path, <uint32_t>size)}
+
+
+cdef object closed_socket(int family):
+    """What is left of a socket object when its connection has ended. Raises OSError."""
+    sock = py_socket.socket(family or _AF_UNIX)
+    sock.close()
+    return sock
 
 
 # ---- from Python ------------------------------------------------------------------------------

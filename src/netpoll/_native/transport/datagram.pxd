@@ -35,5 +35,6 @@ cdef class DatagramTransport(Endpoint):
     cdef int send_late(self, bytes data, object addr) except -1
     cdef int push(self, bytes data, PyObject *target) except -1
     cdef int drop_oldest(self, uint32_t count) noexcept
+    cdef int flushed(self) except -1
     cdef int send_burst(self) except -1
     cdef int send_by_socket(self) except -1

@@ -351,9 +351,17 @@ cdef class DatagramTransport(Endpoint):
         try:
             while self.out.iov.count and not self.write_op and self.retry is None:
                 self.send_burst()
-        finally:
+        finally:  # an interrupt out of the protocol ends the turn, not the sending
             self.flags &= ~FLUSHING
-        self.release_low()
+            if self.out.iov.count and not self.write_op and self.retry is None:
+                self.mark()
+        try:
+            self.release_low()
+        finally:
+            self.flushed()
+        return 0
+
+    cdef int flushed(self) except -1:
         if self.out.iov.count:
             return 0
         if self.out.iov.cap > DATAGRAM_OUT_KEPT_COUNT:  # of a time when the socket was full

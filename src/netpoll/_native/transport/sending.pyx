@@ -108,12 +108,14 @@ cdef int took(Endpoint who, ptrdiff_t sent_bytes) except -1:
             return who.failed(os_error(sent_bytes), "write")
         return who.wait_writable()
     out_advance(&who.out.iov, sent_bytes)
-    who.sent()
-    who.release_low()
-    if who.out.iov.count == 0:
-        return who.sent_all()
-    if not who.flags & DIRTY and not who.write_op:
-        who.mark()
+    try:
+        who.sent()
+        who.release_low()
+    finally:  # an interrupt out of the protocol ends the turn, not the sending
+        if who.out.iov.count == 0:
+            who.sent_all()
+        elif not who.flags & DIRTY and not who.write_op:
+            who.mark()
     return 0
 
 

@@ -12,6 +12,7 @@ cdef class StreamTransport(Endpoint):
     cdef object server
     cdef dict extra
     cdef np_peer peer
+    cdef np_peer own            # our own name, once the connection has ended
     # Where received bytes go, if not to the protocol.
     cdef Sink reader            # takes them natively: a stream's buffer, TLS; else None
     cdef bytes part             # of a message that a shared buffer's end cut in two
@@ -39,4 +40,3 @@ cdef class StreamTransport(Endpoint):
     cdef int check_writable(self, str method) except -1
     cdef int lost_write(self, bytes data) except -1
     cdef object remember(self, str name, object value)
-    cdef object peer_name(self, object default)

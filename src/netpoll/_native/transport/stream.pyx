@@ -27,6 +27,7 @@ from netpoll._native.limits cimport (
     READ_BUDGET_BYTES)
 from netpoll._native.poll cimport POLLIN
 from netpoll._native.seal cimport seal_types
+from netpoll._native.transport.address cimport closed_socket, keep_name, kept_name
 from netpoll._native.transport.asyncio_server cimport attach, detach
 from netpoll._native.transport.bulk_reader cimport (
     bulk_ends, bulk_enter, bulk_leave, bulk_receive)
@@ -54,8 +55,6 @@ cdef enum:
 cdef enum:  # stash_end
     STASH_OPEN = 1          # errnos are negative, the end of the stream is 0
 
-cdef int _AF_INET = int(py_socket.AF_INET)
-cdef int _AF_INET6 = int(py_socket.AF_INET6)
 cdef int _AF_UNIX = int(py_socket.AF_UNIX)
 cdef object FlowControlMixin = asyncio.transports._FlowControlMixin
 cdef dict _NOTHING = {}
@@ -412,6 +411,8 @@ cdef class StreamTransport(Endpoint):
             finally:
                 self.leave(entered)
         except (SystemExit, KeyboardInterrupt):
+            self.flags &= ~EOF_SEEN
+            self.read_again()  # the end is told again: it ends the turn, not the connection
             raise
         except BaseException as exc:
             return self.fail(exc, "Fatal error: protocol.eof_received() call failed.")
@@ -639,14 +640,20 @@ cdef class StreamTransport(Endpoint):
             self.catch_up()  # its user may shut it down, or write to it himself
         if self.extra is not None and name in self.extra:
             return self.extra[name]
-        if name == "peername":
-            return self.peer_name(default)
-        if self.fd < 0 or name not in ("socket", "sockname"):
+        if name == "peername" and (self.peer.family or self.fd < 0):
+            return kept_name(&self.peer, default)
+        if name == "sockname" and self.fd < 0:
+            return kept_name(&self.own, default)
+        if name not in ("socket", "sockname", "peername"):
             return _NOTHING.get(name, default)  # what cannot be a key is refused, as by asyncio
-        if name == "socket":
-            return self.remember("socket", trsock.TransportSocket(self._socket()))
         try:
-            return self.remember("sockname", self._socket().getsockname())
+            if name == "sockname":
+                return self.remember("sockname", self._socket().getsockname())
+            if name == "peername":
+                return self.remember("peername", self._socket().getpeername())
+            is_over = self.fd < 0 and self.file is None
+            sock = closed_socket(self.own.family) if is_over else self._socket()
+            return self.remember("socket", trsock.TransportSocket(sock))
         except OSError:
             return default
 
@@ -656,19 +663,12 @@ cdef class StreamTransport(Endpoint):
         self.extra[name] = value
         return value
 
-    cdef object peer_name(self, object default):
-        cdef np_peer *peer = &self.peer
-        if peer.family == _AF_INET:
-            return (py_socket.inet_ntop(_AF_INET, (<char*>peer.address)[:4]), peer.port)
-        if peer.family == _AF_INET6:
-            host = py_socket.inet_ntop(_AF_INET6, (<char*>peer.address)[:16])
-            return (host, peer.port, peer.flow_info, peer.scope_id)
-        if self.fd < 0:
-            return default
-        try:
-            return self.remember("peername", self._socket().getpeername())
-        except OSError:
-            return default
+    cdef int close_number(self, int fd) except -1:
+        """asyncio asks for both names when a connection is made. They are known after its end."""
+        self.extra = keep_name(self.extra, "sockname", fd, &self.own)
+        if not self.peer.family:
+            self.extra = keep_name(self.extra, "peername", fd, &self.peer)
+        return Endpoint.close_number(self, fd)
 
 
 def make_transport(Loop loop, sock, protocol, waiter, dict extra or None, server):

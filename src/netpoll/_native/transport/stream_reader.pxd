@@ -23,6 +23,7 @@ cdef class ReaderCore(Sink):
     cdef ReadOp op              # the read that waits
     cdef size_t double_limit_bytes  # 2 * the limit, which may be a fraction
     cdef bint eof, paused
+    cdef bint is_replaced       # feed_data is the program's: asyncio's own code feeds it
     cdef bint is_native         # the transport is a Transport
 
     cdef Py_ssize_t available(self) noexcept

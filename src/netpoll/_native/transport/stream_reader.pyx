@@ -27,6 +27,7 @@ from netpoll._native.transport.base cimport Transport
 from netpoll._native.transport.endpoint cimport is_plain
 
 import asyncio
+from types import MethodType
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object BaseReader = asyncio.StreamReader
@@ -34,6 +35,15 @@ cdef object BaseWriter = asyncio.StreamWriter
 cdef object BaseProtocol = asyncio.StreamReaderProtocol
 cdef object IncompleteReadError = asyncio.IncompleteReadError
 cdef object LimitOverrunError = asyncio.LimitOverrunError
+# What a program may have put others in the place of: then they are called.
+cdef object PROTOCOL_DATA_RECEIVED = BaseProtocol.data_received
+cdef object READER_FEED_DATA = BaseReader.feed_data
+cdef object READER_READ = BaseReader.read
+cdef object READER_READEXACTLY = BaseReader.readexactly
+cdef object READER_READLINE = BaseReader.readline
+cdef object READER_READUNTIL = BaseReader.readuntil
+cdef object WRITER_DRAIN = BaseWriter.drain
+cdef object WRITER_WRITE = BaseWriter.write
 
 cdef enum:  # ReadOp.kind
     READ = 1
@@ -359,10 +369,32 @@ class StreamReader(asyncio.StreamReader):
     def _wait_for_data(self, func_name):
         return new_op(self, ANY, 0, None)
 
-    def feed_data(self, data):
+    def _feed_data(self, data):
         cdef ReaderCore core = self._core
         assert not core.eof, "feed_data after feed_eof"
         core.feed_bytes(bytes(data))
+
+    # Programs put another in its place, on one reader: ciphers, meters. Then the protocol's own
+    # data_received() calls it, as on asyncio.
+
+    @property
+    def feed_data(self):
+        return self.__dict__.get("feed_data", self._feed_data)
+
+    @feed_data.setter
+    def feed_data(self, value):
+        cdef ReaderCore core = self._core
+        self.__dict__["feed_data"] = value
+        core.is_replaced = True
+        if core.transport is not None:
+            core.transport.set_protocol(core.transport.get_protocol())
+
+    @feed_data.deleter
+    def feed_data(self):
+        try:
+            del self.__dict__["feed_data"]
+        except KeyError:
+            raise AttributeError("feed_data") from None
 
     def _wakeup_waiter(self):
         cdef ReaderCore core = self._core
@@ -386,6 +418,12 @@ class StreamReader(asyncio.StreamReader):
     def _buffer(self):
         cdef ReaderCore core = self._core
         return core.join()
+
+    @_buffer.setter
+    def _buffer(self, value):
+        cdef ReaderCore core = self._core
+        core.head = None
+        core.tail = value if type(value) is bytearray else bytearray(value)
 
     @property
     def _eof(self):
@@ -466,7 +504,8 @@ cdef class WriterExchange:
     cdef object callback
 
     def __call__(self, reader, writer):
-        if type(writer) is BaseWriter:
+        if type(writer) is BaseWriter and BaseWriter.write is WRITER_WRITE \
+                and BaseWriter.drain is WRITER_DRAIN:
             writer.__class__ = StreamWriter
         return self.callback(reader, writer)
 
@@ -477,6 +516,18 @@ cdef bint is_buffered(object protocol) except -1:
         hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received"))
 
 
+cdef bint is_own(object method, object function) except -1:
+    """Whether a bound method is asyncio's."""
+    return type(method) is MethodType and method.__func__ is function
+
+
+cdef bint reads_are_own() except -1:
+    """Whether those are that the native StreamReader has others for."""
+    return BaseReader.read is READER_READ and BaseReader.readline is READER_READLINE \
+        and BaseReader.readexactly is READER_READEXACTLY \
+        and BaseReader.readuntil is READER_READUNTIL
+
+
 cdef Sink adopt_reader(object protocol, object transport):
     """Who takes the bytes natively: the buffer of an unmodified StreamReaderProtocol's reader, or
     the protocol itself if it is a Sink. None for any other."""
@@ -484,7 +535,8 @@ cdef Sink adopt_reader(object protocol, object transport):
     cdef WriterExchange exchange
     if isinstance(protocol, Sink):
         return <Sink>protocol
-    if type(protocol) is not BaseProtocol:
+    if type(protocol) is not BaseProtocol \
+            or not is_own(protocol.data_received, PROTOCOL_DATA_RECEIVED):
         return None
     known = type(protocol._stream_reader) is StreamReader
     core = adopt_stream_reader(protocol._stream_reader, transport)
@@ -504,8 +556,9 @@ cdef ReaderCore adopt_stream_reader(object reader, object transport):
     if type(reader) is StreamReader:
         core = reader._core
         core.set_transport(transport)
-        return core
-    if type(reader) is not BaseReader or reader._waiter is not None:
+        return None if core.is_replaced else core
+    if type(reader) is not BaseReader or reader._waiter is not None \
+            or not is_own(reader.feed_data, READER_FEED_DATA) or not reads_are_own():
         return None
     state = reader.__dict__
     if type(state.get("_buffer")) is not bytearray:
