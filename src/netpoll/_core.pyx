@@ -9,6 +9,7 @@ through it are the only things another thread may use.
 """
 
 cimport cython
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EINTR, ENOENT
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX
@@ -201,10 +202,11 @@ cdef class Loop(FdTables):
         np_inbox_push(&self.inbox, &handle.inbox_item.node)
         return 0
 
-    def _running_in(self, unsigned long ident):
-        """Notes the thread that runs the loop; 0: none."""
-        self.running_ident = ident
-        self._thread_id = ident or None
+    def _running_in(self, ident):
+        """Notes that the calling thread runs the loop, and the name that `threading` has for it,
+        which is not its own where a program has replaced get_ident(). None: no thread does."""
+        self.running_ident = 0 if ident is None else PyThread_get_thread_ident()
+        self._thread_id = ident
 
     cdef int push_ready(self, Handle handle) except -1:
         if self.ready_count == self.ready_cap:

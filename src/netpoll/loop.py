@@ -161,7 +161,7 @@ class EventLoop(Host):
             if watchdog is not None:
                 watchdog.stop()
             self._stopping = False
-            self._running_in(0)
+            self._running_in(None)
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
@@ -193,7 +193,7 @@ class EventLoop(Host):
             for watch in list(self._child_watches):
                 steps.callback(watch.stop)
             for acceptor in list(self._acceptors.values()):
-                steps.callback(acceptor.stop)
+                steps.callback(acceptor.end)
             for before, _ in list(self._at_close):
                 steps.callback(before)
 
@@ -334,8 +334,12 @@ class EventLoop(Host):
         if file_number(fd) < 0:
             if number not in watchers:  # it is closed, and watched for the other direction
                 raise OSError(errno.EBADF, f"Bad file descriptor ({fd!r})")
-        elif self.backend == "uring":  # it polls anything; what epoll refuses is refused here too
-            check_pollable(number)
+        elif self.backend == "uring" and not self._closed:
+            check_pollable(number)  # a ring polls anything; what epoll refuses is refused here, too
+        if self._acceptors and not is_writer:
+            acceptor = self._acceptors.pop(number, None)
+            if acceptor is not None:  # a program that accepts by itself from here on
+                acceptor.end()
         handle = self._add_watcher(number, is_writer, callback, args)
         if not isinstance(fd, int):
             (self._writer_files if is_writer else self._reader_files)[number] = fd
@@ -353,15 +357,19 @@ class EventLoop(Host):
         raise ValueError(f"Invalid file descriptor: {number}")
 
     def _remove_reader(self, fd: Any) -> bool:
+        if self._closed:
+            return False
         number = self._watched_number(fd)
         acceptor = self._acceptors.pop(number, None)
         if acceptor is not None:
-            acceptor.stop()
+            acceptor.end()
             return True
         self._reader_files.pop(number, None)
         return number <= FD_MAX and self._remove_watcher(number, False)
 
     def _remove_writer(self, fd: Any) -> bool:
+        if self._closed:
+            return False
         number = self._watched_number(fd)
         self._writer_files.pop(number, None)
         return number <= FD_MAX and self._remove_watcher(number, True)

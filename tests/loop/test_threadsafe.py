@@ -212,3 +212,22 @@ def test_to_thread_and_queue_between_threads(loop: Any) -> None:
         return await asyncio.gather(*(asyncio.to_thread(pow, n, 2) for n in range(50)))
 
     assert loop.run_until_complete(main()) == [n * n for n in range(50)]
+
+
+@pytest.mark.netpoll_only  # asyncio leaves cancelled timers where they are until there are many
+def test_threads_under_other_names(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gevent's get_ident() gives the name of a greenlet. A loop knows its own thread all the same:
+    what only that may do at once (taking a cancelled timer out) is done at once."""
+    monkeypatch.setattr(threading, "get_ident", lambda: 4711)
+    loop.set_debug(True)
+
+    async def main() -> None:
+        assert loop.is_running()
+        before = len(loop._scheduled)
+        for _ in range(50):
+            loop.call_later(3600, print).cancel()
+        loop.call_soon(int)  # in debug mode the thread is looked at
+        assert len(loop._scheduled) == before
+
+    loop.run_until_complete(main())
+    assert not loop.is_running()

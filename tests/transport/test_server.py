@@ -428,3 +428,59 @@ def test_a_server_left_open_at_close(loop: Any) -> None:
     loop.close()
     for sock in sockets:
         sock.close()
+
+
+def test_a_server_may_be_closed_after_its_loop(loop_factory: Any, tmp_path: Any) -> None:
+    loop = loop_factory()
+    sock = listener()
+    address = sock.getsockname()
+    servers = [
+        loop.run_until_complete(made)
+        for made in (
+            loop.create_server(Echo, "127.0.0.1", 0),
+            loop.create_unix_server(Echo, str(tmp_path / "sock")),
+            loop.create_server(Echo, sock=sock),
+        )
+    ]
+    loop.close()
+    again = loop_factory()
+    server = again.run_until_complete(again.create_server(Echo, sock=sock.dup()))
+    assert again.run_until_complete(ask(address)) == b"ping"
+    server.close()
+    assert sock.fileno() >= 0  # the program's, until it closes the server that has it
+    for server in servers:
+        server.close()
+    assert sock.fileno() == -1
+
+
+@pytest.mark.parametrize("first", ["remove", "replace"])
+async def test_who_accepts_by_himself(loop: Any, first: str) -> None:
+    """remove_reader() holds a server up, and add_reader() takes its place, as for any reader: the
+    listening socket is still there, and the server is still to be closed."""
+    made: list[Any] = []
+
+    def factory() -> Any:
+        made.append(Recorder())
+        return made[-1]
+
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    number = server.sockets[0].fileno()
+    if first == "remove":
+        assert loop.remove_reader(number)
+        assert not loop.remove_reader(number)
+    with (
+        socket.create_connection(server.sockets[0].getsockname()) as peer,
+        socket.socket(fileno=os.dup(number)) as taken,
+    ):
+        if first == "remove":
+            await asyncio.sleep(0.01)
+        is_there = asyncio.Event()
+        loop.add_reader(number, is_there.set)
+        await is_there.wait()
+        accepted, name = taken.accept()
+        accepted.close()
+        assert name == peer.getsockname() and not made
+    assert loop.remove_reader(number)
+    server.close()
+    await server.wait_closed()
+    assert not made

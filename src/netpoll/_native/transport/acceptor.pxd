@@ -33,6 +33,7 @@ cdef class Acceptor(Accepting):
     cdef int make(self, StreamTransport transport) except -1
     cdef int make_ssl(self, StreamTransport transport) except -1
     cdef int accept_all(self) except -1
+    cdef bint is_over(self) except -1
     cdef object make_protocol(self, object context)
     cdef int drop(self, StreamTransport transport) except -1
     cdef int report_failed(self, object exc) except -1

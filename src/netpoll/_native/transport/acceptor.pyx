@@ -77,8 +77,8 @@ cdef class Accepting(Completion):
         if not self.is_closed and not self.op:
             self.arm_again()
 
-    def stop(self):
-        """Ends accepting and closes the listening socket at once. In the loop's thread."""
+    def end(self):
+        """Ends accepting. The listening socket is left to who made it. In the loop's thread."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -88,6 +88,10 @@ cdef class Accepting(Completion):
                 self.loop.ops.cancel(self.loop.be, self.op, NP_CANCEL_SETTLE)
             if self.sock.fileno() == self.fd:
                 self.loop.ops.forget(self.loop.be, self.fd)
+
+    def stop(self):
+        """Ends accepting and closes the listening socket at once. In the loop's thread."""
+        self.end()
         self.sock.close()
 
 
@@ -170,7 +174,7 @@ cdef class Acceptor(Accepting):
         try:
             transport.context = PyContext_Copy(<PyObject*>self.context)
             protocol = self.make_protocol(transport.context)
-            if self.is_closed:
+            if self.is_over():
                 return self.drop(transport)
             transport.set_protocol(protocol)
             attach(self.server, transport)
@@ -180,6 +184,10 @@ cdef class Acceptor(Accepting):
             return self.report_failed(exc)
         self.loop.soon(transport._begin, (None,))
         return 0
+
+    cdef bint is_over(self) except -1:
+        """The server is closed; not only accepting, which loop.remove_reader() ends, too."""
+        return self.is_closed and self.sock.fileno() < 0
 
     cdef object make_protocol(self, object context):
         PyContext_Enter(<PyObject*>context)
@@ -222,7 +230,7 @@ cdef class Acceptor(Accepting):
             conn.setblocking(False)
             context = PyContext_Copy(<PyObject*>self.context)
             protocol = self.make_protocol(context)
-            if self.is_closed:
+            if self.is_over():
                 conn.close()
                 return 0
             context.run(self.loop._make_ssl_transport, conn, protocol, server_side=True,
