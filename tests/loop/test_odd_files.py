@@ -292,3 +292,16 @@ def test_a_number_that_is_no_descriptor_takes_no_memory(loop_factory: Any, fd: i
     with pytest.raises(OSError) as raised:
         loop._add_reader(fd, print)
     assert raised.value.errno == errno.EBADF
+
+
+def test_terminals_where_select_has_no_epoll(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gevent takes it out of the module."""
+    monkeypatch.delattr(select, "epoll")
+    with own_fds():
+        ours, theirs = pty.openpty()
+        loop.add_reader(ours, loop.stop)
+        os.write(theirs, b"x")
+        loop.run_forever()
+        assert loop.remove_reader(ours)
+        with tempfile.TemporaryFile() as file, pytest.raises(PermissionError):
+            loop.add_reader(file, print)

@@ -47,6 +47,9 @@ async def test_recv_of_zero_bytes(loop: Any) -> None:
     left.send(b"x")
     assert await loop.sock_recv(right, 0) == b""
     assert await loop.sock_recv(right, 1) == b"x"
+    # A message without a body: nothing has to come for it.
+    assert await asyncio.wait_for(loop.sock_recv(right, 0), 10) == b""
+    assert await asyncio.wait_for(loop.sock_recv_into(right, bytearray()), 10) == 0
     left.close()
     right.close()
 

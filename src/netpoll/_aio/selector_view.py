@@ -45,7 +45,7 @@ def check_pollable(fd: int) -> None:
         return
     try:
         asked = select.epoll()
-    except OSError:  # no descriptor is left: the rule for most files
+    except (AttributeError, OSError):  # taken away by gevent; no descriptor left: most files' rule
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
         return

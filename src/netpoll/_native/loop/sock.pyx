@@ -114,6 +114,9 @@ cdef class RecvOp(SockOp):
         cdef char *base
         cdef ptrdiff_t got
         cdef Py_ssize_t size = self.size
+        if size == 0:  # the kernel would wait for what it does not receive
+            self.is_done = True
+            return b""
         if hints is not NULL and hints[0] & DRAINED and self.future is None:
             return None
         if size <= SOCK_SCRATCH_BYTES or hints is NULL or not hints[0] & BULK:
@@ -157,8 +160,11 @@ cdef class RecvIntoOp(SockOp):
             # Its __buffer__ has closed the socket; the number may be another's by now.
             PyBuffer_Release(&view)
             raise OSError(EBADF, strerror(EBADF).decode())
-        with nogil:
-            got = np_sock_recv(self.fd, view.buf, view.len)
+        if view.len == 0:
+            got = 0
+        else:
+            with nogil:
+                got = np_sock_recv(self.fd, view.buf, view.len)
         PyBuffer_Release(&view)
         if got == -EAGAIN:
             return None
