@@ -20,6 +20,7 @@ from netpoll._native.transport.out_queue cimport out_push_bytes
 import warnings
 from asyncio import constants, sslproto
 
+cdef object warn = warnings.warn  # the module is empty when the interpreter ends
 cdef object AsyncioTransport = sslproto._SSLProtocolTransport
 cdef object SendfileMode = constants._SendfileMode.FALLBACK
 cdef object WRITE_HIGH_BYTES = constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE * 1024
@@ -59,7 +60,7 @@ cdef class TlsTransport(Transport):
     def __del__(self):
         if self.layer is not None and not self.layer.flags & CLOSED:
             self.layer.flags |= CLOSED
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
 
     def __repr__(self):
         state = "closing " if self.is_closing() else ""

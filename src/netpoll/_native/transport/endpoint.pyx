@@ -30,6 +30,8 @@ from netpoll._native.transport.out_queue cimport out_clear, out_init
 import warnings
 from asyncio import log
 
+cdef object warn = warnings.warn  # the module is empty when the interpreter ends
+
 
 cdef np_event *last_event_of(Loop loop, np_udata op) noexcept:
     """The last event of the operation, if it is in the batch and not handed out yet; or NULL."""
@@ -80,7 +82,7 @@ cdef class Endpoint(Transport):
         self.loop.cancel(self.write_op)
         self.close_fd()
         self.forget()
-        warnings.warn(f"unclosed transport {text}", ResourceWarning, source=self)
+        warn(f"unclosed transport {text}", ResourceWarning, source=self)
 
     def __repr__(self):
         info = [type(self).__name__]
