@@ -176,9 +176,10 @@ def test_a_dry_run(repository: Repository) -> None:
     source = statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]
     assert_files(folder, source["digest"]["gitCommit"])
     assert source["digest"]["gitCommit"] != before[0]
-    built, looked, tried = repository.calls.read_text().splitlines()
+    built, looked, here, tried = repository.calls.read_text().splitlines()
     assert re.fullmatch(rf"build-wheels --out \S+ --python {sys.executable} --arch aarch64", built)
     assert re.fullmatch(rf"build-wheels --look \S+/{WHEEL}", looked)
+    assert re.fullmatch(r"test-install --here --wheels \S+/dist", here)
     assert re.fullmatch(r"test-install --wheels \S+/dist --sdist", tried)
 
 
@@ -186,7 +187,7 @@ def test_a_release(repository: Repository) -> None:
     before = repository.git("rev-parse", "HEAD")
     done = repository.release(VERSION, "--without-systems")
     assert done.returncode == 0, done.stdout
-    assert "test-install" not in repository.calls.read_text()
+    assert "--sdist" not in repository.calls.read_text()
     assert "has to be run elsewhere" in done.stdout
     assert repository.git("status", "--porcelain") == ""
     assert repository.git("rev-parse", "HEAD~1", "main", f"v{VERSION}^{{}}").split() == [

@@ -19,17 +19,29 @@ from . import readme
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    """scripts/build-wheels as a module: it builds only when it is run."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    loader = SourceFileLoader("netpoll_build_wheels", str(ROOT / "scripts" / "build-wheels"))
+def loaded(name: str, folder: Path) -> ModuleType:
+    """A script as a module: it does something only when it is run."""
+    loader = SourceFileLoader(name.replace("-", "_"), str(ROOT / "scripts" / name))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    module.WORK = tmp_path
+    module.WORK = folder
     return module
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """scripts/build-wheels."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return loaded("build-wheels", tmp_path)
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """scripts/test-install."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return loaded("test-install", tmp_path)
 
 
 def wheel_of(folder: Path, code: str, *flags: str) -> Path:
@@ -259,6 +271,49 @@ def test_a_program_that_answers_something_else(monkeypatch: pytest.MonkeyPatch) 
     wrong = PROGRAMS[1].replace("conn.forward(conn.lease())", "conn.write(conn.take().upper())")
     with pytest.raises(AssertionError):
         readme.talk(wrong)
+
+
+# ---- where wheels are tried -----------------------------------------------------------------
+
+
+def test_systems_that_fail_and_systems_that_are_not_there(install: ModuleType) -> None:
+    def missing() -> None:
+        raise install.NotToBeHad("there is none")
+
+    def wrong() -> None:
+        raise AssertionError("it says something else")
+
+    def right() -> None: ...
+
+    assert install.try_all({"sid": missing, "trixie": right}, least=1) == 0
+    assert install.try_all({"sid": wrong, "trixie": right}, least=1) == 1
+    assert install.try_all({"sid": missing}, least=1) == 1
+    assert install.try_all({"3.12": missing}, least=0) == 0
+
+
+def test_the_newest_python_of_a_system(install: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "usr" / "bin").mkdir(parents=True)
+    for name in ("python3", "python3.9", "python3.14", "python3.15", "python3.15-config"):
+        (tmp_path / "usr" / "bin" / name).touch()
+    assert install.version_of(tmp_path) == "3.15"
+
+
+def test_a_wheel_here_that_is_none(install: ModuleType, tmp_path: Path) -> None:
+    """It installs without a compiler, but README's programs do not find netpoll in it."""
+    here = install.CPython("3.99", Path(sys.executable))
+    with pytest.raises(install.NotToBeHad, match="has no wheel for cp399-cp399"):
+        install.test_here(here, tmp_path)
+    series = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    series += "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    here = install.CPython(series, Path(sys.executable))
+    tag = f"{here.tag}-manylinux_2_17_{os.uname().machine}"
+    info = "netpoll-0.dist-info"
+    with zipfile.ZipFile(tmp_path / f"netpoll-0-{tag}.whl", "w") as files:
+        files.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: netpoll\nVersion: 0\n")
+        files.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
+        files.writestr(f"{info}/RECORD", "")
+    with pytest.raises(AssertionError, match="No module named 'netpoll'"):
+        install.test_here(here, tmp_path)
 
 
 # ---- chroots --------------------------------------------------------------------------------
