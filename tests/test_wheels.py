@@ -95,6 +95,21 @@ def test_a_wheel_that_is_too_large(script: ModuleType, tmp_path: Path) -> None:
     assert fault.endswith("more than 100")
 
 
+def test_a_free_threaded_wheel_may_be_larger(script: ModuleType, tmp_path: Path) -> None:
+    wheel = wheel_of(tmp_path, "int f(void) { return 1; }", "-s")
+    script.SIZE_LIMIT_BYTES = 100
+    free = wheel.rename(tmp_path / "netpoll-0-cp313-cp313t-linux_x86_64.whl")
+    assert script.faults(free) == []
+
+
+def test_the_date_of_a_run_stays(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody commits between the two builds that --check compares."""
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    commits = iter(["100", "200"])
+    monkeypatch.setattr(script, "output", lambda *_command, cwd: next(commits))
+    assert [script.source_date(), script.source_date()] == ["100", "100"]
+
+
 def test_what_is_no_wheel_of_ours(script: ModuleType, tmp_path: Path) -> None:
     wheel = tmp_path / "netpoll-0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as files:
