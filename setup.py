@@ -53,6 +53,18 @@ EXTRA_SOURCES = {
     ],
 }
 
+# What runs when something is set up, looked at or refused, and what calls a library for most of its
+# time: compiled for size.
+RARELY_RUN = frozenset(
+    f"netpoll._native.{name}"
+    for name in (
+        *("liburing", "numbers", "probe", "seal", "testing.faults", "loop.counters"),
+        *("server.addresses", "server.door", "server.ends", "server.listener", "server.names"),
+        *("server.networks", "http.compression", "http.own_pages", "http.parser"),
+        *("http.request_limits", "http.trailers"),
+    )
+)
+
 # Compiles and links only where liburing is 2.3 or newer and its static library is there.
 LIBURING_TEST = """
 #include <liburing.h>
@@ -74,14 +86,14 @@ BUILD_TEMP = f"{BUILD_BASE}/temp.{sysconfig.get_config_var('SOABI')}"
 EXPORTS = f"{BUILD_BASE}/exports.map"
 
 
-def compile_flags() -> list[str]:
+def compile_flags(extension: str) -> list[str]:
     # No -march=native and no LTO: a wheel runs on every machine of its architecture, and a
     # link takes a second. Names stay inside each extension, which carries its own copy of the core.
     flags = ["-std=gnu11", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing"]
     # The last one counts: CPython's own flags may ask for debug information.
     flags += ["-Wall", "-Wextra", "-Wtype-limits", "-g" if SYMBOLS else "-g0"]
     if not DEBUG:
-        return [*flags, "-O2", "-DNDEBUG"]
+        return [*flags, "-Os" if extension in RARELY_RUN else "-O2", "-DNDEBUG"]
     flags += ["-O1", "-UNDEBUG", "-DNP_DEBUG=1", "-fno-omit-frame-pointer"]
     if SANITIZE:
         flags += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
@@ -244,7 +256,7 @@ def cffi_extension() -> list[Extension]:
             [str(target)],
             include_dirs=["csrc"],
             depends=["setup.py", "csrc/io/uring/liburing.cdef", "csrc/io/uring/np_prep.h"],
-            extra_compile_args=compile_flags() + CYTHON_C_FLAGS,
+            extra_compile_args=compile_flags("netpoll._native.liburing") + CYTHON_C_FLAGS,
             extra_link_args=link_flags(),
         )
     ]
@@ -261,7 +273,7 @@ def extensions() -> list[Extension]:
                 [str(pyx), *extra],
                 include_dirs=["csrc"],
                 depends=["setup.py", *headers(), *core_sources()],
-                extra_compile_args=compile_flags() + CYTHON_C_FLAGS,
+                extra_compile_args=compile_flags(name) + CYTHON_C_FLAGS,
                 extra_link_args=link_flags(),
             )
         )
@@ -355,7 +367,7 @@ class BuildExt(build_ext):
         return archive
 
     def compile_core_file(self, source: str, target: Path) -> None:
-        flags = [*shlex.split(os.environ.get("CFLAGS", "")), *compile_flags(), "-Icsrc"]
+        flags = [*shlex.split(os.environ.get("CFLAGS", "")), *compile_flags(""), "-Icsrc"]
         run([*compiler_command(), *flags, "-c", source, "-o", str(target)])
 
 

@@ -100,7 +100,7 @@ def test_the_long_lane_installs_wheels(tree: Tree, user: int) -> None:
     tree.stub("scripts/test-install", "exit 1")
     done = tree.run("long")
     assert (done.returncode == 1) == ("the installations" in done.stderr) == (user == 0)
-    assert done.stdout.splitlines()[-1].startswith(".venv/bin/python -m pytest -n 3")
+    assert done.stdout.splitlines()[-1].startswith(".venv/bin/python -m pytest -n 5 ")
 
 
 def test_options_of_pytest_and_paths_run_python_tests_only(tree: Tree) -> None:
