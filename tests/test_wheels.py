@@ -102,6 +102,26 @@ def test_a_free_threaded_wheel_may_be_larger(script: ModuleType, tmp_path: Path)
     assert script.faults(free) == []
 
 
+def test_an_environment_that_was_moved_is_made_again(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its programs begin with the path of its Python: a second release would not find them."""
+    made = []
+
+    def run(_log: str, *command: str) -> None:
+        if "venv" in command:
+            made.append(command[-1])
+            Path(command[-1]).mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr(script, "run", run)
+    for name in ("first", "first", "second"):
+        script.WORK = tmp_path / name
+        if name == "second":
+            (tmp_path / "first").rename(script.WORK)
+        script.environment("tools", Path(sys.executable), ["auditwheel"], [])
+    assert made == [f"{tmp_path}/{name}/environments/tools" for name in ("first", "second")]
+
+
 def test_the_date_of_a_run_stays(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody commits between the two builds that --check compares."""
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
