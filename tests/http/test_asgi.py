@@ -125,8 +125,28 @@ def test_receive_after_the_body_waits_for_the_disconnect(http_serving: HttpServi
     assert seen[1:] == [{"type": "http.disconnect"}, "ConnectionResetError"]
 
 
+def wrapped(error: BaseException, times: int) -> BaseException:
+    """Raised from one that was raised from one, and so on: a program's loop, that must not be a
+    recursion of ours (bug class 95)."""
+    for _ in range(times):
+        outer = LookupError("the client has gone")
+        outer.__cause__ = error
+        error = outer
+    return error
+
+
 @pytest.mark.parametrize(
-    "raises", [None, "its own", "a group", "a mixed group", "another", "a ring"]
+    "raises",
+    [
+        None,
+        "its own",
+        "a group",
+        "a mixed group",
+        "another",
+        "a ring",
+        "a long chain",
+        "many groups",
+    ],
 )
 def test_an_application_that_ends_because_its_client_has_gone_has_not_failed(
     http_serving: HttpServing, raises: str | None, errors_logged: pytest.LogCaptureFixture
@@ -147,6 +167,12 @@ def test_an_application_that_ends_because_its_client_has_gone_has_not_failed(
                 raise ExceptionGroup("of tasks", [error, LookupError("something else")]) from None
             if raises == "its own":
                 raise LookupError("the client has gone") from None  # its context is still known
+            if raises == "a long chain":
+                raise wrapped(error, 100_000)
+            if raises == "many groups":
+                for _ in range(1000):
+                    error = ExceptionGroup("of tasks", [error])
+                raise error from None
             if raises is None:
                 raise
         finally:
@@ -165,7 +191,7 @@ def test_an_application_that_ends_because_its_client_has_gone_has_not_failed(
     client.close()
     wait_for(lambda: ended)
     server.close()
-    expected = int(raises in ("a mixed group", "another", "a ring"))
+    expected = int(raises in ("a mixed group", "another", "a ring", "many groups"))
     assert errors_logged.text.count("ASGI application failed") == expected
 
 

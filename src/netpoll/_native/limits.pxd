@@ -140,6 +140,8 @@ cdef enum:
     # Jobs of a pool of threads that were taken, before their places are given back: seldom enough
     # that moving the rest costs nothing.
     HTTP_JOBS_TAKEN_MAX_COUNT = 1024
+    # Groups of exceptions in groups that are looked into for the end of a connection.
+    HTTP_ERROR_GROUPS_MAX_COUNT = 100
     # Files up to this size are read and kept; larger ones leave by sendfile(2), which has nothing
     # to copy. At 50 KiB the answer out of memory costs a third less CPU.
     HTTP_FILE_MAX_BYTES = 128 * 1024

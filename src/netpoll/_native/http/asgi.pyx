@@ -244,7 +244,7 @@ cdef class AsgiExchange(Exchange):
         if wire is not None and wire.is_refused:
             return 0  # for what the peer did, and it was told
         if error is not None and not isinstance(error, CancelledError):
-            if wire is not None or self.is_complete or not is_of_the_end(error, []):
+            if wire is not None or self.is_complete or not is_of_the_end(error):
                 self.application.report("the ASGI application failed", error)
         elif wire is not None and error is None \
                 and not self.is_complete and not self.has_left(wire):

@@ -596,7 +596,7 @@ cdef class RawExchange(Exchange):
                 or self.is_refused and isinstance(error, ConnectionAbortedError):
             return 0  # for what the peer did, and it was told
         if error is not None and not isinstance(error, CancelledError) \
-                and not (is_gone(wire) and is_of_the_end(error, [])):
+                and not (is_gone(wire) and is_of_the_end(error)):
             if wire is None:
                 self.application.report("the handler failed", error)
                 return 0

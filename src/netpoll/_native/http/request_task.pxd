@@ -10,5 +10,5 @@ cdef class RequestTask(Session):
     cdef bint is_known      # asyncio.all_tasks() has it, and the worker
 
 
-cdef bint is_of_the_end(object error, list seen) except -1
+cdef bint is_of_the_end(object error) except -1
 cdef RequestTask make_task(Exchange exchange, Connection face, object coro)

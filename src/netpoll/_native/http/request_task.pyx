@@ -8,6 +8,7 @@ the first time: before that nobody but its own coroutine runs, and asyncio.curre
 
 from netpoll._native.c cimport PyContext_CopyCurrent
 from netpoll._native.http.wire cimport Exchange
+from netpoll._native.limits cimport HTTP_ERROR_GROUPS_MAX_COUNT
 from netpoll._native.seal cimport seal_types
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.session cimport Session
@@ -27,19 +28,28 @@ cdef RequestTask make_task(Exchange exchange, Connection face, object coro):
     return task
 
 
-cdef bint is_of_the_end(object error, list seen) except -1:
+cdef bint is_of_the_end(object error) except -1:
     """It is what send() says when the client has gone, or what was raised because of that:
-    frameworks have exceptions of their own for it, and task groups make a group of it. seen: those
-    that it was raised from, directly or not; they may be a ring."""
-    if error is None or any([error is one for one in seen]):
-        return False
-    if isinstance(error, ConnectionResetError):
-        return True
-    seen = [*seen, error]
-    if isinstance(error, BaseExceptionGroup):
-        return all([is_of_the_end(one, seen) for one in error.exceptions])
-    return is_of_the_end(
-        error.__cause__ if error.__cause__ is not None else error.__context__, seen)
+    frameworks have exceptions of their own for it, and task groups make a group of it."""
+    return comes_from_the_end(error, set(), HTTP_ERROR_GROUPS_MAX_COUNT)
+
+
+cdef bint comes_from_the_end(object error, set passed, int groups_left_count) except -1:
+    """passed: the id() of each that led here. What an exception was raised from may be a ring, and
+    as long as a program likes: this does not recurse but for groups, which may be in groups."""
+    while error is not None and not isinstance(error, ConnectionResetError):
+        if id(error) in passed:
+            return False
+        passed.add(id(error))
+        if isinstance(error, BaseExceptionGroup):
+            if groups_left_count == 0:
+                return False
+            for one in error.exceptions:
+                if not comes_from_the_end(one, passed.copy(), groups_left_count - 1):
+                    return False
+            return True
+        error = error.__cause__ if error.__cause__ is not None else error.__context__
+    return error is not None
 
 
 cdef class RequestTask(Session):

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from netpoll._native.http.c cimport np_http1, np_utf8, np_ws, np_ws_frame
-from netpoll._native.http.wire cimport Exchange, Wire
+from netpoll._native.http.wire cimport Exchange, Room, Wire
 from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._native.server.connection cimport Connection
 
@@ -49,7 +49,7 @@ cdef class Socket(Exchange):
     # Whole messages, and who waits.
     cdef object messages        # a deque of str and bytes
     cdef Py_ssize_t waiting_bytes
-    cdef list receivers, senders
+    cdef list receivers
     # The end, and the time until it.
     cdef readonly int close_code
     cdef readonly str close_reason
@@ -81,12 +81,10 @@ cdef class Socket(Exchange):
     cdef int write_frame(self, uint8_t first, bytes payload) except -1
     cdef int write_close(self, int code, bytes reason) except -1
     cdef int wake(self) except -1
-    cdef int wake_senders(self) except -1
 
 
-cdef class Sent(Awaitable):
+cdef class Sent(Room):
     cdef Socket socket
-    cdef Awaitable drain        # the connection's await, which one of the senders has
 
 
 cdef Handshake read_handshake(const np_http1 *request)

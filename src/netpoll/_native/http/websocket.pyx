@@ -207,7 +207,7 @@ cdef class Socket(Exchange):
         cdef Wire wire
         if error is not None and not isinstance(error, CancelledError) and not (
                 self.state != SOCKET_OPEN
-                and (isinstance(error, ConnectionError) or is_of_the_end(error, []))):
+                and (isinstance(error, ConnectionError) or is_of_the_end(error))):
             self.report(f"the {what} failed", error)
         wire = self.wire
         if wire is None:
@@ -283,21 +283,14 @@ cdef class Socket(Exchange):
             return READY
         sent = Sent.__new__(Sent)
         sent.socket = self
+        sent.wire = self.wire
+        sent.face = face
         return sent
 
     cdef int wake(self) except -1:
         cdef Awaitable one
         waiting = self.receivers
         self.receivers = None
-        if waiting is not None:
-            for one in waiting:
-                one.resume()
-        return 0
-
-    cdef int wake_senders(self) except -1:
-        cdef Awaitable one
-        waiting = self.senders
-        self.senders = None
         if waiting is not None:
             for one in waiting:
                 one.resume()
@@ -543,7 +536,7 @@ cdef class Socket(Exchange):
         self.state = SOCKET_OVER
         self.payload = self.parts = None
         self.wake()
-        return self.wake_senders()
+        return 0 if self.wire is None else self.wire.wake_senders()
 
     cdef int leave(self) except -1:
         """Ends our side; the peer ends its own, or is left after a while."""
@@ -579,46 +572,15 @@ cdef class Socket(Exchange):
         return self.write_frame(NP_WS_FIN | NP_WS_CLOSE, (<object>code).to_bytes(2, "big") + reason)
 
 
-cdef class Sent(Awaitable):
-    """A send whose peer does not take what was sent. Any number of them may wait: one awaits the
-    connection's drain(), and wakes the others, of which another one does."""
+cdef class Sent(Room):
+    """A send whose peer does not take what was sent."""
 
-    cdef object step(self):
+    cdef int check(self) except -1:
         cdef Socket socket = self.socket
-        socket.host.check_thread()
-        cdef Wire wire = socket.wire
-        cdef Connection face = wire.face if wire is not None else None
-        cdef Awaitable drain = self.drain
-        if socket.state == SOCKET_OVER or face is None:
+        if socket.state == SOCKET_OVER or socket.wire is None or socket.wire.face is None:
             raise ConnectionResetError("this WebSocket is closed")
-        if drain is None and face.draining is not None:
-            if socket.senders is None:
-                socket.senders = []
-            socket.senders.append(self)
-            return self.wait_on(face.host.loop)
-        if drain is None:
-            drain = self.drain = face.drain()
-        future = drain.step()
-        if not drain.is_done:
-            return future
-        self.is_done = True
-        self.drain = None
-        socket.wake_senders()
-        return None
-
-    cdef int abandon(self) except -1:
-        if not self.socket.host.is_its_thread():
-            return 0  # refused there
-        drain = self.drain
-        self.drain = None
-        if drain is not None:
-            drain.close()
-            self.socket.wake_senders()  # another one takes it over
-        elif self.socket.senders is not None and self in self.socket.senders:
-            self.socket.senders.remove(self)
         return 0
 
 
 install_awaitable_slots(Sent, "WebSocket.send")
 seal_types(globals(), (SocketRules, Socket))
-# x

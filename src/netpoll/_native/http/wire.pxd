@@ -11,6 +11,7 @@ from netpoll._native.http.meter cimport Meter
 from netpoll._native.http.request_head cimport HeaderPairs
 from netpoll._native.http.forwarded cimport Forwarded
 from netpoll._native.http.request_id cimport RequestIds
+from netpoll._native.loop.awaitable cimport Awaitable
 from netpoll._native.server.addresses cimport Addresses
 from netpoll._native.server.connection cimport Connection
 from netpoll._native.server.host cimport FileSpan, Host
@@ -112,6 +113,7 @@ cdef class Wire:
     cdef int write_data(self, object data) except -1
     cdef int put_data(self, bytes data) except -1
     cdef object room(self)
+    cdef int wake_senders(self) except -1
     cdef int settle(self) except -1
     cdef int write_span(self, FileSpan span, int64_t offset, int64_t size) except -1
     cdef int promise(self, int64_t size) except -1
@@ -123,3 +125,11 @@ cdef class Wire:
     cdef int write(self, int status, object fields, int64_t length_bytes, bytes body) except -1
     cdef int push_heap(self, uint8_t *memory, size_t size) except -1
     cdef int put_bytes(self, bytes data) except -1
+
+
+cdef class Room(Awaitable):
+    cdef Wire wire              # whose senders wait: it may be another request's by then
+    cdef Connection face
+    cdef Awaitable drain        # the connection's await, which one of the senders has
+
+    cdef int check(self) except -1

@@ -539,6 +539,15 @@ cdef class Wire:
         room.face = face
         return room
 
+    cdef int wake_senders(self) except -1:
+        cdef Awaitable one
+        waiting = self.senders
+        self.senders = None
+        if waiting is not None:
+            for one in waiting:
+                one.resume()
+        return 0
+
     cdef int promise(self, int64_t size) except -1:
         """So many bytes of the body are written. ValueError: more than Content-Length has said."""
         if self.left_bytes >= 0:
@@ -641,14 +650,16 @@ cdef class Wire:
 cdef class Room(Awaitable):
     """An await of room for more of an answer. Any number of tasks may send: one awaits the
     connection's drain(), and wakes the others, of which another one does."""
-    cdef Wire wire              # whose senders wait: it may be another request's by then
-    cdef Connection face
-    cdef Awaitable drain        # the connection's await, which one of the senders has
+
+    cdef int check(self) except -1:
+        """Raises what somebody is told whose answer nobody takes any more."""
+        return 0
 
     cdef object step(self):
         cdef Connection face = self.face
         cdef Awaitable drain = self.drain
         face.host.check_thread()
+        self.check()
         if drain is None and face.conn is not NULL and face.draining is not None:
             if self.wire.senders is None:
                 self.wire.senders = []
@@ -661,17 +672,8 @@ cdef class Room(Awaitable):
             return future
         self.is_done = True
         self.drain = None
-        self.wake_others()
+        self.wire.wake_senders()
         return None
-
-    cdef int wake_others(self) except -1:
-        cdef Awaitable one
-        waiting = self.wire.senders
-        self.wire.senders = None
-        if waiting is not None:
-            for one in waiting:
-                one.resume()
-        return 0
 
     cdef int abandon(self) except -1:
         if not self.face.host.is_its_thread():
@@ -680,7 +682,7 @@ cdef class Room(Awaitable):
         self.drain = None
         if drain is not None:
             drain.close()
-            self.wake_others()  # another one takes it over
+            self.wire.wake_senders()  # another one takes it over
         elif self.wire.senders is not None and self in self.wire.senders:
             self.wire.senders.remove(self)
         return 0

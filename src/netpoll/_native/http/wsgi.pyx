@@ -485,7 +485,7 @@ cdef class WsgiExchange(Exchange):
         is_gone = self.is_gone or is_over(wire) or wire.face.conn.flags & NP_CONN_EOF
         self.wire = None
         self.is_gone = True
-        if not (is_gone and (isinstance(error, ConnectionError) or is_of_the_end(error, []))):
+        if not (is_gone and (isinstance(error, ConnectionError) or is_of_the_end(error))):
             self.application.report("the WSGI application failed", error)
         if is_over(wire) or wire.is_done:
             return 0
