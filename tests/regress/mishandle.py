@@ -45,6 +45,7 @@ WAITS = {
     "run_until_complete",
     "_run_once",
     "_run_turns",
+    "_run_patched_turns",
     "floor_epoll",
     "floor_uring",
     "floor_udp_epoll",

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,15 @@ def talk(loop, scheduler: Scheduler, handler, client, connections: int = 1) -> l
             return await asyncio.gather(*(connect(n) for n in range(connections)))
 
     return loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+async def answer_to(reader: Any, writer: Any, number: int) -> bytes:
+    """What a client is sent for its number; nothing: its connection has ended."""
+    writer.write(b"%d" % number)
+    try:
+        return await reader.read(10)
+    except ConnectionResetError:
+        return b""
 
 
 def test_replies_come_back_in_order(loop, make_scheduler: MakeScheduler) -> None:
@@ -85,14 +95,7 @@ def test_a_handler_that_fails_ends_its_connection_only(loop, make_scheduler: Mak
     def handler(data: bytes) -> bytes:
         return b"%d" % (10 // int(data))
 
-    async def client(reader, writer, number: int) -> bytes:
-        writer.write(b"%d" % number)
-        try:
-            return await reader.read(10)
-        except ConnectionResetError:
-            return b""
-
-    assert talk(loop, scheduler, handler, client, connections=3) == [b"", b"10", b"5"]
+    assert talk(loop, scheduler, handler, answer_to, connections=3) == [b"", b"10", b"5"]
     (report,) = take_reports(scheduler)
     assert isinstance(report["exception"], ZeroDivisionError)
 
@@ -155,20 +158,13 @@ def test_a_reply_that_cannot_be_written_ends_its_connection_only(
         go.wait(20)
         return data if data != b"1" else "no bytes"  # type: ignore[return-value]
 
-    async def client(reader, writer, number: int) -> bytes:
-        writer.write(b"%d" % number)
-        try:
-            return await reader.read(10)
-        except ConnectionResetError:
-            return b""
-
     def hold() -> None:  # until all replies are there
         go.set()
         scheduler.spawn(at_flush.set, priority=Priority.LOW)
         at_flush.wait(20)
 
     loop.call_later(0.1, hold)
-    answers = talk(loop, scheduler, handler, client, connections=4)
+    answers = talk(loop, scheduler, handler, answer_to, connections=4)
     assert answers == [b"" if n == 1 else b"%d" % n for n in range(4)]
     (report,) = take_reports(scheduler)
     assert isinstance(report["exception"], TypeError)
