@@ -168,7 +168,7 @@ def test_an_application_that_ends_because_its_client_has_gone_has_not_failed(
             if raises == "its own":
                 raise LookupError("the client has gone") from None  # its context is still known
             if raises == "a long chain":
-                raise wrapped(error, 100_000)
+                raise LookupError("the client has gone") from wrapped(error, 100_000)
             if raises == "many groups":
                 for _ in range(1000):
                     error = ExceptionGroup("of tasks", [error])
